@@ -1,0 +1,105 @@
+"""The catalog: every control law by name, with its parameters and the gate that its window applies to.
+
+A new law is a new file and one line in `CATALOG`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Final
+
+from concur.controllers.base import Controller, ControllerParams, LogValue
+from concur.controllers.concur import Concur, ConcurParams
+from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
+from concur.controllers.wrappers import AppLimited
+from concur.errors import ParameterError
+from concur.gate import AgentGate, Gate, RequestGate
+
+__all__ = [
+    "CATALOG",
+    "WRAPPERS",
+    "Controller",
+    "ControllerParams",
+    "ControllerSpec",
+    "LogValue",
+    "controller_params",
+    "make_controller",
+    "make_gate",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSpec:
+    """One line of the catalog: parameters, constructor, and the gate that holds the slots."""
+
+    params: type[ControllerParams]
+    build: Callable[[Any], Controller]
+    gate: type[Gate] = AgentGate
+
+
+CATALOG: Final[Mapping[str, ControllerSpec]] = {
+    "none": ControllerSpec(NoParams, no_control),
+    "request_cap": ControllerSpec(CapParams, static_cap, RequestGate),
+    "agent_cap": ControllerSpec(CapParams, static_cap),
+    "concur": ControllerSpec(ConcurParams, Concur),
+}
+WRAPPERS: Final[Mapping[str, Callable[[Controller], Controller]]] = {"app_limited": AppLimited}
+
+
+def _spec(kind: str) -> ControllerSpec:
+    if kind not in CATALOG:
+        raise ParameterError(f"kind = {kind!r} but must be one of {', '.join(CATALOG)}")
+    return CATALOG[kind]
+
+
+def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
+    """Return the parameters of `kind`, defaults filled in.
+
+    Raises
+    ------
+    ParameterError
+        If `kind` or a key of `given` is unknown, a value has the wrong type or is out of bounds, or a
+        parameter without default is missing.
+    """
+    spec = _spec(kind)
+    known = {field.name: field for field in fields(spec.params)}
+    for name, value in given.items():
+        if name not in known:
+            raise ParameterError(f"{name} is not a parameter of {kind!r}; known: {', '.join(sorted(known))}")
+        expected = known[name].type
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fits = {
+            int: isinstance(value, int) and is_number,
+            float: is_number,
+            str: isinstance(value, str),
+        }
+        if not fits[expected]:  # type: ignore[index]
+            kind_name = getattr(expected, "__name__", expected)
+            raise ParameterError(f"{name} = {value!r} but must be of type {kind_name}")
+    for name, field in known.items():
+        if name not in given and field.default is MISSING:
+            raise ParameterError(f"{kind!r} needs {name}; set controller.{name}")
+    return spec.params(**given)
+
+
+def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) -> Controller:
+    """Build a controller by name, inside the named guards (the last one outermost).
+
+    Raises
+    ------
+    ParameterError
+        See `controller_params`; or if a wrapper is unknown.
+    """
+    controller = _spec(kind).build(controller_params(kind, given))
+    for name in wrappers:
+        if name not in WRAPPERS:
+            raise ParameterError(f"wrapper = {name!r} but must be one of {', '.join(WRAPPERS)}")
+        controller = WRAPPERS[name](controller)
+    return controller
+
+
+def make_gate(kind: str, window: int, **options: Any) -> Gate:
+    """Build the gate that the windows of `kind` apply to; `options` go to the gate."""
+    gate = _spec(kind).gate
+    if gate is RequestGate:
+        options.pop("orders", None)  # calls are first come, first served
+    return gate(window, **options)

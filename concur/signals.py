@@ -1,0 +1,60 @@
+"""What a controller may see: values that exist on a live engine too.
+
+Counters are cumulative and gauges are what the engine published at the end of its last step, both under
+vLLM's meanings (vLLM 0.32.0, `v1/metrics/loggers.py`, `v1/core/sched/scheduler.py::make_stats`).
+Nothing here says how long an answer will be or what an agent will do next.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+UNLIMITED: Final = 2**31 - 1
+"""The window that never binds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """What the gate knows of one agent.
+
+    `context_tokens` is prompt + output of its last answer (`usage` of the response; 0 before the first),
+    `waiting_since_s` the time at which it asked for the step that it is waiting for.
+    """
+
+    agent_id: str
+    index: int
+    arrived_s: float
+    admitted_s: float | None = None
+    waiting_since_s: float | None = None
+    context_tokens: int = 0
+    steps_done: int = 0
+    prefix_group: str | None = None
+    shared_prefix_tokens: int = 0
+    is_in_step: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of an engine and its gate.
+
+    Gauges: `kv_cache_usage_frac` is vLLM's `vllm:kv_cache_usage_perc` (0 to 1): blocks referenced by
+    running requests, *without* the cached blocks of idle agents. `kv_cache_resident_frac` adds those;
+    an engine that does not publish it leaves `None` (vLLM does; SGLang's `kv_evictable_tokens` gives it).
+    Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
+    re-admitted after a preemption, as vLLM's do.
+    """
+
+    time_s: float
+    num_requests_running: int = 0
+    num_requests_waiting: int = 0
+    kv_cache_usage_frac: float = 0.0
+    kv_cache_resident_frac: float | None = None
+    prefix_cache_queries_tokens: int = 0
+    prefix_cache_hits_tokens: int = 0
+    num_preemptions: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    num_gpu_blocks: int = 0
+    block_size: int = 0
+    agents_paused: int = 0
+    agents_waiting: int = 0
+    agents: tuple[AgentView, ...] = ()

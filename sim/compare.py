@@ -1,0 +1,60 @@
+"""One workload, several policies, one table."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import joblib
+
+from sim.driver import simulate
+from sim.record import RunRecord, write_record
+from sim.scenario import ControllerConfig, Scenario, parse_controllers
+from sim.workload.build import build_workload
+from sim.workload.spec import Workload
+
+CAP_GRID = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
+
+
+def policies(scenario: Scenario, texts: Sequence[str], *, num_agents: int) -> list[ControllerConfig]:
+    """Return the controllers named by `texts`, else by `[compare]`, else the default set.
+
+    The default set is no control, a request cap at a quarter of the agents, every cap of `CAP_GRID` below
+    the number of agents, and CONCUR. A policy named twice runs once.
+
+    Raises
+    ------
+    ScenarioError
+        If one of them is not a controller.
+    """
+    texts = texts or scenario.compare.controllers or default_policies(num_agents)
+    configs = [config for text in texts for config in parse_controllers(text, scenario.controller)]
+    return list({config.label: config for config in configs}.values())
+
+
+def default_policies(num_agents: int) -> tuple[str, ...]:
+    """Return the `--controllers` items of the default set."""
+    caps = [str(cap) for cap in CAP_GRID if cap < num_agents]
+    sweep = (f"agent_cap={','.join(caps)}",) if caps else ()
+    return ("none", f"request_cap={max(1, num_agents // 4)}", *sweep, "concur")
+
+
+def run_policies(
+    scenario: Scenario, configs: Sequence[ControllerConfig], *, workload: Workload | None = None
+) -> Iterator[RunRecord]:
+    """Run the scenario under each controller on all cores; yield records as they finish.
+
+    All policies face the same workload: it is built once.
+    """
+    workload = workload or build_workload(scenario)
+    num_jobs = min(len(configs), os.cpu_count() or 1)
+    runs = (joblib.delayed(simulate)(scenario.with_controller(config), workload) for config in configs)
+    yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(runs)
+
+
+def write_records(records: Iterable[RunRecord], folder: Path) -> list[Path]:
+    """Write each record under `folder`, named after its policy."""
+    paths = []
+    for record in records:
+        paths.append(folder / record.label)
+        write_record(record, paths[-1])
+    return paths

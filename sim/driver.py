@@ -1,0 +1,215 @@
+"""Run one scenario in the simulated world: agents, gate, controller and engine on one SimPy clock."""
+
+import platform
+import time
+from collections.abc import Callable, Generator
+from importlib.metadata import version
+from json import dumps
+from typing import Any
+
+import simpy
+
+from concur.controllers import make_controller, make_gate
+from concur.gate import GateOrders
+from concur.orders import order_named
+from concur.signals import Snapshot
+from sim.agent import Agent, SimGate
+from sim.engine.engine import CONTROL, Engine, Instant
+from sim.engine.step_time import make_step_time
+from sim.kv.chain import BlockHasher
+from sim.metrics import compute_metrics
+from sim.provenance import git_commit
+from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, RunRecord, TickRow, TimelineRow, frame
+from sim.scenario import Scenario
+from sim.workload.build import build_workload
+from sim.workload.spec import Workload
+
+OnProgress = Callable[[int, int], None]
+"""Called with (agents finished, agents in all)."""
+
+
+def simulate(
+    scenario: Scenario, workload: Workload | None = None, *, on_progress: OnProgress | None = None
+) -> RunRecord:
+    """Run a scenario to its end and return its record.
+
+    `workload` saves building it again when several controllers face the same one.
+
+    Raises
+    ------
+    ConcurError
+        If the workload cannot be built or does not fit the engine.
+    """
+    began_s = time.perf_counter()
+    workload = workload or build_workload(scenario)
+    world = _World(scenario, workload, on_progress)
+    world.env.run(until=world.all_finished)
+    world.sample()
+    return world.to_record(began_s)
+
+
+class _World:
+    """Everything that lives during one run."""
+
+    def __init__(self, scenario: Scenario, workload: Workload, on_progress: OnProgress | None) -> None:
+        self.scenario = scenario
+        self.workload = workload
+        self.env = env = simpy.Environment()
+        self.engine = Engine(env, scenario.engine, make_step_time(scenario.step_time))
+        config = scenario.controller
+        self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+        order = scenario.gate
+        orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
+        self.gate = make_gate(config.kind, self.controller.window, orders=orders, max_wait_s=order.max_wait_s)
+        self.shell = SimGate(env, self.gate)
+        self.requests: list[RequestRow] = []
+        self.agents: list[AgentRow] = []
+        self.ticks: list[TickRow] = []
+        self.timeline: list[TimelineRow] = []
+        self.all_finished = env.event()
+        self._on_progress = on_progress
+        self._start()
+
+    def _start(self) -> None:
+        hasher = BlockHasher(self.scenario.engine.block_size)
+        for spec in self.workload.agents:
+            agent = Agent(
+                spec, self.shell, self.engine, hasher, on_call=self.requests.append, on_leave=self._on_leave
+            )
+            self.env.process(agent.living())
+        self.env.process(self._sampling())
+        self.env.process(self._controlling())
+
+    def _on_leave(self, row: AgentRow) -> None:
+        self.agents.append(row)
+        if self._on_progress is not None:
+            self._on_progress(len(self.agents), len(self.workload.agents))
+        if len(self.agents) == len(self.workload.agents):
+            self.all_finished.succeed()
+
+    def _controlling(self) -> Generator[simpy.Event, object, None]:
+        """Decide every `interval_s`; the first decision is one interval after the start."""
+        interval_s = self.scenario.controller.interval_s
+        number = 0
+        while True:
+            number += 1
+            yield Instant(self.env, CONTROL, number * interval_s - self.env.now)
+            snapshot = self._snapshot()
+            window_before, active = self.controller.window, self.gate.active
+            window = self.controller.update(snapshot, active=active)
+            self.ticks.append(self._tick_row(snapshot, active, window_before, window))
+            if window != self.gate.window:
+                self.shell.wake(self.gate.resize(window, time_s=self.env.now))
+
+    def _sampling(self) -> Generator[simpy.Event, object, None]:
+        interval_s = self.scenario.record.timeline_interval_s
+        number = 0
+        while True:
+            yield Instant(self.env, CONTROL, number * interval_s - self.env.now)
+            self.sample()
+            number += 1
+
+    def _snapshot(self) -> Snapshot:
+        stats = self.engine.stats
+        return Snapshot(
+            time_s=self.env.now,
+            num_requests_running=stats.num_requests_running,
+            num_requests_waiting=stats.num_requests_waiting,
+            kv_cache_usage_frac=stats.kv_cache_usage_frac,
+            kv_cache_resident_frac=stats.kv_cache_resident_frac,
+            prefix_cache_queries_tokens=stats.prefix_cache_queries_tokens,
+            prefix_cache_hits_tokens=stats.prefix_cache_hits_tokens,
+            num_preemptions=stats.num_preemptions,
+            prompt_tokens=stats.prompt_tokens,
+            generation_tokens=stats.generation_tokens,
+            num_gpu_blocks=self.scenario.engine.num_gpu_blocks,
+            block_size=self.scenario.engine.block_size,
+            agents_paused=self.gate.paused,
+            agents_waiting=self.gate.waiting,
+            agents=tuple(self.gate.views()),
+        )
+
+    def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:
+        return TickRow(
+            t_s=snapshot.time_s,
+            num_requests_running=snapshot.num_requests_running,
+            num_requests_waiting=snapshot.num_requests_waiting,
+            kv_cache_usage_frac=snapshot.kv_cache_usage_frac,
+            kv_cache_resident_frac=snapshot.kv_cache_resident_frac,
+            prefix_cache_queries_tokens=snapshot.prefix_cache_queries_tokens,
+            prefix_cache_hits_tokens=snapshot.prefix_cache_hits_tokens,
+            num_preemptions=snapshot.num_preemptions,
+            prompt_tokens=snapshot.prompt_tokens,
+            generation_tokens=snapshot.generation_tokens,
+            agents_active=active,
+            agents_paused=snapshot.agents_paused,
+            agents_waiting=snapshot.agents_waiting,
+            window_before=window_before,
+            window=window,
+            state=dumps(self.controller.log_state()),
+        )
+
+    def sample(self) -> None:
+        """Add one row to the timeline."""
+        stats, gate = self.engine.stats, self.gate
+        self.timeline.append(
+            TimelineRow(
+                t_s=self.env.now,
+                num_requests_running=stats.num_requests_running,
+                num_requests_waiting=stats.num_requests_waiting,
+                kv_cache_usage_frac=stats.kv_cache_usage_frac,
+                kv_cache_resident_frac=stats.kv_cache_resident_frac,
+                prefix_cache_queries_tokens=stats.prefix_cache_queries_tokens,
+                prefix_cache_hits_tokens=stats.prefix_cache_hits_tokens,
+                num_preemptions=stats.num_preemptions,
+                prompt_tokens=stats.prompt_tokens,
+                generation_tokens=stats.generation_tokens,
+                recomputed_tokens=stats.recomputed_tokens,
+                num_evictions=stats.num_evictions,
+                prefill_s=stats.prefill_s,
+                recompute_s=stats.recompute_s,
+                decode_s=stats.decode_s,
+                agents_active=gate.active,
+                agents_paused=gate.paused,
+                agents_waiting=gate.waiting,
+                agents_finished=len(self.agents),
+                window=gate.window,
+            )
+        )
+
+    def to_record(self, began_s: float) -> RunRecord:
+        """Put the tables, the metrics and the provenance together."""
+        agents = sorted(self.agents, key=lambda row: row.agent_index)
+        tables = {
+            "requests": frame("requests", self.requests),
+            "agents": frame("agents", agents),
+            "ticks": frame("ticks", self.ticks),
+            "timeline": frame("timeline", self.timeline),
+        }
+        engine = self.scenario.engine
+        metrics = compute_metrics(
+            requests=tables["requests"],
+            agents=tables["agents"],
+            timeline=tables["timeline"],
+            pool_tokens=engine.pool_tokens,
+            block_size=engine.block_size,
+            num_agents_skipped=self.workload.num_agents_skipped,
+            num_engine_steps=self.engine.stats.num_steps,
+        )
+        metrics["wall_clock_s"] = time.perf_counter() - began_s
+        return RunRecord(run=self._run_json(metrics), **tables)
+
+    def _run_json(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "world": "sim",
+            "label": self.scenario.controller.label,
+            "scenario": self.scenario.model_dump(mode="json"),
+            "seed": self.scenario.seed,
+            "workload": {"source": self.workload.source, "sha256": self.workload.sha256},
+            "versions": {"concur": version("concur-admission"), "python": platform.python_version()},
+            "git_commit": git_commit(),
+            "profile_hash": None,
+            "metrics": metrics,
+            "warnings": ["step time is not calibrated: linear coefficients from the scenario"],
+        }

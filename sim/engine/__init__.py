@@ -1,0 +1,1 @@
+"""The engine: vLLM's scheduler, a step time, and the SimPy process that runs steps back to back."""

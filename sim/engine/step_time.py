@@ -1,0 +1,141 @@
+"""How long one engine step takes, given what it computes.
+
+The linear model (`kind = "linear"`), with the terms of `StepBatch`::
+
+    step_s = base_s + per_prefill_token_s * P + per_decode_seq_s * D + per_context_token_s * C
+           + per_prefill_pair_s * Q
+
+Source of the shape: a step reads the weights once (base), multiplies them with every prefill token (P) and
+every decoding sequence (D), reads the keys and values of each decoding sequence (C), and attends from each
+prefill token to all before it (Q). Coefficients are the scenario's; the defaults are not calibrated.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sim.scenario import LinearStepTimeConfig
+
+
+@dataclass(slots=True)
+class StepBatch:
+    """What one step computes.
+
+    A scheduled request is a *decode* if before the step it lacks only its last sampled token
+    (num_computed == num_tokens - 1 with at least one output token) and gets one token; else it is a
+    *prefill* of n tokens on c computed ones.
+
+    `prefill_tokens`: P, sum of n. `decode_seqs`: D, number of decodes. `context_tokens`: C, sum over decodes
+    of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2.
+    `recomputed_tokens` and `recomputed_pairs`: the part of P and Q that was computed for the same agent
+    before; within a prefill those tokens come first.
+    """
+
+    prefill_tokens: int = 0
+    decode_seqs: int = 0
+    context_tokens: int = 0
+    prefill_pairs: int = 0
+    recomputed_tokens: int = 0
+    recomputed_pairs: int = 0
+
+    def add_decode(self, num_computed_tokens: int) -> None:
+        """Add one decoding sequence with that many tokens before it."""
+        self.decode_seqs += 1
+        self.context_tokens += num_computed_tokens
+
+    def add_prefill(self, num_tokens: int, num_computed_tokens: int, num_recomputed_tokens: int) -> None:
+        """Add a prefill chunk whose first `num_recomputed_tokens` tokens were computed before."""
+        self.prefill_tokens += num_tokens
+        self.prefill_pairs += _pairs(num_tokens, num_computed_tokens)
+        if num_recomputed_tokens:
+            self.recomputed_tokens += num_recomputed_tokens
+            self.recomputed_pairs += _pairs(num_recomputed_tokens, num_computed_tokens)
+
+    def without_recompute(self) -> "StepBatch":
+        """Return the batch as a cache that never evicts would have left it."""
+        return StepBatch(
+            self.prefill_tokens - self.recomputed_tokens,
+            self.decode_seqs,
+            self.context_tokens,
+            self.prefill_pairs - self.recomputed_pairs,
+        )
+
+    def decodes_only(self) -> "StepBatch":
+        """Return the decoding part of the batch."""
+        return StepBatch(decode_seqs=self.decode_seqs, context_tokens=self.context_tokens)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not self.prefill_tokens and not self.decode_seqs
+
+
+class StepTime(Protocol):
+    """The duration of one engine step."""
+
+    def __call__(self, batch: StepBatch) -> float:
+        """Return the duration in seconds of a batch that is not empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinearStepTime:
+    """The linear model of the module docstring."""
+
+    base_s: float
+    per_prefill_token_s: float
+    per_decode_seq_s: float
+    per_context_token_s: float
+    per_prefill_pair_s: float
+
+    def __call__(self, batch: StepBatch) -> float:
+        """Return the duration of one step in seconds."""
+        return (
+            self.base_s
+            + self.per_prefill_token_s * batch.prefill_tokens
+            + self.per_decode_seq_s * batch.decode_seqs
+            + self.per_context_token_s * batch.context_tokens
+            + self.per_prefill_pair_s * batch.prefill_pairs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """One step's duration and whom it served: `total_s` = `prefill_s` + `recompute_s` + `decode_s`.
+
+    Recompute pays what it adds to the step; useful prefill pays what it adds to the decodes alone; the rest,
+    the fixed part included, is the decodes'. A step without decodes charges its fixed part to the useful
+    prefill, and one that only recomputes charges all of it to recompute.
+    """
+
+    total_s: float
+    prefill_s: float
+    recompute_s: float
+    decode_s: float
+
+
+def step_cost(step_time: StepTime, batch: StepBatch) -> StepCost:
+    """Return the duration of a step and its split."""
+    total_s = step_time(batch)
+    if not batch.prefill_tokens:
+        return StepCost(total_s, 0.0, 0.0, total_s)
+    decode_s = step_time(batch.decodes_only()) if batch.decode_seqs else 0.0
+    if not batch.recomputed_tokens:
+        return StepCost(total_s, total_s - decode_s, 0.0, decode_s)
+    useful = batch.without_recompute()
+    useful_s = 0.0 if useful.is_empty else step_time(useful)
+    return StepCost(total_s, useful_s - decode_s, total_s - useful_s, decode_s)
+
+
+def make_step_time(config: LinearStepTimeConfig) -> StepTime:
+    """Build the step time of a scenario."""
+    return LinearStepTime(
+        config.base_s,
+        config.per_prefill_token_s,
+        config.per_decode_seq_s,
+        config.per_context_token_s,
+        config.per_prefill_pair_s,
+    )
+
+
+def _pairs(num_tokens: int, num_computed_tokens: int) -> int:
+    return num_tokens * num_computed_tokens + num_tokens * (num_tokens + 1) // 2

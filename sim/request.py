@@ -1,0 +1,57 @@
+"""One model call inside the engine, with vLLM's counters (`v1/request.py`, 0.32.0)."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from sim.kv.block_pool import KVCacheBlock
+from sim.kv.chain import BlockHash
+
+
+class RequestStatus(Enum):
+    """Where a request is."""
+
+    WAITING = auto()  # never scheduled
+    WAITING_FOR_REMOTE_KVS = auto()  # blocks allocated, their contents on the way from host memory
+    RUNNING = auto()
+    PREEMPTED = auto()  # waiting again, its blocks given up
+    FINISHED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Life: WAITING -> RUNNING (<-> PREEMPTED) -> FINISHED, by way of a host load where there is one.
+
+    `block_hashes` names the full blocks of prompt + output; a look-up sees only those of `num_tokens`.
+    `known_tokens` leading tokens were computed for this agent before: computing them again is recompute.
+    Times are seconds since the start of the run, `None` until they happen.
+    """
+
+    request_id: str
+    agent_index: int
+    call_index: int
+    num_prompt_tokens: int
+    max_tokens: int
+    block_hashes: list[BlockHash]
+    known_tokens: int
+    arrival_s: float
+
+    status: RequestStatus = RequestStatus.WAITING
+    num_tokens: int = field(init=False)
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = -1
+    num_host_tokens: int = 0
+    num_recomputed_tokens: int = 0
+    num_preemptions: int = 0
+    blocks: list[KVCacheBlock] = field(default_factory=list)
+    num_cached_blocks: int = 0
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    finished_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self.num_tokens = self.num_prompt_tokens
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Number of tokens sampled so far."""
+        return self.num_tokens - self.num_prompt_tokens

@@ -1,0 +1,324 @@
+"""The scenario file: one TOML file is one experiment, in both worlds.
+
+Every key has a bound, unknown keys are errors, and every default is written into `run.json`, so that the
+record alone repeats the run. Keys of `[workload]` that belong to the generator and keys of `[controller]`
+that belong to the law may be written flat; they are checked against that generator or law.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from concur.controllers import WRAPPERS, controller_params
+from concur.errors import ParameterError
+from concur.orders import ORDERS
+from sim.errors import ScenarioError
+from sim.workload.generators import GENERATORS
+
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _gather_parameters(raw: Any, known: Iterable[str]) -> Any:
+    """Move the flat keys that are not the section's own into `parameters`."""
+    if not isinstance(raw, dict):
+        return raw
+    own = {key: value for key, value in raw.items() if key in known}
+    flat = {key: value for key, value in raw.items() if key not in known}
+    return own | {"parameters": dict(own.get("parameters") or {}) | flat}
+
+
+class PoissonArrival(_Section):
+    """Agents that arrive one by one, as a Poisson process."""
+
+    process: Literal["poisson"]
+    rate_per_s: float = Field(gt=0)
+
+
+class WorkloadConfig(_Section):
+    """`[workload]`: a trace, or a generator and its parameters.
+
+    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) trace
+    agents whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
+    `default_tool_latency_s` stands where a trace recorded none. `arrival` = "batch": all at t = 0.
+    """
+
+    trace: str | None = None
+    generator: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    num_agents: int = Field(0, ge=0)
+    fresh_only: bool = True
+    max_context_tokens: int | None = Field(None, ge=2)
+    max_tool_latency_s: _Seconds = 60.0
+    default_tool_latency_s: _Seconds = 1.0
+    arrival: Literal["batch"] | PoissonArrival = "batch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return _gather_parameters(raw, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.trace is None) == (self.generator is None):
+            raise ValueError("needs exactly one of trace = FILE and generator = NAME")
+        if self.generator is None:
+            if self.parameters:
+                raise ValueError(f"unknown key {sorted(self.parameters)[0]!r}; a trace has no parameters")
+            return self
+        if self.generator not in GENERATORS:
+            raise ValueError(f"generator = {self.generator!r} but must be one of {', '.join(GENERATORS)}")
+        if self.num_agents < 1:
+            raise ValueError("num_agents = 0 but a generator must be told how many, at least 1")
+        drawn = GENERATORS[self.generator](**self.parameters)
+        self.parameters.update(drawn.model_dump())
+        return self
+
+
+class HostCacheConfig(_Section):
+    """`[engine.host_cache]`: a second tier in host memory; `capacity_tokens` = 0 means none.
+
+    `bandwidth_bytes_per_s` is shared by all concurrent loads. Its default, 48.5 GB/s, is what the CONCUR
+    paper's Fig. 1c amounts to (8 x 6.67 GB in about 1.1 s). `kv_bytes_per_token` defaults to Qwen3-32B in
+    bf16: 64 layers x 8 KV heads x 128 x 2 (K, V) x 2 bytes = 262,144.
+    """
+
+    capacity_tokens: int = Field(0, ge=0)
+    bandwidth_bytes_per_s: float = Field(48.5e9, gt=0)
+    kv_bytes_per_token: int = Field(262_144, ge=1)
+
+
+class EngineConfig(_Section):
+    """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block."""
+
+    block_size: int = Field(16, ge=1)
+    num_gpu_blocks: int = Field(ge=2)
+    max_num_seqs: int = Field(256, ge=1)
+    max_num_batched_tokens: int = Field(8192, ge=1)
+    max_model_len: int = Field(131_072, ge=2)
+    enable_prefix_caching: bool = True
+    async_scheduling: Literal[False] = False
+    long_prefill_token_threshold: int = Field(0, ge=0)
+    scheduler_reserve_full_isl: bool = True
+    watermark: float = Field(0.0, ge=0, lt=1)
+    host_cache: HostCacheConfig = HostCacheConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens = {self.max_num_batched_tokens} but must be at least "
+                f"max_num_seqs = {self.max_num_seqs}, as vLLM demands"
+            )
+        if self.host_cache.capacity_tokens and not self.enable_prefix_caching:
+            raise ValueError("host_cache needs enable_prefix_caching = true: blocks are found by their hash")
+        return self
+
+    @property
+    def pool_tokens(self) -> int:
+        """Tokens that the block pool can hold; the null block holds none."""
+        return (self.num_gpu_blocks - 1) * self.block_size
+
+
+class LinearStepTimeConfig(_Section):
+    """`[step_time]`: coefficients of the linear step time, see `sim.engine.step_time`."""
+
+    kind: Literal["linear"] = "linear"
+    base_s: _Seconds = 0.006
+    per_prefill_token_s: _Seconds = 2.1e-5
+    per_decode_seq_s: _Seconds = 5e-5
+    per_context_token_s: _Seconds = 1.2e-8
+    per_prefill_pair_s: _Seconds = 1.0e-9
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base_s == 0 and self.per_prefill_token_s == 0:
+            raise ValueError("base_s and per_prefill_token_s are both 0, but a step must take time")
+        return self
+
+
+class GateConfig(_Section):
+    """`[gate]`: who goes first, and after how long anyone does (`max_wait_s`)."""
+
+    admit: str = "longest_waiting"
+    resume: str = "oldest"
+    pause: str = "youngest"
+    max_wait_s: float = Field(1800.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in (self.admit, self.resume, self.pause):
+            if name not in ORDERS:
+                raise ValueError(f"order = {name!r} but must be one of {', '.join(sorted(ORDERS))}")
+        return self
+
+
+class ControllerConfig(_Section):
+    """`[controller]`: the law, its parameters, and the guards around it."""
+
+    kind: str = "none"
+    wrappers: tuple[str, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return _gather_parameters(raw, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.wrappers:
+            if name not in WRAPPERS:
+                raise ValueError(f"wrapper = {name!r} but must be one of {', '.join(WRAPPERS)}")
+        params = controller_params(self.kind, self.parameters)
+        names = type(params).__dataclass_fields__
+        self.parameters.update({name: getattr(params, name) for name in names})
+        return self
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return float(self.parameters["interval_s"])
+
+    @property
+    def label(self) -> str:
+        """Short name for tables and figures: `agent_cap=8`, `concur`, `concur+app_limited`."""
+        cap = f"={self.parameters['cap']}" if "cap" in self.parameters else ""
+        return "+".join((self.kind + cap, *self.wrappers))
+
+
+class RecordConfig(_Section):
+    """`[record]`: how densely the timeline is sampled."""
+
+    timeline_interval_s: float = Field(1.0, gt=0)
+
+
+class CompareConfig(_Section):
+    """`[compare]`: the policies that `concur compare` runs when it is told none."""
+
+    controllers: tuple[str, ...] = ()
+
+
+class Scenario(_Section):
+    """One experiment."""
+
+    seed: int = Field(0, ge=0)
+    workload: WorkloadConfig
+    engine: EngineConfig
+    step_time: LinearStepTimeConfig = LinearStepTimeConfig()
+    gate: GateConfig = GateConfig()
+    controller: ControllerConfig = ControllerConfig()
+    record: RecordConfig = RecordConfig()
+    compare: CompareConfig = CompareConfig()
+
+    def with_controller(self, controller: ControllerConfig) -> "Scenario":
+        """Return the same experiment under another controller."""
+        return self.model_copy(update={"controller": controller})
+
+
+def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
+    """Read a scenario file and apply `section.key=value` overrides (values as in TOML, or bare text).
+
+    A relative trace path in the file is relative to the file; one in an override, to the working folder.
+
+    Raises
+    ------
+    ScenarioError
+        If the file is unreadable or not TOML, or a key is unknown, missing or out of bounds.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: no such scenario; name a TOML file (examples/ has some)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ScenarioError(f"{path}: not readable as TOML ({error})") from None
+    workload = raw.get("workload")
+    if isinstance(workload, dict) and isinstance(workload.get("trace"), str):
+        workload["trace"] = str(path.parent / workload["trace"])
+    for override in overrides:
+        _apply(raw, override)
+    return parse_scenario(raw, origin=str(path))
+
+
+def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scenario:
+    """Check a scenario given as a mapping.
+
+    Raises
+    ------
+    ScenarioError
+        At the first key that is unknown, missing or out of bounds: the value, the bound, the remedy.
+    """
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        raise ScenarioError(_explain(error, origin)) from None
+    except ParameterError as error:
+        raise ScenarioError(f"{origin}: controller: {error}") from None
+
+
+def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfig]:
+    """Read one `--controllers` item: `none`, `agent_cap=8,16,32`, `concur`, `concur+app_limited`.
+
+    Parameters given in `[controller]` of the scenario stay in force for the same `kind`.
+
+    Raises
+    ------
+    ScenarioError
+        If the kind, a wrapper or a cap is not one.
+    """
+    name, _, values = text.partition("=")
+    kind, *wrappers = name.split("+")
+    given = dict(base.parameters) if kind == base.kind else {}
+    given.setdefault("interval_s", base.interval_s)
+    raws: list[dict[str, Any]] = [given | {"kind": kind, "wrappers": wrappers}]
+    if values:
+        raws = [raws[0] | {"cap": _value(value)} for value in values.split(",")]
+    try:
+        return [ControllerConfig.model_validate(raw) for raw in raws]
+    except ValidationError as error:
+        raise ScenarioError(_explain(error, f"--controllers {text}")) from None
+    except ParameterError as error:
+        raise ScenarioError(f"--controllers {text}: {error}; e.g. agent_cap=8,16,32") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not name:
+        raise ScenarioError(f"--set {override}: not of the form section.key=value")
+    table = raw
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ScenarioError(f"--set {override}: {section} is a value, not a section")
+    table[name] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """Read `text` as a TOML value; anything that is none is a bare string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    """Say the first problem in one line: the key, the value, the bound, the remedy."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "scenario"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if first["type"] == "missing":
+        return f"{origin}: {key} is missing; set it in the file or with --set {key}=VALUE{more}"
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key}; remove it or correct its spelling{more}"
+    if first["type"] == "value_error":
+        return f"{origin}: {key}: {message}{more}"
+    return f"{origin}: {key} = {first['input']!r} but {message}; correct it or use --set {key}=VALUE{more}"

@@ -1,0 +1,125 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from sim.policies import best_static_cap
+from sim.record import RunRecord
+from sim.workload.describe import QUANTILES, TraceSummary
+
+PHASES = ("warm_up", "middle", "cool_down")
+
+
+def comparison_table(records: Sequence[RunRecord]) -> Table:
+    """Return one row per policy; speed-up is against no control, `*` marks the best static cap."""
+    none = next((record for record in records if record.label == "none"), None)
+    best = best_static_cap(records)
+    table = Table(title="one workload, several policies", caption=_caption(records[0]))
+    table.add_column("policy")
+    headings = ("makespan s", "speed-up", "tokens/s", "hits", "recompute", "preempted", "active")
+    for heading in (*headings, "p50 s", "p99 s", "gate p99 s", "Jain"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        m = record.metrics
+        speed_up = none.metrics["makespan_s"] / m["makespan_s"] if none is not None else None
+        table.add_row(
+            record.label + (" *" if record is best else ""),
+            _number(m["makespan_s"], 1),
+            "-" if speed_up is None else f"{speed_up:.2f}x",
+            _number(m["throughput_tokens_per_s"], 0),
+            percent(m["hit_rate"]),
+            percent(m["recompute_time_fraction"]),
+            _number(m["num_preemptions"], 0),
+            _number(m["mean_active_agents"], 1),
+            _number(m["agent_latency_s"]["p50"], 0),
+            _number(m["agent_latency_s"]["p99"], 0),
+            _number(m["step_wait_s"]["p99"], 0),
+            _number(m["jain_fairness"], 2),
+            style="bold" if record is best else None,
+        )
+    return table
+
+
+def phase_table(records: Sequence[RunRecord]) -> Table:
+    """Return the three phases of each run."""
+    table = Table(title="phases", caption="warm-up: histories still fit the pool; middle: they do not")
+    table.add_column("policy")
+    table.add_column("phase")
+    for heading in ("from s", "to s", "hits", "hits, calls after the first", "tokens/s"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        for number, name in enumerate(PHASES):
+            phase = record.metrics["phases"][name]
+            table.add_row(
+                record.label if number == 0 else "",
+                name.replace("_", "-"),
+                _number(phase["start_s"], 1),
+                _number(phase["end_s"], 1),
+                percent(phase["hit_rate"]),
+                percent(phase["hit_rate_later_calls"]),
+                _number(phase["throughput_tokens_per_s"], 0),
+                end_section=number == len(PHASES) - 1,
+            )
+    return table
+
+
+def metrics_table(record: RunRecord) -> Table:
+    """Return every metric of one run but the phases."""
+    table = Table(title=record.label, caption=_caption(record), show_header=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in record.metrics.items():
+        if name != "phases":
+            table.add_row(name, _cell(value))
+    return table
+
+
+def trace_table(summary: TraceSummary, title: str) -> Table:
+    """Return the distributions of a trace."""
+    table = Table(title=title, caption=_trace_caption(summary))
+    table.add_column("quantity")
+    for heading in ("count", "mean", *(f"p{round(100 * q)}" for q in QUANTILES[:-1]), "max"):
+        table.add_column(heading, justify="right")
+    for row in summary.distributions:
+        cells = [_number(row.mean, 1), *(_number(value, 1) for value in row.quantiles)]
+        table.add_row(row.name, f"{row.count:,}", *cells)
+    return table
+
+
+def percent(value: float | None) -> str:
+    """Format a fraction as a percentage for people; `-` where it is not known."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_number(part, 1)}" for key, part in value.items())
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 10 else f"{value:,.1f}"
+    return "-" if value is None else f"{value:,}"
+
+
+def _caption(record: RunRecord) -> str:
+    m = record.metrics
+    skipped = f", {m['num_agents_skipped']} skipped as too long" if m["num_agents_skipped"] else ""
+    warnings = "".join(f"\n{warning}" for warning in record.run["warnings"])
+    source = record.run["workload"]["source"]
+    return (
+        f"{m['num_agents']} agents, {m['num_requests']:,} calls of {source}{skipped}, "
+        f"seed {record.run['seed']}; ideal hits {percent(m['ideal_hit_rate'])}{warnings}"
+    )
+
+
+def _trace_caption(summary: TraceSummary) -> str:
+    return (
+        f"{summary.num_agents} agents ({summary.num_fresh_agents} from their start), "
+        f"{summary.num_prefix_groups} prefix groups, {summary.num_calls:,} calls; "
+        f"{summary.num_calls_with_kept_tokens:,} calls cut their history, "
+        f"{summary.num_waits_not_recorded:,} waits not recorded; ideal hits {percent(summary.ideal_hit_rate)}"
+    )

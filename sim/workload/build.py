@@ -1,0 +1,89 @@
+"""From `[workload]` to the agents of a run, the same ones under every controller."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sim.errors import ScenarioError
+from sim.scenario import EngineConfig, PoissonArrival, Scenario, WorkloadConfig
+from sim.workload.from_trace import TraceSelection, select_agents
+from sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
+from sim.workload.spec import AgentSpec, StepSpec, Workload
+from sim.workload.trace import read_trace, trace_sha256
+
+
+def build_workload(scenario: Scenario) -> Workload:
+    """Return the agents of a scenario; a function of `workload` and `seed` alone, and checked to fit.
+
+    Raises
+    ------
+    TraceError
+        If the trace breaks the format.
+    ScenarioError
+        If no agent is eligible, or one can never run: longer than the model or than the block pool.
+    """
+    config = scenario.workload
+    workload = _from_trace(config) if config.trace is not None else _generated(config, scenario.seed)
+    if not workload.agents:
+        raise ScenarioError(
+            f"{workload.source}: no agent is eligible ({workload.num_agents_skipped} exceed "
+            f"max_context_tokens = {config.max_context_tokens}); raise it or set workload.fresh_only=false"
+        )
+    agents = workload.agents
+    if isinstance(config.arrival, PoissonArrival):
+        arrivals = poisson_arrivals_s(len(agents), config.arrival.rate_per_s, seed=scenario.seed)
+        agents = tuple(
+            replace(agent, arrival_s=arrival_s) for agent, arrival_s in zip(agents, arrivals, strict=True)
+        )
+    _check_fits(agents, scenario.engine)
+    return replace(workload, agents=agents)
+
+
+def _from_trace(config: WorkloadConfig) -> Workload:
+    path = Path(config.trace or "")
+    selection = TraceSelection(
+        num_agents=config.num_agents,
+        fresh_only=config.fresh_only,
+        max_context_tokens=config.max_context_tokens,
+        max_tool_latency_s=config.max_tool_latency_s,
+        default_tool_latency_s=config.default_tool_latency_s,
+    )
+    agents, num_skipped = select_agents(read_trace(path), selection)
+    if agents and len(agents) < config.num_agents:
+        raise ScenarioError(
+            f"workload.num_agents = {config.num_agents} but {path} has {len(agents)} eligible agents; "
+            "lower it, or set it to 0 for all"
+        )
+    return Workload(tuple(agents), num_skipped, source=path.name, sha256=trace_sha256(path))
+
+
+def _generated(config: WorkloadConfig, seed: int) -> Workload:
+    name = config.generator or ""
+    generator = GENERATORS[name](**config.parameters)
+    agents = generate_agents(generator, name=name, num_agents=config.num_agents, seed=seed)
+    capped = tuple(_cap_waits(agent, config.max_tool_latency_s) for agent in agents)
+    return Workload(capped, source=name)
+
+
+def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:
+    def cap(step: StepSpec) -> StepSpec:
+        return replace(step, tool_latency_s=min(step.tool_latency_s, max_tool_latency_s))
+
+    return replace(agent, steps=tuple(cap(step) for step in agent.steps))
+
+
+def _check_fits(agents: tuple[AgentSpec, ...], engine: EngineConfig) -> None:
+    longest = max(agents, key=lambda agent: agent.peak_context_tokens)
+    tokens = longest.peak_context_tokens
+    if tokens > engine.max_model_len:
+        raise ScenarioError(
+            f"agent {longest.agent_id} needs {tokens} tokens of context but engine.max_model_len = "
+            f"{engine.max_model_len}; raise it, or skip such agents with workload.max_context_tokens="
+            f"{engine.max_model_len}"
+        )
+    if tokens > engine.pool_tokens:
+        blocks = -(-tokens // engine.block_size) + 1
+        raise ScenarioError(
+            f"agent {longest.agent_id} needs {tokens} tokens of context but engine.num_gpu_blocks = "
+            f"{engine.num_gpu_blocks} holds {engine.pool_tokens}; set it to at least {blocks}, or skip such "
+            f"agents with workload.max_context_tokens={engine.pool_tokens}"
+        )

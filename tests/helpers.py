@@ -1,0 +1,50 @@
+"""Factories for tests: small scenarios and workloads, everything explicit that a test is about."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from concur.signals import Snapshot
+from sim.scenario import Scenario, parse_scenario
+from sim.workload.spec import AgentSpec, StepSpec, Workload
+
+
+def make_scenario(**sections: dict[str, Any]) -> Scenario:
+    """A small scenario; each keyword adds to one section."""
+    raw: dict[str, Any] = {
+        "seed": 0,
+        "workload": {"generator": "react", "num_agents": 8},
+        "engine": {"num_gpu_blocks": 2001, "max_model_len": 16_384},
+        "step_time": {},
+        "controller": {"kind": "none"},
+    }
+    for name, section in sections.items():
+        raw[name] = section if name == "seed" else raw.get(name, {}) | section
+    return parse_scenario(raw)
+
+
+def make_agent(
+    index: int,
+    steps: Sequence[tuple[int, int]],
+    *,
+    wait_s: float = 0.0,
+    arrival_s: float = 0.0,
+    group: str | None = None,
+    shared: int = 0,
+) -> AgentSpec:
+    """An append-only agent from (new prompt tokens, output tokens) per step."""
+    specs: list[StepSpec] = []
+    history = shared
+    for new, output in steps:
+        specs.append(StepSpec(history, new, output, wait_s))
+        history = specs[-1].context_tokens
+    return AgentSpec(f"agent-{index}", index, group, shared, arrival_s, tuple(specs))
+
+
+def make_workload(*agents: AgentSpec) -> Workload:
+    """A workload of the given agents."""
+    return Workload(tuple(agents), source="test")
+
+
+def make_snapshot(time_s: float = 0.0, **fields: Any) -> Snapshot:
+    """A snapshot with everything else at its default."""
+    return Snapshot(time_s=time_s, **fields)
