@@ -27,15 +27,15 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command; exit status 2 and one line on stderr for anything that the user can mend."""
+    """Run the command; exit status 2 and one line on stderr for anything that the user can mend.
+
+    An interrupt (Ctrl-C) is status 130: records are renamed into place when they are whole.
+    """
     try:
         build_app()()
     except ConcurError as error:
         print(f"concur: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("concur: interrupted; nothing half-written", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ written under a temporary name and renamed, the folder last: a run that failed l
 """
 
 import json
+import os
 import shutil
 import types
 from collections.abc import Mapping, Sequence
@@ -187,7 +188,7 @@ def check_writable(folder: Path) -> None:
     Raises
     ------
     RecordError
-        If something is there that is not a run record, or the parent cannot be made or written to.
+        If something is there that is not a run record, or its place cannot be written to.
     """
     if (
         folder.exists()
@@ -195,13 +196,11 @@ def check_writable(folder: Path) -> None:
         and (not folder.is_dir() or any(folder.iterdir()))
     ):
         raise RecordError(f"{folder}: exists and is not a run record; choose another --out or remove it")
-    probe = folder.parent / f".{folder.name}.probe"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RecordError(f"{folder}: cannot be written ({error}); choose another --out") from None
+    ancestor = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise RecordError(
+            f"{folder}: cannot be written, {ancestor} is no writable folder; choose another --out"
+        )
 
 
 def load_record(folder: Path) -> RunRecord:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from concur.controllers import WRAPPERS, controller_params
 from concur.errors import ParameterError
@@ -32,6 +32,10 @@ def _gather_parameters(raw: Any, known: Iterable[str]) -> Any:
     own = {key: value for key, value in raw.items() if key in known}
     flat = {key: value for key, value in raw.items() if key not in known}
     return own | {"parameters": dict(own.get("parameters") or {}) | flat}
+
+
+def _arrival_form(raw: Any) -> str:
+    return "<word>" if isinstance(raw, str) else "<table>"
 
 
 class PoissonArrival(_Section):
@@ -57,7 +61,10 @@ class WorkloadConfig(_Section):
     max_context_tokens: int | None = Field(None, ge=2)
     max_tool_latency_s: _Seconds = 60.0
     default_tool_latency_s: _Seconds = 1.0
-    arrival: Literal["batch"] | PoissonArrival = "batch"
+    arrival: Annotated[
+        Annotated[Literal["batch"], Tag("<word>")] | Annotated[PoissonArrival, Tag("<table>")],
+        Discriminator(_arrival_form),
+    ] = "batch"
 
     @model_validator(mode="before")
     @classmethod
@@ -312,7 +319,7 @@ def _explain(error: ValidationError, origin: str) -> str:
     """Say the first problem in one line: the key, the value, the bound, the remedy."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or "scenario"
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "scenario"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if first["type"] == "missing":

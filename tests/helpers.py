@@ -8,17 +8,17 @@ from sim.scenario import Scenario, parse_scenario
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 
 
-def make_scenario(**sections: dict[str, Any]) -> Scenario:
+def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:
     """A small scenario; each keyword adds to one section."""
     raw: dict[str, Any] = {
-        "seed": 0,
+        "seed": seed,
         "workload": {"generator": "react", "num_agents": 8},
         "engine": {"num_gpu_blocks": 2001, "max_model_len": 16_384},
         "step_time": {},
         "controller": {"kind": "none"},
     }
     for name, section in sections.items():
-        raw[name] = section if name == "seed" else raw.get(name, {}) | section
+        raw[name] = raw.get(name, {}) | section
     return parse_scenario(raw)
 
 

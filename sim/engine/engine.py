@@ -107,8 +107,9 @@ class Engine:
             for request, num_tokens in output.loads:
                 self._link.start(request, num_tokens * self.config.host_cache.kv_bytes_per_token)
             if not output.scheduled:
-                assert scheduler.loading, "requests wait, nothing runs and nothing loads"
-                yield from self._sleep()
+                if not output.preempted:  # an empty step that preempted is scheduled again at once
+                    assert scheduler.loading, "requests wait, nothing runs and nothing loads"
+                    yield from self._sleep()
                 continue
             duration_s = self._charge(output)
             yield env.timeout(duration_s)

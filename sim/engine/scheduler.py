@@ -187,16 +187,11 @@ class Scheduler:
             request.block_hashes, len(computed_blocks), kv.max_hit_blocks(request)
         )
         num_host_tokens = num_host_blocks * kv.block_size
-        if num_host_blocks:
-            num_new_tokens = 0
-            keep_free_blocks = self._reserved_blocks()
-        else:
-            num_new_tokens = min(_capped(request.num_tokens - num_hit_tokens, threshold), budget)
-            keep_free_blocks = 0
-        num_tokens = num_hit_tokens + num_host_tokens + num_new_tokens
-        if self.config.scheduler_reserve_full_isl:
+        keep_free_blocks = self._watermark_blocks() + (self._reserved_blocks() if num_host_blocks else 0)
+        if self.config.scheduler_reserve_full_isl or num_host_blocks:
             num_tokens = request.num_tokens
-        keep_free_blocks += self._watermark_blocks()
+        else:
+            num_tokens = num_hit_tokens + min(_capped(request.num_tokens - num_hit_tokens, threshold), budget)
         if not kv.can_admit(request, num_tokens, computed_blocks, keep_free_blocks=keep_free_blocks):
             return False
         self._adopt(request, computed_blocks, num_host_tokens)
@@ -227,10 +222,14 @@ class Scheduler:
         return self.kv_cache_manager.watermark_blocks if self.running else 0
 
     def _reserved_blocks(self) -> int:
-        """Blocks that prefills in flight still need: a load holds its blocks and cannot be preempted."""
+        """Blocks that prefills and loads in flight still need to get going.
+
+        A load holds its blocks and cannot be preempted, so two of them could wait for each other's for ever;
+        hence a load is admitted only if its whole sequence fits beside these.
+        """
         block_size = self.kv_cache_manager.block_size
         in_flight = [r for r in self.running if r.num_computed_tokens < r.num_tokens]
-        in_flight += self.loading
+        in_flight += [*self.loading, *self.kv_holding_waiting]
         return sum(max(-(-r.num_tokens // block_size) - len(r.blocks), 0) for r in in_flight)
 
     def _preempt(self, request: Request) -> None:

@@ -45,17 +45,18 @@ class HostLink:
                 yield self._changed
                 self._changed = env.event()
                 continue
-            began_s, sharing = env.now, len(self._transfers)
-            first = min(self._transfers, key=lambda transfer: transfer.remaining_bytes)
-            wait_s = first.remaining_bytes * sharing / self._bandwidth_bytes_per_s
+            began_s, sharing = env.now, tuple(self._transfers)
+            share_bytes_per_s = self._bandwidth_bytes_per_s / len(sharing)
+            first = min(sharing, key=lambda transfer: transfer.remaining_bytes)
+            wait_s = first.remaining_bytes / share_bytes_per_s
             arrival = env.timeout(wait_s)
             yield arrival | self._changed
             if self._changed.triggered:
                 self._changed = env.event()
             elapsed_s = env.now - began_s
             self.busy_s += elapsed_s
-            for transfer in self._transfers:
-                transfer.remaining_bytes -= elapsed_s * self._bandwidth_bytes_per_s / sharing
+            for transfer in sharing:  # not those that began at this instant
+                transfer.remaining_bytes -= elapsed_s * share_bytes_per_s
             if arrival.processed:
                 first.remaining_bytes = 0.0  # not left to rounding
             self._deliver()

@@ -1,5 +1,7 @@
 """CONCUR's Eq. 1: each branch against the formula, and every open choice against its statement."""
 
+from typing import Any
+
 import pytest
 
 from concur.controllers import make_controller
@@ -7,7 +9,7 @@ from concur.errors import ParameterError
 from tests.helpers import make_snapshot
 
 
-def decide(*, usage: float, hits: int | None, window: int = 16, **params: object) -> int:
+def decide(*, usage: float, hits: int | None, window: int = 16, **params: Any) -> int:
     """One decision with a known hit percentage over the last interval; `None` is no traffic."""
     law = make_controller("concur", initial_window=window, **params)
     law.update(make_snapshot(0.0, kv_cache_usage_frac=0.3), active=1)
@@ -92,6 +94,6 @@ def test_usage_can_count_resident_blocks_and_holds_where_they_are_not_published(
         ({"gain": 1}, "gain"),
     ],
 )
-def test_a_parameter_out_of_bounds_is_refused_by_name(params: dict[str, object], name: str) -> None:
+def test_a_parameter_out_of_bounds_is_refused_by_name(params: dict[str, Any], name: str) -> None:
     with pytest.raises(ParameterError, match=name):
         make_controller("concur", **params)

@@ -1,5 +1,7 @@
 """What every controller of the catalog has in common, the fixed ones, and the guards."""
 
+from typing import Any
+
 import pytest
 
 from concur.controllers import CATALOG, make_controller, make_gate
@@ -8,11 +10,11 @@ from concur.gate import AgentGate, RequestGate
 from concur.signals import UNLIMITED
 from tests.helpers import make_snapshot
 
-KINDS = [(kind, {"cap": 4} if "cap" in kind else {}) for kind in CATALOG]
+KINDS: list[tuple[str, dict[str, Any]]] = [(kind, {"cap": 4} if "cap" in kind else {}) for kind in CATALOG]
 
 
 @pytest.mark.parametrize(("kind", "params"), KINDS)
-def test_the_window_is_at_least_one_and_is_what_update_returns(kind: str, params: dict[str, int]) -> None:
+def test_the_window_is_at_least_one_and_is_what_update_returns(kind: str, params: dict[str, Any]) -> None:
     controller = make_controller(kind, **params)
     for number in range(50):
         window = controller.update(
@@ -27,7 +29,7 @@ def test_the_window_is_at_least_one_and_is_what_update_returns(kind: str, params
 
 
 @pytest.mark.parametrize(("kind", "params"), KINDS)
-def test_decisions_replay_from_the_same_snapshots(kind: str, params: dict[str, int]) -> None:
+def test_decisions_replay_from_the_same_snapshots(kind: str, params: dict[str, Any]) -> None:
     readings = [
         make_snapshot(
             5.0 * n,
@@ -66,7 +68,7 @@ def test_the_catalog_says_which_gate_a_window_applies_to() -> None:
         ("none", {"cap": 3}, "cap is not a parameter of 'none'"),
     ],
 )
-def test_bad_parameters_name_value_and_bound(kind: str, params: dict[str, object], message: str) -> None:
+def test_bad_parameters_name_value_and_bound(kind: str, params: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         make_controller(kind, **params)
 

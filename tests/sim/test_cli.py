@@ -1,0 +1,194 @@
+"""The command as a user meets it: what it prints, and one clear line with status 2 for every bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from concur.cli import main
+from sim.record import load_record
+
+SCENARIO = """
+seed = 1
+[workload]
+generator = "react"
+num_agents = 6
+mean_steps = 3
+[engine]
+num_gpu_blocks = 601
+max_model_len = 8192
+[controller]
+kind = "agent_cap"
+cap = 3
+"""
+TRACE_LINE = {
+    "agent_id": "a",
+    "source": "test",
+    "prefix_group": None,
+    "shared_prefix_tokens": 0,
+    "steps": [{"new_prompt_tokens": 500, "output_tokens": 20, "tool_latency_s": 1.0}],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    (tmp_path / "t.jsonl").write_text(json.dumps(TRACE_LINE) + "\n")
+    return tmp_path
+
+
+def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_simulate_writes_a_record_and_prints_its_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "simulate", "s.toml") == 0
+    printed = capsys.readouterr().out
+    assert "makespan_s" in printed
+    assert "record: runs/s-agent_cap=3" in printed
+    assert load_record(folder / "runs" / "s-agent_cap=3").metrics["num_agents"] == 6
+
+
+def test_simulate_with_overrides_and_json(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--set",
+        "workload.num_agents=4",
+        "--set",
+        "controller.kind=none",
+        "--set",
+        "controller.cap=3",
+    ]
+    assert concur(monkeypatch, "simulate", "s.toml", *arguments[:2], "--out", "r", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_agents"] == 4
+    assert concur(monkeypatch, "simulate", "s.toml", *arguments, "--out", "r2") == 2
+    assert "cap is not a parameter of 'none'" in capsys.readouterr().err
+    assert not (folder / "r2").exists()
+
+
+def test_compare_and_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = ["--controllers", "none", "request_cap=2", "agent_cap=2,4", "concur+app_limited"]
+    assert concur(monkeypatch, "compare", "s.toml", *policies, "--out", "all") == 0
+    printed = capsys.readouterr().out
+    for label in ("none", "request_cap=2", "agent_cap=2", "agent_cap=4", "concur+app_limited", "cool-down"):
+        assert label in printed
+    page = (folder / "all" / "report" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 5 + 3
+    assert "http" not in page, "the page is self-contained"
+    runs = [str(path) for path in sorted((folder / "all").iterdir()) if path.name != "report"]
+    assert concur(monkeypatch, "report", *runs, "--out", "again") == 0
+    names = {path.name for path in (folder / "again").glob("*.png")}
+    assert {"throughput_against_cap.png", "time_split.png", "timeline_none.png"} <= names
+
+
+def test_compare_alone_needs_no_policies(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "compare", "s.toml", "--json") == 0
+    labels = list(json.loads(capsys.readouterr().out))
+    assert labels == ["none", "request_cap=1", *(f"agent_cap={cap}" for cap in (1, 2, 3, 4)), "concur"]
+
+
+def test_trace_verbs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "trace", "check", "t.jsonl") == 0
+    assert "ok, 1 agents, 1 calls" in capsys.readouterr().out
+    assert concur(monkeypatch, "trace", "describe", "t.jsonl") == 0
+    assert "peak context" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["simulate", "missing.toml"], "no such scenario"),
+        (["simulate", "t.jsonl"], "not readable as TOML"),
+        (["simulate", "s.toml", "--set", "engine.num_gpu_blocks=0"], "engine.num_gpu_blocks = 0"),
+        (["simulate", "s.toml", "--set", "engine.blocks=3"], "unknown key engine.blocks"),
+        (["simulate", "s.toml", "--set", "engine"], "section.key=value"),
+        (["simulate", "s.toml", "--set", "engine.max_model_len=500"], "max_model_len = 500; raise it"),
+        (["simulate", "s.toml", "--set", "engine.num_gpu_blocks=20"], "set it to at least"),
+        (["compare", "s.toml", "--controllers", "agent_cap=0"], "cap = 0 but must be between 1"),
+        (["compare", "s.toml", "--controllers", "magic"], "kind = 'magic'"),
+        (["report", "nowhere", "--out", "r"], "not a run record"),
+        (["trace", "check", "nowhere.jsonl"], "no such trace"),
+        (["trace", "describe", "s.toml"], "line 2, (whole line): not JSON"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two_and_writes_nothing(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    before = sorted(folder.rglob("*"))
+    assert concur(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert error.startswith("concur: ")
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["simulate"], ["simulate", "s.toml", "--colour"], ["compare", "s.toml", "none"]],
+)
+def test_bad_usage_is_status_two(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    assert concur(monkeypatch, *arguments) == 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("not a folder")
+    for out in ("file/run", "file"):
+        assert concur(monkeypatch, "simulate", "s.toml", "--out", out) == 2
+        assert "choose another --out" in capsys.readouterr().err
+    assert (folder / "file").read_text() == "not a folder"
+
+
+def test_an_agent_that_is_too_long_is_skipped_and_counted_when_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long_line = TRACE_LINE | {"agent_id": "b", "steps": [{"new_prompt_tokens": 9000, "output_tokens": 1}]}
+    with (folder / "t.jsonl").open("a") as file:
+        file.write(json.dumps(long_line) + "\n")
+    text = SCENARIO.replace('generator = "react"\nnum_agents = 6\nmean_steps = 3', 'trace = "t.jsonl"')
+    (folder / "trace.toml").write_text(text)
+    assert concur(monkeypatch, "simulate", "trace.toml") == 2
+    assert "workload.max_context_tokens=8192" in capsys.readouterr().err
+    skip = ["--set", "workload.max_context_tokens=8192"]
+    assert concur(monkeypatch, "simulate", "trace.toml", *skip, "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert (metrics["num_agents"], metrics["num_agents_skipped"]) == (1, 1)
+
+
+def test_an_interrupt_leaves_nothing_half_written(folder: Path) -> None:
+    command = [sys.executable, "-m", "concur.cli", "simulate", "s.toml", "--out", "run"]
+    big = ["--set", "workload.num_agents=4000", "--set", "controller.cap=1"]
+    process = subprocess.Popen(
+        [*command, *big], stderr=subprocess.PIPE, cwd=folder, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    time.sleep(3)
+    assert process.poll() is None, "the run must still be going, or the test says nothing"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not list(folder.glob("*run*"))

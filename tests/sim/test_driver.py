@@ -1,0 +1,143 @@
+"""Whole runs: time semantics by hand, the collapse and its cure, and the signals a controller sees."""
+
+import pytest
+
+from concur.signals import UNLIMITED, Snapshot
+from sim.driver import simulate
+from sim.record import RunRecord
+from tests.helpers import make_agent, make_scenario, make_workload
+
+STEP_TIME = {
+    "base_s": 1.0,
+    "per_prefill_token_s": 0.01,
+    "per_decode_seq_s": 0.0,
+    "per_context_token_s": 0.0,
+    "per_prefill_pair_s": 0.0,
+}
+
+
+def run(*agents: object, **sections: object) -> RunRecord:
+    scenario = make_scenario(**({"step_time": STEP_TIME} | sections))  # type: ignore[arg-type]
+    return simulate(scenario, make_workload(*agents))  # type: ignore[arg-type]
+
+
+def times(record: RunRecord, column: str) -> list[float]:
+    ordered = record.requests.sort_values(["agent_index", "call_index"])
+    return [float(value) for value in ordered[column]]
+
+
+def test_steps_run_back_to_back_and_tool_waits_start_at_the_end_of_a_step() -> None:
+    # 100 new tokens: 1 + 1 s, then one decode of 1 s. The next prompt adds 50 tokens to 102 of history,
+    # 96 of which are found: 56 tokens, 1.56 s.
+    record = run(make_agent(0, [(100, 2), (50, 1)], wait_s=0.25))
+    assert times(record, "scheduled_s") == pytest.approx([0.0, 3.25])
+    assert times(record, "finished_s") == pytest.approx([3.0, 4.81])
+
+
+def test_a_request_that_becomes_ready_during_a_step_joins_the_next_one() -> None:
+    record = run(make_agent(0, [(100, 3)]), make_agent(1, [(100, 1)], arrival_s=0.5))
+    assert times(record, "scheduled_s") == pytest.approx([0.0, 2.0])
+    assert times(record, "finished_s") == pytest.approx([5.0, 4.0])
+
+
+def test_a_request_ready_at_the_instant_a_step_ends_joins_the_next_one() -> None:
+    record = run(make_agent(0, [(100, 3)]), make_agent(1, [(100, 1)], arrival_s=2.0))
+    assert times(record, "scheduled_s") == pytest.approx([0.0, 2.0])
+
+
+def test_those_that_joined_together_are_ordered_by_ready_time_then_agent() -> None:
+    late, early, same = (
+        make_agent(index, [(100, 1)], arrival_s=arrival_s)
+        for index, arrival_s in ((0, 1.5), (1, 0.5), (2, 0.5))
+    )
+    first = make_agent(3, [(100, 1)])
+    record = run(late, early, same, first, engine={"max_num_seqs": 1})
+    assert record.requests["agent_index"].tolist() == [3, 1, 2, 0]
+
+
+def test_a_finished_agents_slot_passes_on_at_that_instant() -> None:
+    agents = [make_agent(index, [(100, 1)]) for index in range(3)]
+    record = run(*agents, controller={"kind": "agent_cap", "cap": 1})
+    assert times(record, "submitted_s") == pytest.approx([0.0, 2.0, 4.0])
+    assert record.metrics["step_wait_s"]["max"] == pytest.approx(4.0)
+
+
+def test_request_cap_lets_others_in_during_a_tool_wait_and_agent_cap_does_not() -> None:
+    agents = [make_agent(index, [(100, 1), (100, 1)], wait_s=10.0) for index in range(2)]
+    by_request = run(*agents, controller={"kind": "request_cap", "cap": 1})
+    by_agent = run(*agents, controller={"kind": "agent_cap", "cap": 1})
+    assert by_request.requests["agent_index"].tolist() == [0, 1, 0, 1]
+    assert by_agent.requests["agent_index"].tolist() == [0, 0, 1, 1]
+
+
+def test_the_batch_collapses_in_the_middle_and_a_cap_cures_it() -> None:
+    engine = {"num_gpu_blocks": 1001}  # two fifths of what 16 agents need at their longest
+    agents = [make_agent(index, [(150, 50)] * 12, wait_s=2.0, group="g", shared=200) for index in range(16)]
+    none = run(*agents, engine=engine)
+    capped = run(*agents, engine=engine, controller={"kind": "agent_cap", "cap": 3})
+    phases = none.metrics["phases"]
+    assert phases["middle"]["hit_rate"] < phases["warm_up"]["hit_rate_later_calls"] / 2
+    assert capped.metrics["hit_rate"] > 0.9 * capped.metrics["ideal_hit_rate"]
+    assert none.metrics["recomputed_tokens"] > 10 * capped.metrics["recomputed_tokens"]
+    assert none.metrics["ideal_hit_rate"] == pytest.approx(capped.metrics["ideal_hit_rate"], abs=0.01)
+
+
+def test_host_memory_saves_recompute_and_costs_transfer() -> None:
+    agents = [make_agent(index, [(500, 20)] * 6, wait_s=2.0) for index in range(8)]
+    engine = {"num_gpu_blocks": 401, "max_num_batched_tokens": 8192}
+    slow = {"capacity_tokens": 100_000, "bandwidth_bytes_per_s": 1e6, "kv_bytes_per_token": 1000}
+    fast = slow | {"bandwidth_bytes_per_s": 1e12}
+    without = run(*agents, engine=engine)
+    with_fast = run(*agents, engine=engine | {"host_cache": fast})
+    with_slow = run(*agents, engine=engine | {"host_cache": slow})
+    assert without.metrics["recomputed_tokens"] > 0
+    assert with_fast.metrics["host_tokens"] > 0
+    assert with_fast.metrics["recomputed_tokens"] < without.metrics["recomputed_tokens"]
+    assert with_fast.metrics["makespan_s"] < with_slow.metrics["makespan_s"]
+
+
+def test_without_prefix_caching_every_call_computes_its_whole_prompt() -> None:
+    record = run(make_agent(0, [(100, 2)] * 3), engine={"enable_prefix_caching": False})
+    assert record.metrics["hit_rate"] == 0.0
+    assert record.metrics["recomputed_tokens"] == (102 - 1) + (204 - 1)
+
+
+def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
+    """L11: the snapshot's fields, by name; output lengths and future steps are not among them."""
+    assert set(Snapshot.__dataclass_fields__) == {
+        "time_s",
+        "num_requests_running",
+        "num_requests_waiting",
+        "kv_cache_usage_frac",
+        "kv_cache_resident_frac",
+        "prefix_cache_queries_tokens",
+        "prefix_cache_hits_tokens",
+        "num_preemptions",
+        "prompt_tokens",
+        "generation_tokens",
+        "num_gpu_blocks",
+        "block_size",
+        "agents_paused",
+        "agents_waiting",
+        "agents",
+    }
+
+
+def test_gauges_hold_the_end_of_the_last_step_and_counters_add_up() -> None:
+    record = run(*[make_agent(index, [(200, 5)] * 3, wait_s=1.0) for index in range(4)])
+    last = record.timeline.iloc[-1]
+    assert last["num_requests_running"] == 0
+    assert last["kv_cache_usage_frac"] == 0.0
+    assert last["generation_tokens"] == record.metrics["generated_tokens"]
+    assert last["prompt_tokens"] == record.metrics["prompt_tokens"]
+    assert last["prefix_cache_hits_tokens"] == record.metrics["cached_tokens"]
+    assert last["recomputed_tokens"] == record.metrics["recomputed_tokens"]
+    busy_s = last["prefill_s"] + last["recompute_s"] + last["decode_s"]
+    assert busy_s <= record.metrics["makespan_s"] * (1 + 1e-12)
+    assert record.timeline["window"].eq(UNLIMITED).all()
+
+
+def test_a_decision_is_taken_every_interval() -> None:
+    record = run(make_agent(0, [(100, 30)]), controller={"kind": "none", "interval_s": 4.0})
+    assert record.ticks["t_s"].tolist() == [4.0 * n for n in range(1, len(record.ticks) + 1)]
+    assert len(record.ticks) == 7
