@@ -14,7 +14,7 @@ from concur.gate import GateOrders
 from concur.orders import order_named
 from concur.signals import Snapshot
 from sim.agent import Agent, SimGate
-from sim.engine.engine import CONTROL, Engine, Instant
+from sim.engine.engine import CONTROL, Engine, Instant, build_scheduler
 from sim.engine.step_time import make_step_time
 from sim.kv.chain import BlockHasher
 from sim.metrics import compute_metrics
@@ -55,7 +55,8 @@ class _World:
         self.scenario = scenario
         self.workload = workload
         self.env = env = simpy.Environment()
-        self.engine = Engine(env, scenario.engine, make_step_time(scenario.step_time))
+        step_time = make_step_time(scenario.step_time)
+        self.engine = Engine(env, scenario.engine, step_time, build_scheduler(scenario.engine))
         config = scenario.controller
         self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
         order = scenario.gate
@@ -110,7 +111,7 @@ class _World:
             number += 1
 
     def _snapshot(self) -> Snapshot:
-        stats = self.engine.stats
+        stats = self.engine.stats.scheduler
         return Snapshot(
             time_s=self.env.now,
             num_requests_running=stats.num_requests_running,
@@ -152,20 +153,21 @@ class _World:
     def sample(self) -> None:
         """Add one row to the timeline."""
         stats, gate = self.engine.stats, self.gate
+        published = stats.scheduler
         self.timeline.append(
             TimelineRow(
                 t_s=self.env.now,
-                num_requests_running=stats.num_requests_running,
-                num_requests_waiting=stats.num_requests_waiting,
-                kv_cache_usage_frac=stats.kv_cache_usage_frac,
-                kv_cache_resident_frac=stats.kv_cache_resident_frac,
-                prefix_cache_queries_tokens=stats.prefix_cache_queries_tokens,
-                prefix_cache_hits_tokens=stats.prefix_cache_hits_tokens,
-                num_preemptions=stats.num_preemptions,
-                prompt_tokens=stats.prompt_tokens,
-                generation_tokens=stats.generation_tokens,
+                num_requests_running=published.num_requests_running,
+                num_requests_waiting=published.num_requests_waiting,
+                kv_cache_usage_frac=published.kv_cache_usage_frac,
+                kv_cache_resident_frac=published.kv_cache_resident_frac,
+                prefix_cache_queries_tokens=published.prefix_cache_queries_tokens,
+                prefix_cache_hits_tokens=published.prefix_cache_hits_tokens,
+                num_preemptions=published.num_preemptions,
+                prompt_tokens=published.prompt_tokens,
+                generation_tokens=published.generation_tokens,
                 recomputed_tokens=stats.recomputed_tokens,
-                num_evictions=stats.num_evictions,
+                num_evictions=published.num_evictions,
                 prefill_s=stats.prefill_s,
                 recompute_s=stats.recompute_s,
                 decode_s=stats.decode_s,

@@ -79,7 +79,7 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure:
         plot_hit_rate(collapse, record)[0].set_label(record.label)
     collapse.set(xlabel="time (s)", title=f"hit rate; phases of {shown[0].label}")
     collapse.margins(x=0)
-    collapse.legend(loc="lower right")
+    collapse.legend(loc="center right")
     plot_cap_curve(curve, records)
     curve.set_title("throughput")
     plot_time_split(split, shown)

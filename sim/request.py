@@ -22,6 +22,9 @@ class Request:
     """Life: WAITING -> RUNNING (<-> PREEMPTED) -> FINISHED, by way of a host load where there is one.
 
     `block_hashes` names the full blocks of prompt + output; a look-up sees only those of `num_tokens`.
+    `num_computed_tokens` counts what is scheduled, done or not; of it `num_in_flight_tokens` belong to steps
+    whose output is not in yet, and `num_output_placeholders` tokens will come out of those. After a
+    preemption, steps with `num_stale_output_tokens` in flight still deliver their token, but no progress.
     `known_tokens` leading tokens were computed for this agent before: computing them again is recompute.
     Times are seconds since the start of the run, `None` until they happen.
     """
@@ -38,6 +41,9 @@ class Request:
     status: RequestStatus = RequestStatus.WAITING
     num_tokens: int = field(init=False)
     num_computed_tokens: int = 0
+    num_output_placeholders: int = 0
+    num_in_flight_tokens: int = 0
+    num_stale_output_tokens: int = 0
     num_cached_tokens: int = -1
     num_host_tokens: int = 0
     num_recomputed_tokens: int = 0

@@ -110,7 +110,7 @@ class EngineConfig(_Section):
     max_num_batched_tokens: int = Field(8192, ge=1)
     max_model_len: int = Field(131_072, ge=2)
     enable_prefix_caching: bool = True
-    async_scheduling: Literal[False] = False
+    async_scheduling: bool = False
     long_prefill_token_threshold: int = Field(0, ge=0)
     scheduler_reserve_full_isl: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)

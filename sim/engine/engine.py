@@ -5,14 +5,15 @@ step (`STEP`). So a request that becomes ready during a step, or at the instant 
 before the next step; those that joined together are ordered by (ready time, agent index).
 """
 
+from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import simpy
 from simpy.events import EventPriority
 
-from sim.engine.scheduler import Scheduler, SchedulerOutput
+from sim.engine.scheduler import Scheduler, SchedulerOutput, SchedulerStats
 from sim.engine.step_time import StepTime, step_cost
 from sim.engine.transfer import HostLink
 from sim.kv.block_pool import BlockPool
@@ -37,55 +38,62 @@ class Instant(simpy.Event):
 
 @dataclass(slots=True)
 class EngineStats:
-    """What the engine publishes at the end of each step, under vLLM's meanings.
+    """What the engine publishes at the end of each step: the scheduler's stats, and where its time went.
 
-    Gauges describe the end of the last step. Counters are cumulative; `prompt_tokens` counts a prompt when
-    its first token is out. `prefill_s`, `recompute_s`, `decode_s` split the time of all steps (see
-    `StepCost`); a live engine does not publish those three, nor `num_evictions`.
+    `prefill_s`, `recompute_s` and `decode_s` split the time of all steps (see `StepCost`); a live engine does
+    not publish them.
     """
 
-    num_requests_running: int = 0
-    num_requests_waiting: int = 0
-    kv_cache_usage_frac: float = 0.0
-    kv_cache_resident_frac: float = 0.0
-    prefix_cache_queries_tokens: int = 0
-    prefix_cache_hits_tokens: int = 0
-    external_hits_tokens: int = 0
-    num_preemptions: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    recomputed_tokens: int = 0
+    scheduler: SchedulerStats = field(default_factory=SchedulerStats)
     num_steps: int = 0
-    num_evictions: int = 0
+    recomputed_tokens: int = 0
     prefill_s: float = 0.0
     recompute_s: float = 0.0
     decode_s: float = 0.0
 
 
-class Engine:
-    """One simulated vLLM engine."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step in flight; it begins when the one before it ends."""
 
-    def __init__(self, env: simpy.Environment, config: EngineConfig, step_time: StepTime) -> None:
+    output: SchedulerOutput
+    duration_s: float
+
+
+def build_scheduler(config: EngineConfig) -> Scheduler:
+    """Return the scheduler of an engine, its pool empty."""
+    host_cache = HostCache(config.host_cache.capacity_tokens // config.block_size)
+    block_pool = BlockPool(
+        config.num_gpu_blocks,
+        enable_caching=config.enable_prefix_caching,
+        on_evict=host_cache.store if host_cache.capacity_blocks else None,
+    )
+    manager = KVCacheManager(block_pool, block_size=config.block_size, watermark=config.watermark)
+    return Scheduler(config, manager, host_cache)
+
+
+class Engine:
+    """One simulated vLLM engine: the loop of `v1/engine/core.py` (0.32.0) around a scheduler.
+
+    Synchronous: schedule, compute, take the output, again. With `async_scheduling` one step is scheduled
+    ahead: while a step computes, the next one is already decided, without its output.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, config: EngineConfig, step_time: StepTime, scheduler: Scheduler
+    ) -> None:
         self.env = env
-        self.config = config
-        self.step_time = step_time
-        host = config.host_cache
-        host_cache = HostCache(host.capacity_tokens // config.block_size)
-        self.block_pool = BlockPool(
-            config.num_gpu_blocks,
-            enable_caching=config.enable_prefix_caching,
-            on_evict=host_cache.store if host.capacity_tokens else None,
-        )
-        kv_cache_manager = KVCacheManager(
-            self.block_pool, block_size=config.block_size, watermark=config.watermark
-        )
-        self.scheduler = Scheduler(config, kv_cache_manager, host_cache)
         self.stats = EngineStats()
-        self._link = HostLink(env, host.bandwidth_bytes_per_s, self._on_loaded)
+        self._step_time = step_time
+        self._scheduler = scheduler
+        self._max_steps_in_flight = 2 if config.async_scheduling else 1
+        self._steps: deque[_Step] = deque()
         self._inbox: list[Request] = []
         self._finished: dict[Request, simpy.Event] = {}
         self._wake = env.event()
         self._is_asleep = False
+        self._kv_bytes_per_token = config.host_cache.kv_bytes_per_token
+        self._link = HostLink(env, config.host_cache.bandwidth_bytes_per_s, self._on_loaded)
         env.process(self._running())
 
     def submit(self, request: Request) -> simpy.Event:
@@ -96,24 +104,29 @@ class Engine:
         return finished
 
     def _running(self) -> Generator[simpy.Event, object, None]:
-        env, scheduler = self.env, self.scheduler
+        """Fill the pipeline first, then take the output of its oldest step (`step_with_batch_queue`)."""
         while True:
-            yield Instant(env, STEP)
+            yield Instant(self.env, STEP)
             self._join()
-            if not scheduler.has_unfinished_requests():
+            has_scheduled = self._scheduler.has_unfinished_requests() and self._schedule()
+            if has_scheduled and len(self._steps) < self._max_steps_in_flight:
+                continue
+            if self._steps:
+                step = self._steps.popleft()
+                yield self.env.timeout(step.duration_s)
+                self._take_output(step.output)
+            elif not has_scheduled:
                 yield from self._sleep()
-                continue
-            output = scheduler.schedule()
-            for request, num_tokens in output.loads:
-                self._link.start(request, num_tokens * self.config.host_cache.kv_bytes_per_token)
-            if not output.scheduled:
-                if not output.preempted:  # an empty step that preempted is scheduled again at once
-                    assert scheduler.loading, "requests wait, nothing runs and nothing loads"
-                    yield from self._sleep()
-                continue
-            duration_s = self._charge(output)
-            yield env.timeout(duration_s)
-            self._finish(output)
+
+    def _schedule(self) -> bool:
+        """Decide the next step; `True` if it computes something, or if deciding again now would."""
+        output = self._scheduler.schedule()
+        for request, num_tokens in output.loads:
+            self._link.start(request, num_tokens * self._kv_bytes_per_token)
+        if not output.scheduled:
+            return bool(output.preempted)
+        self._steps.append(_Step(output, self._charge(output)))
+        return True
 
     def _sleep(self) -> Generator[simpy.Event, object, None]:
         """Wait until a request or a load arrives; nothing else can change what the scheduler would do."""
@@ -130,16 +143,16 @@ class Engine:
     def _join(self) -> None:
         self._inbox.sort(key=lambda request: (request.arrival_s, request.agent_index))
         for request in self._inbox:
-            self.scheduler.add_request(request)
+            self._scheduler.add_request(request)
         self._inbox.clear()
 
     def _on_loaded(self, request: Request) -> None:
-        self.scheduler.finish_load(request)
+        self._scheduler.finish_load(request)
         self._rouse()
 
     def _charge(self, output: SchedulerOutput) -> float:
         """Account for a step and return its duration in seconds."""
-        cost = step_cost(self.step_time, output.batch)
+        cost = step_cost(self._step_time, output.batch)
         stats = self.stats
         stats.num_steps += 1
         stats.prefill_s += cost.prefill_s
@@ -151,22 +164,11 @@ class Engine:
                 request.scheduled_s = self.env.now
         return cost.total_s
 
-    def _finish(self, output: SchedulerOutput) -> None:
-        finished = self.scheduler.update_from_output(output, time_s=self.env.now)
+    def _take_output(self, output: SchedulerOutput) -> None:
+        finished = self._scheduler.update_from_output(output, time_s=self.env.now)
         self._publish()
         for request in finished:
             self._finished.pop(request).succeed()
 
     def _publish(self) -> None:
-        stats, scheduler, pool = self.stats, self.scheduler, self.block_pool
-        stats.num_requests_running = len(scheduler.running)
-        stats.num_requests_waiting = scheduler.num_waiting
-        stats.kv_cache_usage_frac = pool.get_usage()
-        stats.kv_cache_resident_frac = pool.get_resident()
-        stats.prefix_cache_queries_tokens = scheduler.cache_stats.queries_tokens
-        stats.prefix_cache_hits_tokens = scheduler.cache_stats.hits_tokens
-        stats.external_hits_tokens = scheduler.cache_stats.external_hits_tokens
-        stats.num_preemptions = scheduler.num_preemptions
-        stats.prompt_tokens = scheduler.num_prompt_tokens
-        stats.generation_tokens = scheduler.num_generation_tokens
-        stats.num_evictions = pool.num_evictions
+        self.stats.scheduler = self._scheduler.make_stats()

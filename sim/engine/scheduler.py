@@ -1,6 +1,6 @@
 """vLLM's V1 scheduler: which requests compute how many tokens in the next step.
 
-Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py`, policy `fcfs`, synchronous scheduling:
+Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`, policy `fcfs`:
 
 1. *Running* requests first, in order of admission; each gets as many of its uncomputed tokens as the token
    budget and `long_prefill_token_threshold` allow. If its blocks do not fit, the *last* running request is
@@ -10,6 +10,11 @@ Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py`, policy `fcfs`, synchrono
    runs), admit. The first that does not fit ends the round.
 3. Preemption is by recomputation: blocks are freed (still findable), progress is 0, and the request goes to
    the *front* of the waiting queue.
+
+A step may be scheduled before the output of the one before it is in (`async_scheduling`): then a request
+counts a *placeholder* for each token to come, is not scheduled past its last token, and cannot be admitted
+again after a preemption until its output in flight has arrived. If every output is in before the next call
+of `schedule`, these rules never act, and this is the synchronous scheduler.
 
 With a host cache, a waiting request whose next blocks are in host memory allocates them and waits for the
 load, as vLLM does for an asynchronous KV connector; when it arrives, the request is admitted before others.
@@ -28,12 +33,15 @@ from sim.kv.kv_cache_manager import KVCacheManager
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
 
+Scheduled = tuple[Request, int, bool]
+"""A request, how many tokens it computes in the step, and whether the step samples a token for it."""
+
 
 @dataclass(slots=True)
 class SchedulerOutput:
     """One step's decisions, in the order in which they were taken."""
 
-    scheduled: list[tuple[Request, int]] = field(default_factory=list)
+    scheduled: list[Scheduled] = field(default_factory=list)
     admitted: list[Request] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
     loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
@@ -41,15 +49,25 @@ class SchedulerOutput:
 
 
 @dataclass(slots=True)
-class CacheStats:
-    """Cumulative prefix-cache counters; requests admitted again after a preemption do not count.
+class SchedulerStats:
+    """What the scheduler publishes after a step, under vLLM's meanings (`make_stats`).
 
-    `external_hits_tokens` are tokens that the host cache served.
+    Gauges, then cumulative counters. The prefix-cache counters leave out requests admitted again after a
+    preemption; `prompt_tokens` counts a prompt when its first token is out; `external_hits_tokens` came from
+    the host cache. `kv_cache_resident_frac` and `num_evictions` are not published by a live vLLM.
     """
 
-    queries_tokens: int = 0
-    hits_tokens: int = 0
+    num_requests_running: int = 0
+    num_requests_waiting: int = 0
+    kv_cache_usage_frac: float = 0.0
+    kv_cache_resident_frac: float = 0.0
+    prefix_cache_queries_tokens: int = 0
+    prefix_cache_hits_tokens: int = 0
     external_hits_tokens: int = 0
+    num_preemptions: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    num_evictions: int = 0
 
 
 class Scheduler:
@@ -63,10 +81,7 @@ class Scheduler:
         self.kv_holding_waiting: deque[Request] = deque()  # loaded from host memory, not yet running
         self.loading: set[Request] = set()
         self.running: list[Request] = []
-        self.cache_stats = CacheStats()
-        self.num_preemptions = 0
-        self.num_prompt_tokens = 0
-        self.num_generation_tokens = 0
+        self._stats = SchedulerStats()
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the waiting queue."""
@@ -82,35 +97,41 @@ class Scheduler:
         return len(self.waiting) + len(self.kv_holding_waiting) + len(self.loading)
 
     def schedule(self) -> SchedulerOutput:
-        """Decide the next step. Progress is counted at once, as vLLM's `_update_after_schedule` does."""
+        """Decide the next step; its progress counts at once, its output with `update_from_output`."""
         output = SchedulerOutput()
         threshold = self._long_prefill_token_threshold()
         budget = self._schedule_running(output, self.config.max_num_batched_tokens, threshold)
         if not output.preempted:
             self._schedule_waiting(output, budget, threshold)
-        for request, num_tokens in output.scheduled:
-            request.num_computed_tokens += num_tokens
         return output
 
     def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
-        """Give each request that caught up its next token; return the finished ones, their blocks freed."""
+        """Give each request that sampled its token; return the finished ones, their blocks freed."""
         finished = []
-        for request, _ in output.scheduled:
-            if request.num_computed_tokens < request.num_tokens:
-                continue  # its prompt is not done
-            request.num_tokens += 1
-            self.num_generation_tokens += 1
-            if request.first_token_s is None:
-                request.first_token_s = time_s
-                self.num_prompt_tokens += request.num_prompt_tokens
-            if request.num_tokens - request.num_prompt_tokens >= request.max_tokens:
-                request.status = RequestStatus.FINISHED
-                request.finished_s = time_s
-                self.kv_cache_manager.free(request)
-                finished.append(request)
+        for request, num_tokens, samples in output.scheduled:
+            request.num_in_flight_tokens -= num_tokens
+            is_stale = request.num_stale_output_tokens > 0
+            if is_stale:
+                request.num_stale_output_tokens -= num_tokens
+            if samples:
+                self._add_token(request, is_stale, time_s)
+                if request.num_tokens - request.num_prompt_tokens >= request.max_tokens:
+                    finished.append(request)
+        for request in finished:
+            self._finish(request, time_s)
         if finished:
             self.running = [r for r in self.running if r.status is RequestStatus.RUNNING]
         return finished
+
+    def make_stats(self) -> SchedulerStats:
+        """Return the gauges of this moment and the counters so far."""
+        stats, pool = self._stats, self.kv_cache_manager.block_pool
+        stats.num_requests_running = len(self.running)
+        stats.num_requests_waiting = self.num_waiting
+        stats.kv_cache_usage_frac = pool.get_usage()
+        stats.kv_cache_resident_frac = pool.get_resident()
+        stats.num_evictions = pool.num_evictions
+        return stats
 
     def finish_load(self, request: Request) -> None:
         """Take note that the blocks of a loading request have arrived from host memory."""
@@ -118,6 +139,25 @@ class Scheduler:
         self.kv_cache_manager.cache_blocks(request, request.num_computed_tokens)
         request.status = RequestStatus.PREEMPTED if request.num_preemptions else RequestStatus.WAITING
         self.kv_holding_waiting.append(request)
+
+    def _add_token(self, request: Request, is_stale: bool, time_s: float) -> None:
+        request.num_tokens += 1
+        self._stats.generation_tokens += 1
+        if request.first_token_s is None:
+            request.first_token_s = time_s
+            self._stats.prompt_tokens += request.num_prompt_tokens
+        if not is_stale:
+            request.num_output_placeholders -= 1
+        if request.status is RequestStatus.RUNNING:
+            num_known_tokens = request.num_computed_tokens - request.num_output_placeholders
+            self.kv_cache_manager.cache_blocks(request, num_known_tokens)
+
+    def _finish(self, request: Request, time_s: float) -> None:
+        if request.status is RequestStatus.PREEMPTED:  # its last token was in flight
+            self.waiting.remove(request)
+        request.status = RequestStatus.FINISHED
+        request.finished_s = time_s
+        self.kv_cache_manager.free(request)
 
     def _long_prefill_token_threshold(self) -> int:
         """Cap on one request's tokens per step, 0 for none; a request that is alone is not capped."""
@@ -131,7 +171,11 @@ class Scheduler:
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
-            num_new_tokens = min(_capped(request.num_tokens - request.num_computed_tokens, threshold), budget)
+            if _is_last_token_in_flight(request):
+                index += 1
+                continue
+            num_missing = request.num_tokens + request.num_output_placeholders - request.num_computed_tokens
+            num_new_tokens = min(_capped(num_missing, threshold), budget)
             while not kv.can_append(request, num_new_tokens):
                 victim = running.pop()
                 self._preempt(victim)
@@ -147,10 +191,11 @@ class Scheduler:
     def _schedule_waiting(self, output: SchedulerOutput, budget: int, threshold: int) -> None:
         """Admit waiting requests in order until one does not fit."""
         kv = self.kv_cache_manager
+        skipped: list[Request] = []
         while budget > 0 and len(self.running) < self.config.max_num_seqs:
-            request = self._next_admitted(output, budget, threshold)
+            request = self._next_admitted(output, budget, threshold, skipped)
             if request is None:
-                return
+                break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
             num_new_tokens = min(_capped(request.num_tokens - request.num_computed_tokens, threshold), budget)
@@ -160,12 +205,20 @@ class Scheduler:
             output.admitted.append(request)
             _put(output, request, num_new_tokens)
             budget -= num_new_tokens
+        self.waiting.extendleft(reversed(skipped))
 
-    def _next_admitted(self, output: SchedulerOutput, budget: int, threshold: int) -> Request | None:
-        """Take the next request off its queue, with the blocks it hits; `None` if there is none that fits."""
+    def _next_admitted(
+        self, output: SchedulerOutput, budget: int, threshold: int, skipped: list[Request]
+    ) -> Request | None:
+        """Take the next request off its queue, with the blocks it hits; `None` if there is none that fits.
+
+        Requests with stale output in flight move to `skipped`.
+        """
         if self.kv_holding_waiting:
             fits = self._can_start_loaded(self.kv_holding_waiting[0], budget, threshold)
             return self.kv_holding_waiting.popleft() if fits else None
+        while self.waiting and self.waiting[0].num_stale_output_tokens:
+            skipped.append(self.waiting.popleft())
         if self.waiting and self._admit(self.waiting[0], output, budget, threshold):
             return self.waiting.popleft()
         return None
@@ -205,10 +258,10 @@ class Scheduler:
         kv.adopt(request, computed_blocks)
         request.num_computed_tokens = num_hit_tokens
         if not request.num_preemptions:
-            self.cache_stats.hits_tokens += num_hit_tokens
-            self.cache_stats.external_hits_tokens += num_host_tokens
-            if self.kv_cache_manager.block_pool.enable_caching:
-                self.cache_stats.queries_tokens += request.num_tokens
+            stats = self._stats
+            stats.prefix_cache_hits_tokens += num_hit_tokens
+            stats.external_hits_tokens += num_host_tokens
+            stats.prefix_cache_queries_tokens += request.num_tokens if kv.block_pool.enable_caching else 0
             request.num_cached_tokens = num_hit_tokens + num_host_tokens
             request.num_host_tokens = num_host_tokens
         if num_host_tokens:
@@ -237,8 +290,10 @@ class Scheduler:
         request.status = RequestStatus.PREEMPTED
         request.known_tokens = max(request.known_tokens, request.num_computed_tokens)
         request.num_computed_tokens = 0
+        request.num_stale_output_tokens = request.num_in_flight_tokens
+        request.num_output_placeholders = 0
         request.num_preemptions += 1
-        self.num_preemptions += 1
+        self._stats.num_preemptions += 1
         self.waiting.appendleft(request)
 
 
@@ -246,15 +301,26 @@ def _capped(num_tokens: int, threshold: int) -> int:
     return threshold if 0 < threshold < num_tokens else num_tokens
 
 
+def _is_last_token_in_flight(request: Request) -> bool:
+    """Tell whether a step in flight is sure to sample the request's last token."""
+    placeholders = request.num_output_placeholders
+    num_sure_tokens = request.num_computed_tokens + 2 - placeholders
+    return placeholders > 0 and num_sure_tokens >= request.num_prompt_tokens + request.max_tokens
+
+
 def _put(output: SchedulerOutput, request: Request, num_tokens: int) -> None:
-    """Add a request to the step and its work to the step's batch."""
-    num_computed_tokens = request.num_computed_tokens
-    output.scheduled.append((request, num_tokens))
-    is_decode = num_computed_tokens == request.num_tokens - 1 and request.num_output_tokens > 0
-    if is_decode:
-        output.batch.add_decode(num_computed_tokens)
-        return
-    num_recomputed_tokens = min(num_tokens, max(0, request.known_tokens - num_computed_tokens))
-    request.num_recomputed_tokens += num_recomputed_tokens
-    request.known_tokens = max(request.known_tokens, num_computed_tokens + num_tokens)
-    output.batch.add_prefill(num_tokens, num_computed_tokens, num_recomputed_tokens)
+    """Add a request to the step, its work to the step's batch, and count its progress."""
+    num_computed = request.num_computed_tokens
+    num_known = request.num_tokens + request.num_output_placeholders
+    if num_computed == num_known - 1 and num_known > request.num_prompt_tokens:
+        output.batch.add_decode(num_computed)
+    else:
+        num_recomputed = min(num_tokens, max(0, request.known_tokens - num_computed))
+        request.num_recomputed_tokens += num_recomputed
+        request.known_tokens = max(request.known_tokens, num_computed + num_tokens)
+        output.batch.add_prefill(num_tokens, num_computed, num_recomputed)
+    samples = num_computed + num_tokens == num_known
+    request.num_computed_tokens += num_tokens
+    request.num_in_flight_tokens += num_tokens
+    request.num_output_placeholders += samples
+    output.scheduled.append((request, num_tokens, samples))

@@ -36,7 +36,7 @@ class Watch:
         self.last_time_s = time_s
         self.num_steps += 1
         self.num_evictions = pool.num_evictions
-        self.num_preemptions = scheduler.num_preemptions
+        self.num_preemptions = scheduler.make_stats().num_preemptions
 
 
 def check_blocks(pool: BlockPool) -> None:
@@ -70,7 +70,7 @@ def watching(watch: Watch) -> AbstractContextManager[Any]:
         add(self, request)
 
     def watched_update(self: Scheduler, output: SchedulerOutput, *, time_s: float) -> list[Request]:
-        total = sum(num_tokens for _, num_tokens in output.scheduled)
+        total = sum(num_tokens for _, num_tokens, _ in output.scheduled)
         assert 0 < total <= self.config.max_num_batched_tokens, "L8: a step computes something"
         finished = update(self, output, time_s=time_s)
         watch.num_finished += len(finished)

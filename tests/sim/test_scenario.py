@@ -37,7 +37,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ("engine", {"max_num_batched_tokens": 8}, "must be at least max_num_seqs"),
         ("engine", {"max_model_len": 1}, "engine.max_model_len = 1"),
         ("engine", {"enable_prefix_caching": 3}, "engine.enable_prefix_caching = 3"),
-        ("engine", {"async_scheduling": True}, "engine.async_scheduling = True"),
+        ("engine", {"async_scheduling": "maybe"}, "engine.async_scheduling = 'maybe'"),
         ("engine", {"long_prefill_token_threshold": -1}, "engine.long_prefill_token_threshold = -1"),
         ("engine", {"scheduler_reserve_full_isl": "no way"}, "engine.scheduler_reserve_full_isl"),
         ("engine", {"watermark": 1.0}, "engine.watermark = 1.0"),

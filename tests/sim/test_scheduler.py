@@ -48,7 +48,7 @@ def step(scheduler: Scheduler) -> SchedulerOutput:
 
 
 def tokens(output: SchedulerOutput) -> list[int]:
-    return [num_tokens for _, num_tokens in output.scheduled]
+    return [num_tokens for _, num_tokens, _ in output.scheduled]
 
 
 def run_to_end(scheduler: Scheduler) -> list[SchedulerOutput]:
@@ -71,9 +71,9 @@ def test_running_requests_take_the_budget_before_waiting_ones() -> None:
     for request, chain in zip((first, second, third), make_chains(3), strict=True):
         request.block_hashes = chain.begin_call(kept_tokens=0, context_tokens=600)
         scheduler.add_request(request)
-    assert step(scheduler).scheduled == [(first, 250), (second, 50)]
-    assert step(scheduler).scheduled == [(first, 1), (second, 299)]
-    assert step(scheduler).scheduled == [(first, 1), (second, 151), (third, 10)]
+    assert step(scheduler).scheduled == [(first, 250, True), (second, 50, False)]
+    assert step(scheduler).scheduled == [(first, 1, True), (second, 299, False)]
+    assert step(scheduler).scheduled == [(first, 1, True), (second, 151, True), (third, 10, True)]
 
 
 def test_max_num_seqs_bounds_what_runs() -> None:
@@ -132,7 +132,7 @@ def test_without_prefix_caching_nothing_is_found() -> None:
     run_to_end(scheduler)
     scheduler.add_request(make_request(100, chain=chain, kept=100))
     assert tokens(step(scheduler)) == [100]
-    assert scheduler.cache_stats.queries_tokens == 0
+    assert scheduler.make_stats().prefix_cache_queries_tokens == 0
 
 
 def test_the_last_running_request_is_preempted_and_resumes_first() -> None:
@@ -148,7 +148,7 @@ def test_the_last_running_request_is_preempted_and_resumes_first() -> None:
     assert list(scheduler.waiting) == [second, third]  # to the front
     assert (second.status, second.num_computed_tokens) == (RequestStatus.PREEMPTED, 0)
     run_to_end(scheduler)
-    assert scheduler.num_preemptions == second.num_preemptions == 1
+    assert scheduler.make_stats().num_preemptions == second.num_preemptions == 1
 
 
 def test_preemption_recomputes_what_was_evicted_and_counts_it() -> None:
@@ -160,8 +160,8 @@ def test_preemption_recomputes_what_was_evicted_and_counts_it() -> None:
     # Its fourth block was taken at once, the third at token 81, the second at 97: 16 tokens were left.
     # 64 had been computed, 48 of them are computed again; the counters of hits are not touched.
     assert second.num_recomputed_tokens == 48
-    assert scheduler.cache_stats.queries_tokens == 124
-    assert scheduler.cache_stats.hits_tokens == 0
+    assert scheduler.make_stats().prefix_cache_queries_tokens == 124
+    assert scheduler.make_stats().prefix_cache_hits_tokens == 0
 
 
 def test_nothing_is_admitted_in_a_step_that_preempts() -> None:
@@ -213,7 +213,7 @@ def test_cached_idle_blocks_that_a_hit_takes_count_as_needed() -> None:
     step(scheduler)  # takes 3 of 8
     back = make_request(95, chain=chains[0], kept=80)  # 5 idle hits + 1 new = 6 > 5 free
     scheduler.add_request(back)
-    assert back not in [request for request, _ in step(scheduler).scheduled]
+    assert back not in [request for request, *_ in step(scheduler).scheduled]
 
 
 def test_first_come_first_served_stops_at_the_first_that_does_not_fit() -> None:
