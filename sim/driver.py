@@ -14,7 +14,7 @@ from concur.gate import GateOrders
 from concur.orders import order_named
 from concur.signals import Snapshot
 from sim.agent import Agent, SimGate
-from sim.engine.engine import CONTROL, Engine, Instant, build_scheduler
+from sim.engine.engine import CONTROL, Engine, Instant, StepScheduler, build_scheduler
 from sim.engine.step_time import make_step_time
 from sim.kv.chain import BlockHasher
 from sim.metrics import compute_metrics
@@ -29,11 +29,16 @@ OnProgress = Callable[[int, int], None]
 
 
 def simulate(
-    scenario: Scenario, workload: Workload | None = None, *, on_progress: OnProgress | None = None
+    scenario: Scenario,
+    workload: Workload | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    scheduler: StepScheduler | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
-    `workload` saves building it again when several controllers face the same one.
+    `workload` saves building it again when several controllers face the same one; `scheduler` puts another
+    one, fresh, in the place of the simulated one.
 
     Raises
     ------
@@ -42,7 +47,7 @@ def simulate(
     """
     began_s = time.perf_counter()
     workload = workload or build_workload(scenario)
-    world = _World(scenario, workload, on_progress)
+    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), on_progress)
     world.env.run(until=world.all_finished)
     world.sample()
     return world.to_record(began_s)
@@ -51,12 +56,18 @@ def simulate(
 class _World:
     """Everything that lives during one run."""
 
-    def __init__(self, scenario: Scenario, workload: Workload, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        workload: Workload,
+        scheduler: StepScheduler,
+        on_progress: OnProgress | None,
+    ) -> None:
         self.scenario = scenario
         self.workload = workload
         self.env = env = simpy.Environment()
         step_time = make_step_time(scenario.step_time)
-        self.engine = Engine(env, scenario.engine, step_time, build_scheduler(scenario.engine))
+        self.engine = Engine(env, scenario.engine, step_time, scheduler)
         config = scenario.controller
         self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
         order = scenario.gate

@@ -8,7 +8,7 @@ before the next step; those that joined together are ordered by (ready time, age
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import simpy
 from simpy.events import EventPriority
@@ -72,6 +72,34 @@ def build_scheduler(config: EngineConfig) -> Scheduler:
     return Scheduler(config, manager, host_cache)
 
 
+class StepScheduler(Protocol):
+    """What the engine asks of a scheduler; see `sim.engine.scheduler.Scheduler`."""
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request."""
+        ...
+
+    def has_unfinished_requests(self) -> bool:
+        """Tell whether there is anything left to do."""
+        ...
+
+    def schedule(self) -> SchedulerOutput:
+        """Decide the next step."""
+        ...
+
+    def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
+        """Take a step's output; return the requests that it finished."""
+        ...
+
+    def finish_load(self, request: Request) -> None:
+        """Take note that a host load has arrived."""
+        ...
+
+    def make_stats(self) -> SchedulerStats:
+        """Return gauges and counters."""
+        ...
+
+
 class Engine:
     """One simulated vLLM engine: the loop of `v1/engine/core.py` (0.32.0) around a scheduler.
 
@@ -80,7 +108,7 @@ class Engine:
     """
 
     def __init__(
-        self, env: simpy.Environment, config: EngineConfig, step_time: StepTime, scheduler: Scheduler
+        self, env: simpy.Environment, config: EngineConfig, step_time: StepTime, scheduler: StepScheduler
     ) -> None:
         self.env = env
         self.stats = EngineStats()

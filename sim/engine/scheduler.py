@@ -60,7 +60,7 @@ class SchedulerStats:
     num_requests_running: int = 0
     num_requests_waiting: int = 0
     kv_cache_usage_frac: float = 0.0
-    kv_cache_resident_frac: float = 0.0
+    kv_cache_resident_frac: float | None = 0.0
     prefix_cache_queries_tokens: int = 0
     prefix_cache_hits_tokens: int = 0
     external_hits_tokens: int = 0
