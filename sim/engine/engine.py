@@ -144,6 +144,8 @@ class Engine:
                 yield self.env.timeout(step.duration_s)
                 self._take_output(step.output)
             elif not has_scheduled:
+                is_stuck = self._scheduler.has_unfinished_requests() and not self._link.is_busy
+                assert not is_stuck, "requests wait, nothing runs and nothing loads"
                 yield from self._sleep()
 
     def _schedule(self) -> bool:

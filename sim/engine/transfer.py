@@ -32,6 +32,11 @@ class HostLink:
         self.busy_s = 0.0
         env.process(self._carrying())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a load is in flight."""
+        return bool(self._transfers)
+
     def start(self, request: Request, num_bytes: int) -> None:
         """Begin a load; `on_done` is called when it has arrived."""
         self._transfers.append(_Transfer(request, float(num_bytes)))

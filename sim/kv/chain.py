@@ -46,12 +46,13 @@ class AgentChain:
     blocks).
     """
 
-    __slots__ = ("_hasher", "_prefix_group", "_shared_blocks", "block_hashes")
+    __slots__ = ("_hasher", "_is_first_call", "_prefix_group", "_shared_blocks", "block_hashes")
 
     def __init__(self, hasher: BlockHasher, *, prefix_group: str | None, shared_prefix_tokens: int) -> None:
         self._hasher = hasher
         self._prefix_group = prefix_group
         self._shared_blocks = shared_prefix_tokens // hasher.block_size if prefix_group else 0
+        self._is_first_call = True
         self.block_hashes: list[BlockHash] = []
 
     def begin_call(self, *, kept_tokens: int, context_tokens: int) -> list[BlockHash]:
@@ -61,10 +62,9 @@ class AgentChain:
         """
         block_size = self._hasher.block_size
         hashes = self.block_hashes
-        if not hashes and self._prefix_group is not None:
-            shared = min(self._shared_blocks, context_tokens // block_size)
-            hashes += self._hasher.shared(self._prefix_group, shared)
-        else:
-            del hashes[kept_tokens // block_size :]
+        if self._is_first_call and self._prefix_group is not None:
+            hashes += self._hasher.shared(self._prefix_group, self._shared_blocks)
+        self._is_first_call = False
+        del hashes[kept_tokens // block_size :]
         hashes += self._hasher.fresh(context_tokens // block_size - len(hashes))
         return hashes

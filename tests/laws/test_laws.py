@@ -11,93 +11,27 @@ L13 nobody starves.
 import os
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, event, given, settings
-from hypothesis import strategies as st
 
 from concur.orders import ORDERS
 from sim.driver import simulate
 from sim.record import RunRecord
-from sim.scenario import Scenario
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 from tests.helpers import make_scenario
 from tests.laws.register import Watch, watching
-
-waits_s = st.sampled_from([0.0, 0.01, 0.3, 2.0])
-order_names = st.sampled_from(sorted(ORDERS))
+from validate.worlds import World, worlds
 
 
-@st.composite
-def agent_specs(draw: st.DrawFn, index: int) -> AgentSpec:
-    shared = draw(st.sampled_from([0, 10, 48, 100]))
-    history = shared
-    steps: list[StepSpec] = []
-    for number in range(draw(st.integers(1, 5))):
-        drops = number > 0 and draw(st.integers(0, 3)) == 0
-        kept = draw(st.integers(0, history)) if drops else history
-        step = StepSpec(kept, draw(st.integers(1, 150)), draw(st.integers(1, 40)), draw(waits_s))
-        history = step.context_tokens
-        steps.append(step)
-    group = draw(st.sampled_from(["g", "h"])) if shared else None
-    return AgentSpec(f"a{index}", index, group, shared, draw(waits_s), tuple(steps))
-
-
-@st.composite
-def controllers(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["none", "request_cap", "agent_cap", "concur"]))
-    interval = {"interval_s": draw(st.sampled_from([0.05, 0.5, 5.0]))}
-    if "cap" in kind:
-        return {"kind": kind, "cap": draw(st.integers(1, 6))} | interval
-    if kind == "none":
-        return {"kind": kind} | interval
-    law = {
-        "initial_window": draw(st.integers(1, 8)),
-        "u_low_frac": 0.1,
-        "u_high_frac": 0.3,
-        "h_thresh_frac": draw(st.sampled_from([0.2, 0.9])),
-        "wrappers": draw(st.sampled_from([[], ["app_limited"]])),
-    }
-    return {"kind": kind} | interval | law
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> tuple[Scenario, Workload]:
-    agents = tuple(draw(agent_specs(index)) for index in range(draw(st.integers(1, 8))))
-    block_size = draw(st.sampled_from([4, 16, 32]))
-    longest = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
-    max_num_seqs = draw(st.integers(1, 12))
-    scenario = make_scenario(
-        engine={
-            "block_size": block_size,
-            "num_gpu_blocks": 1 + longest + draw(st.integers(0, 2 * longest)),
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": draw(st.integers(max(64, max_num_seqs), 600)),
-            "long_prefill_token_threshold": draw(st.sampled_from([0, 50])),
-            "scheduler_reserve_full_isl": draw(st.booleans()),
-            "watermark": draw(st.sampled_from([0.0, 0.05])),
-            "enable_prefix_caching": True,
-            "host_cache": {
-                "capacity_tokens": draw(st.sampled_from([0, 500, 10_000])),
-                "bandwidth_bytes_per_s": 1e9,
-            },
-        },
-        gate={"admit": draw(order_names), "resume": draw(order_names), "pause": draw(order_names)},
-        controller=draw(controllers()),
-        record={"timeline_interval_s": 0.25},
-    )
-    return scenario, Workload(agents, source="random")
-
-
-@given(worlds())
+@given(worlds(with_host_cache=True))
 @settings(
     max_examples=int(os.environ.get("CONCUR_LAW_EXAMPLES", "60")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-def test_every_law_holds_in_a_random_world(world: tuple[Scenario, Workload]) -> None:
+def test_every_law_holds_in_a_random_world(world: World) -> None:
     scenario, workload = world
     watch = Watch()
     with watching(watch):
@@ -139,9 +73,9 @@ def _by_agent(calls: pd.DataFrame, workload: Workload) -> Iterable[tuple[AgentSp
         yield agent, calls[calls["agent_index"] == agent.index]
 
 
-@given(worlds())
+@given(worlds(with_host_cache=True))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_the_same_world_runs_the_same_way_twice(world: tuple[Scenario, Workload]) -> None:
+def test_the_same_world_runs_the_same_way_twice(world: World) -> None:
     scenario, workload = world
     first, second = simulate(scenario, workload), simulate(scenario, workload)
     for name in ("requests", "agents", "ticks", "timeline"):

@@ -46,6 +46,14 @@ def test_dropping_into_the_shared_prefix_keeps_only_its_kept_part() -> None:
     assert not set(after[1:]) & set(hasher.shared("g", 4))
 
 
+def test_a_history_cut_to_less_than_a_block_does_not_come_back_as_the_shared_prefix() -> None:
+    hasher = BlockHasher(16)
+    chain = AgentChain(hasher, prefix_group="g", shared_prefix_tokens=48)
+    chain.begin_call(kept_tokens=48, context_tokens=49)
+    assert chain.begin_call(kept_tokens=0, context_tokens=2) == []
+    assert not set(chain.begin_call(kept_tokens=2, context_tokens=20)) & set(hasher.shared("g", 3))
+
+
 def test_dropping_everything_renames_everything() -> None:
     chain = AgentChain(BlockHasher(16), prefix_group="g", shared_prefix_tokens=64)
     before = set(chain.begin_call(kept_tokens=64, context_tokens=64))

@@ -1,0 +1,114 @@
+"""The scenarios of the parity suite: real traces in three pools, and three corners made on purpose."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.scenario import Scenario, parse_scenario
+from sim.workload.build import build_workload
+from sim.workload.spec import AgentSpec, StepSpec, Workload
+from tests.helpers import make_agent, make_scenario, make_workload
+from tests.sim.test_real_traces import TRACES
+from validate.worlds import World
+
+
+@dataclass(frozen=True)
+class TraceCase:
+    """A trace, how many of its agents, and pools of starved, knee and ample size, in blocks."""
+
+    file: str
+    num_agents: int
+    max_context_tokens: int
+    pools: dict[str, int]
+    block_size: int = 16
+
+
+TRACE_CASES = [
+    TraceCase("weka.jsonl.gz", 24, 131_072, {"starved": 8300, "knee": 30_000, "ample": 150_000}),
+    TraceCase("tau_airline.jsonl.gz", 100, 16_384, {"starved": 620, "knee": 3000, "ample": 24_000}),
+    TraceCase("react_hotpotqa.jsonl.gz", 256, 16_384, {"starved": 200, "knee": 1500, "ample": 20_000}),
+    TraceCase("lmcache_miniswe.jsonl.gz", 20, 65_536, {"starved": 3200, "knee": 5000, "ample": 16_000}),
+    TraceCase("sweagent_demos.jsonl.gz", 22, 16_384, {"starved": 440, "knee": 1500, "ample": 6000}, 32),
+]
+
+
+def trace_world(case: TraceCase, pool: str, *, is_async: bool) -> World:
+    """A trace in one of its pools."""
+    raw: dict[str, Any] = {
+        "workload": {
+            "trace": str(Path(TRACES) / case.file),
+            "num_agents": 0 if case.num_agents >= 20 and "weka" not in case.file else case.num_agents,
+            "max_context_tokens": case.max_context_tokens,
+        },
+        "engine": {
+            "block_size": case.block_size,
+            "num_gpu_blocks": case.pools[pool],
+            "max_num_batched_tokens": 2048,
+            "max_model_len": case.max_context_tokens,
+            "async_scheduling": is_async,
+        },
+    }
+    scenario = parse_scenario(raw)
+    workload = build_workload(scenario)
+    return scenario, Workload(workload.agents[: case.num_agents], source=case.file)
+
+
+def preempting_world(*, is_async: bool) -> World:
+    """Long answers in a small pool: decodes outgrow it again and again."""
+    agents = [make_agent(n, [(60, 200), (40, 150)], wait_s=0.1, group="g", shared=40) for n in range(24)]
+    engine = {"num_gpu_blocks": 61, "max_num_batched_tokens": 512, "async_scheduling": is_async}
+    return make_scenario(engine=engine), make_workload(*agents)
+
+
+def blocked_world(*, is_async: bool) -> World:
+    """A long prompt is preempted by a neighbour's growth and then does not fit beside the others."""
+    growing = [make_agent(n, [(100, 400)]) for n in range(2)]
+    long = make_agent(2, [(700, 50)], arrival_s=0.05)
+    engine = {"num_gpu_blocks": 62, "max_num_batched_tokens": 512, "async_scheduling": is_async}
+    return make_scenario(engine=engine), make_workload(*growing, long)
+
+
+def reusing_world(*, is_async: bool) -> World:
+    """Long answers and short questions in an ample pool: most of each prompt was generated before."""
+    agents = [make_agent(n, [(30, 120)] * 5, wait_s=0.2) for n in range(6)]
+    engine = {"num_gpu_blocks": 1000, "max_num_batched_tokens": 256, "async_scheduling": is_async}
+    return make_scenario(engine=engine), make_workload(*agents)
+
+
+def crowded_world(*, is_async: bool) -> World:
+    """Everything at once, small: shared prefixes, dropped histories, a threshold, a watermark, chunks."""
+    agents = []
+    for number in range(10):
+        steps = (StepSpec(48, 100, 40, 0.1), StepSpec(188, 64, 60, 0.0), StepSpec(90, 130, 33, 0.3))
+        agents.append(AgentSpec(f"a{number}", number, "g", 48, 0.02 * number, steps))
+    engine = {
+        "num_gpu_blocks": 45,
+        "max_num_seqs": 6,
+        "max_num_batched_tokens": 128,
+        "long_prefill_token_threshold": 50,
+        "watermark": 0.1,
+        "async_scheduling": is_async,
+    }
+    return make_scenario(engine=engine), Workload(tuple(agents), source="crowded")
+
+
+def lone_world(*, is_async: bool) -> World:
+    """One agent alone, with a threshold that must not cap it, that asks the same whole blocks twice."""
+    steps = (StepSpec(0, 256, 16, 0.1), StepSpec(256, 0, 40, 0.1), StepSpec(128, 0, 1, 0.1))
+    agents = (AgentSpec("alone", 0, None, 0, 0.0, steps),)
+    engine = {"num_gpu_blocks": 60, "long_prefill_token_threshold": 50, "async_scheduling": is_async}
+    return make_scenario(engine=engine), Workload(agents, source="lone")
+
+
+CORNERS = {
+    "preempting": preempting_world,
+    "blocked": blocked_world,
+    "reusing": reusing_world,
+    "crowded": crowded_world,
+    "lone": lone_world,
+}
+
+
+def corner(name: str, *, is_async: bool) -> tuple[Scenario, Workload]:
+    """One of the worlds made on purpose."""
+    return CORNERS[name](is_async=is_async)

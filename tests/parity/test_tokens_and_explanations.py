@@ -1,0 +1,97 @@
+"""What of parity needs no vLLM: token ids, the explanation of a difference, and what is out of scope."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from concur.cli import main
+from sim.kv.chain import AgentChain, BlockHasher
+from tests.helpers import make_agent, make_scenario, make_workload
+from tests.parity.scenarios import corner
+from validate.errors import OutOfScopeError
+from validate.explain import explain_difference
+from validate.parity import Detail, Difference, Step, differing_fields
+from validate.probes import Queues
+from validate.tokens import TokenBook
+from validate.vllm_scheduler import check_in_scope
+
+
+def test_token_ids_are_equal_exactly_where_block_names_are() -> None:
+    """Two independent accounts of the same histories: token ids here, block names in the simulator."""
+    _, workload = corner("crowded", is_async=False)
+    book, hasher = TokenBook(workload), BlockHasher(16)
+    names_of: dict[tuple[int, ...], int] = {}
+    num_shared = 0
+    for agent in workload.agents:
+        chain = AgentChain(
+            hasher, prefix_group=agent.prefix_group, shared_prefix_tokens=agent.shared_prefix_tokens
+        )
+        for call_index, step in enumerate(agent.steps):
+            prompt, output = book.begin_call(agent.index, call_index)
+            assert (len(prompt), len(output)) == (step.prompt_tokens, step.output_tokens)
+            tokens = prompt + output
+            names = chain.begin_call(kept_tokens=step.kept_tokens, context_tokens=len(tokens))
+            for number, name in enumerate(names):
+                prefix = tuple(tokens[: 16 * (number + 1)])
+                num_shared += prefix in names_of
+                assert names_of.setdefault(prefix, name) == name
+    assert num_shared > 0
+    assert len(set(names_of.values())) == len(names_of)
+
+
+def step(**changes: object) -> Step:
+    fields: dict[str, object] = {
+        "scheduled": (("a/0", 5, True),),
+        "admitted": (),
+        "preempted": (),
+        "running": 1,
+        "waiting": 2,
+        "last_blocks": (7,),
+        "num_free_blocks": 3,
+        "kv_usage_frac": 0.5,
+        "free_order": None,
+    }
+    return Step(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_differences_are_named_field_by_field() -> None:
+    names = ("scheduled", "num_free_blocks", "last_blocks")
+    ours, theirs = [step(), step()], [step(), step(num_free_blocks=4)]
+    assert differing_fields(ours, theirs, 0, names) == ()
+    assert differing_fields(ours, theirs, 1, names) == ("num_free_blocks",)
+    assert differing_fields(ours, theirs[:1], 1, names) == ("number of steps",)
+
+
+def test_an_explanation_shows_both_sides() -> None:
+    detail = Detail(step(), Queues(("a/0",), ("b/0", "c/1")), [4, 5, 6], {"a/0": [1, 2, 7]})
+    text = explain_difference(Difference(3, ("scheduled",), detail, None), "0.32.0")
+    assert "step 3 differs from vLLM 0.32.0 in: scheduled" in text
+    assert "waiting: b/0, c/1" in text
+    assert "blocks of a/0: [1, 2, 7]" in text
+    assert "has no such step" in text
+
+
+def test_a_host_cache_is_out_of_scope() -> None:
+    scenario = make_scenario(engine={"host_cache": {"capacity_tokens": 100}})
+    with pytest.raises(OutOfScopeError, match="capacity_tokens = 100 but parity covers no KV connector"):
+        check_in_scope(scenario.engine)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_command_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["concur", "validate", "parity", "--fuzz", "3"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "make test-vllm" in capsys.readouterr().err
+
+
+def test_worlds_made_on_purpose_fit_their_pools() -> None:
+    agent = make_agent(0, [(10, 10)])
+    assert make_workload(agent).agents == (agent,)
+    for name in ("preempting", "blocked", "reusing", "crowded", "lone"):
+        scenario, workload = corner(name, is_async=False)
+        assert all(a.peak_context_tokens <= scenario.engine.pool_tokens for a in workload.agents)
