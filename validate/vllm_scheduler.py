@@ -237,8 +237,8 @@ class VllmScheduler:
         ]
 
     def make_stats(self) -> SchedulerStats:
-        """Return gauges as vLLM computes them, and the counters so far."""
-        stats = self._stats
+        """Return gauges as vLLM computes them, and the counters so far, as a value of its own."""
+        stats = copy.copy(self._stats)
         stats.num_requests_running, stats.num_requests_waiting = self.vllm.get_request_counts()
         stats.kv_cache_usage_frac = self.vllm.kv_cache_manager.usage
         stats.kv_cache_resident_frac = None

@@ -24,6 +24,7 @@ structured output, priorities, pipeline parallelism.
 """
 
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, field
 
 from sim.engine.step_time import StepBatch
@@ -124,8 +125,8 @@ class Scheduler:
         return finished
 
     def make_stats(self) -> SchedulerStats:
-        """Return the gauges of this moment and the counters so far."""
-        stats, pool = self._stats, self.kv_cache_manager.block_pool
+        """Return the gauges of this moment and the counters so far, as a value of its own."""
+        stats, pool = copy(self._stats), self.kv_cache_manager.block_pool
         stats.num_requests_running = len(self.running)
         stats.num_requests_waiting = self.num_waiting
         stats.kv_cache_usage_frac = pool.get_usage()

@@ -7,8 +7,8 @@ import pytest
 
 from concur.cli import main
 from sim.kv.chain import AgentChain, BlockHasher
-from tests.helpers import make_agent, make_scenario, make_workload
-from tests.parity.scenarios import corner
+from tests.helpers import make_scenario
+from tests.parity.scenarios import CORNERS, corner
 from validate.errors import OutOfScopeError
 from validate.explain import explain_difference
 from validate.parity import Detail, Difference, Step, differing_fields
@@ -90,8 +90,6 @@ def test_without_vllm_the_command_says_how_to_get_it(
 
 
 def test_worlds_made_on_purpose_fit_their_pools() -> None:
-    agent = make_agent(0, [(10, 10)])
-    assert make_workload(agent).agents == (agent,)
-    for name in ("preempting", "blocked", "reusing", "crowded", "lone"):
+    for name in CORNERS:
         scenario, workload = corner(name, is_async=False)
         assert all(a.peak_context_tokens <= scenario.engine.pool_tokens for a in workload.agents)

@@ -137,6 +137,14 @@ def test_gauges_hold_the_end_of_the_last_step_and_counters_add_up() -> None:
     assert record.timeline["window"].eq(UNLIMITED).all()
 
 
+def test_a_controller_sees_the_end_of_the_last_step_and_nothing_of_the_one_in_flight() -> None:
+    record = run(make_agent(0, [(100, 3)]), controller={"kind": "none", "interval_s": 0.75})
+    during_first, during_second = record.ticks.iloc[0], record.ticks.iloc[2]
+    assert (during_first["prefix_cache_queries_tokens"], during_first["num_requests_running"]) == (0, 0)
+    assert (during_second["prefix_cache_queries_tokens"], during_second["num_requests_running"]) == (100, 1)
+    assert during_second["generation_tokens"] == 1
+
+
 def test_a_decision_is_taken_every_interval() -> None:
     record = run(make_agent(0, [(100, 30)]), controller={"kind": "none", "interval_s": 4.0})
     assert record.ticks["t_s"].tolist() == [4.0 * n for n in range(1, len(record.ticks) + 1)]
