@@ -6,7 +6,6 @@ import simpy
 
 from concur.gate import Gate
 from sim.engine.engine import Engine
-from sim.kv.chain import AgentChain, BlockHasher
 from sim.record import AgentRow, RequestRow
 from sim.request import Request
 from sim.workload.spec import AgentSpec, StepSpec
@@ -43,7 +42,6 @@ class Agent:
         spec: AgentSpec,
         gate: SimGate,
         engine: Engine,
-        hasher: BlockHasher,
         *,
         on_call: Callable[[RequestRow], None],
         on_leave: Callable[[AgentRow], None],
@@ -52,9 +50,7 @@ class Agent:
         self._gate = gate
         self._engine = engine
         self._env = gate.env
-        self._chain = AgentChain(
-            hasher, prefix_group=spec.prefix_group, shared_prefix_tokens=spec.shared_prefix_tokens
-        )
+        self._chain = engine.new_chain(spec.prefix_group, spec.shared_prefix_tokens)
         self._known_tokens = 0
         self._gate_wait_s = 0.0
         self._on_call = on_call
@@ -91,15 +87,14 @@ class Agent:
         self._on_call(_request_row(request, step, ready_s))
 
     def _request(self, call_index: int, step: StepSpec) -> Request:
+        self._chain.begin_call(kept_tokens=step.kept_tokens, context_tokens=step.context_tokens)
         return Request(
             request_id=f"{self.spec.agent_id}/{call_index}",
             agent_index=self.spec.index,
             call_index=call_index,
             num_prompt_tokens=step.prompt_tokens,
             max_tokens=step.output_tokens,
-            block_hashes=self._chain.begin_call(
-                kept_tokens=step.kept_tokens, context_tokens=step.context_tokens
-            ),
+            chain=self._chain,
             known_tokens=min(self._known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
         )

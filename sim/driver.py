@@ -14,9 +14,17 @@ from concur.gate import GateOrders
 from concur.orders import order_named
 from concur.signals import Snapshot
 from sim.agent import Agent, SimGate
-from sim.engine.engine import CONTROL, Engine, Instant, StepScheduler, build_scheduler
+from sim.engine.engine import (
+    CONTROL,
+    Clock,
+    Engine,
+    Instant,
+    StepScheduler,
+    build_reference_scheduler,
+    build_scheduler,
+)
 from sim.engine.step_time import make_step_time
-from sim.kv.chain import BlockHasher
+from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit
 from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, RunRecord, TickRow, TimelineRow, frame
@@ -48,7 +56,11 @@ def simulate(
     began_s = time.perf_counter()
     workload = workload or build_workload(scenario)
     world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), on_progress)
-    world.env.run(until=world.all_finished)
+    try:
+        world.env.run(until=world.all_finished)
+    except DuplicateBlockError:  # beyond segments: start again on the block pool
+        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), on_progress)
+        world.env.run(until=world.all_finished)
     world.sample()
     return world.to_record(began_s)
 
@@ -65,7 +77,7 @@ class _World:
     ) -> None:
         self.scenario = scenario
         self.workload = workload
-        self.env = env = simpy.Environment()
+        self.env = env = Clock()
         step_time = make_step_time(scenario.step_time)
         self.engine = Engine(env, scenario.engine, step_time, scheduler)
         config = scenario.controller
@@ -83,10 +95,9 @@ class _World:
         self._start()
 
     def _start(self) -> None:
-        hasher = BlockHasher(self.scenario.engine.block_size)
         for spec in self.workload.agents:
             agent = Agent(
-                spec, self.shell, self.engine, hasher, on_call=self.requests.append, on_leave=self._on_leave
+                spec, self.shell, self.engine, on_call=self.requests.append, on_leave=self._on_leave
             )
             self.env.process(agent.living())
         self.env.process(self._sampling())

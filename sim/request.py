@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from sim.kv.block_pool import KVCacheBlock
-from sim.kv.chain import BlockHash
 
 
 class RequestStatus(Enum):
@@ -21,7 +21,9 @@ class RequestStatus(Enum):
 class Request:
     """Life: WAITING -> RUNNING (<-> PREEMPTED) -> FINISHED, by way of a host load where there is one.
 
-    `block_hashes` names the full blocks of prompt + output; a look-up sees only those of `num_tokens`.
+    `chain` names the full blocks of prompt + output, in the way of the KV cache in use (`AgentChain` for the
+    block pool, which fills `blocks`; `SegmentChain` for segments, which count `num_blocks`); a look-up sees
+    only those of `num_tokens`.
     `num_computed_tokens` counts what is scheduled, done or not; of it `num_in_flight_tokens` belong to steps
     whose output is not in yet, and `num_output_placeholders` tokens will come out of those. After a
     preemption, steps with `num_stale_output_tokens` in flight still deliver their token, but no progress.
@@ -34,7 +36,7 @@ class Request:
     call_index: int
     num_prompt_tokens: int
     max_tokens: int
-    block_hashes: list[BlockHash]
+    chain: Any
     known_tokens: int
     arrival_s: float
 
@@ -49,6 +51,7 @@ class Request:
     num_recomputed_tokens: int = 0
     num_preemptions: int = 0
     blocks: list[KVCacheBlock] = field(default_factory=list)
+    num_blocks: int = 0
     num_cached_blocks: int = 0
     scheduled_s: float | None = None
     first_token_s: float | None = None

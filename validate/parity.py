@@ -7,21 +7,22 @@ engine loop and the step time. So a difference is a difference in scheduling or 
 - the requests admitted, with the tokens credited from the prefix cache,
 - the requests preempted,
 - both queues, in order,
-- the last block of the last `_LAST` scheduled requests, and every `FREE_ORDER_EVERY` steps the whole free
-  queue, in eviction order,
+- all blocks of the requests admitted and the last block of the last `_LAST` requests scheduled, and every
+  `FREE_ORDER_EVERY` steps the whole free queue, in eviction order,
 - free blocks and KV usage after scheduling,
 - the requests finished, and the time at which the step ended.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from sim.driver import simulate
-from sim.engine.engine import StepScheduler, build_scheduler
+from sim.engine.engine import StepScheduler, build_reference_scheduler
 from sim.engine.scheduler import SchedulerOutput, SchedulerStats
+from sim.engine.step_time import StepTime
 from sim.request import Request
 from sim.scenario import Scenario
 from sim.workload.spec import Workload
@@ -41,6 +42,7 @@ class Step:
     preempted: tuple[str, ...]
     running: int
     waiting: int
+    admitted_blocks: int
     last_blocks: tuple[int, ...]
     num_free_blocks: int
     kv_usage_frac: float
@@ -165,6 +167,13 @@ class Recorder:
         """Pass on."""
         self._scheduler.finish_load(request)
 
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
+        """Pass on."""
+        return self._scheduler.new_chain(prefix_group, shared_prefix_tokens)
+
+    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> None:
+        """Never leap: every step is compared."""
+
     def make_stats(self) -> SchedulerStats:
         """Pass on."""
         return self._scheduler.make_stats()
@@ -182,6 +191,9 @@ class Recorder:
             preempted=tuple(sorted(request.request_id for request in output.preempted)),
             running=hash(queues.running),
             waiting=hash(queues.waiting),
+            admitted_blocks=hash(
+                tuple(tuple(self._probe.block_ids(request.request_id)) for request in output.admitted)
+            ),
             last_blocks=tuple(self._probe.block_ids(name)[-1] for name in names[-_LAST:]),
             num_free_blocks=self._probe.num_free_blocks(),
             kv_usage_frac=self._scheduler.make_stats().kv_cache_usage_frac,
@@ -215,7 +227,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
     """
     theirs = Recorder(VllmScheduler(scenario.engine, workload))
     record = simulate(scenario, workload, scheduler=theirs)
-    ours = Recorder(build_scheduler(scenario.engine), expected=theirs.steps)
+    ours = Recorder(build_reference_scheduler(scenario.engine), expected=theirs.steps)
     number: int | None = None
     try:
         simulate(scenario, workload, scheduler=ours)
@@ -239,7 +251,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
 
 def _explain(scenario: Scenario, workload: Workload, number: int, differing: tuple[str, ...]) -> Difference:
     """Run both sides once more, looking closely at the step."""
-    ours = Recorder(build_scheduler(scenario.engine), detail_of=number)
+    ours = Recorder(build_reference_scheduler(scenario.engine), detail_of=number)
     theirs = Recorder(VllmScheduler(scenario.engine, workload), detail_of=number)
     for recorder in (ours, theirs):
         with suppress(_SeenEnoughError):

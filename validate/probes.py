@@ -5,6 +5,7 @@ from typing import Protocol
 
 from sim.engine.engine import StepScheduler
 from sim.engine.scheduler import Scheduler
+from sim.kv.kv_cache_manager import KVCacheManager
 from validate.vllm_scheduler import VllmScheduler
 
 
@@ -41,6 +42,8 @@ class OurProbe:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        assert isinstance(scheduler.kv_cache_manager, KVCacheManager), "parity runs on the block pool"
+        self._block_pool = scheduler.kv_cache_manager.block_pool
 
     def queues(self) -> Queues:
         """Return the queues."""
@@ -52,11 +55,11 @@ class OurProbe:
 
     def num_free_blocks(self) -> int:
         """Return how many blocks are free."""
-        return self._scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        return self._block_pool.get_num_free_blocks()
 
     def free_blocks(self) -> list[int]:
         """Return the ids of the free blocks, next victim first."""
-        return list(self._scheduler.kv_cache_manager.block_pool.free_block_queue)
+        return list(self._block_pool.free_block_queue)
 
     def block_ids(self, request_id: str) -> list[int]:
         """Return the ids of the blocks that a request holds, in order."""

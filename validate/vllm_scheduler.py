@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sim.engine.scheduler import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepBatch
+from sim.engine.step_time import StepBatch, StepTime
+from sim.kv.chain import AgentChain, BlockHasher
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
 from sim.workload.spec import Workload
@@ -164,6 +165,7 @@ class VllmScheduler:
         self.vllm = _build(config)
         self._config = config
         self._tokens = TokenBook(workload)
+        self._hasher = BlockHasher(config.block_size)
         self._requests: dict[str, Request] = {}
         self._outputs: dict[str, list[int]] = {}
         self._stats = SchedulerStats()
@@ -243,6 +245,13 @@ class VllmScheduler:
         stats.kv_cache_usage_frac = self.vllm.kv_cache_manager.usage
         stats.kv_cache_resident_frac = None
         return stats
+
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> AgentChain:
+        """Return a chain that nobody reads: vLLM hashes token ids."""
+        return AgentChain(self._hasher, prefix_group=prefix_group, shared_prefix_tokens=shared_prefix_tokens)
+
+    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> None:
+        """Never leap: vLLM decides every step."""
 
     def finish_load(self, request: Request) -> None:
         """Never called: there is no host cache."""

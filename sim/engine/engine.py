@@ -8,20 +8,24 @@ before the next step; those that joined together are ordered by (ready time, age
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from heapq import heappush
+from typing import Any, Final, Protocol
 
 import simpy
 from simpy.events import EventPriority
 
+from sim.engine.leap import Leap
 from sim.engine.scheduler import Scheduler, SchedulerOutput, SchedulerStats
 from sim.engine.step_time import StepTime, step_cost
 from sim.engine.transfer import HostLink
 from sim.kv.block_pool import BlockPool
 from sim.kv.host_cache import HostCache
 from sim.kv.kv_cache_manager import KVCacheManager
+from sim.kv.segments import SegmentCache
 from sim.request import Request
 from sim.scenario import EngineConfig
 
+NORMAL: Final = EventPriority(1)
 CONTROL: Final = EventPriority(2)
 STEP: Final = EventPriority(3)
 
@@ -60,8 +64,33 @@ class _Step:
     duration_s: float
 
 
+class Clock(simpy.Environment):
+    """SimPy's environment, with events at absolute times: now + (t - now) need not be t in floating point."""
+
+    def at(self, time_s: float) -> simpy.Event:
+        """Return an event at `time_s`, not before now."""
+        event = simpy.Event(self)
+        event._ok = True
+        event._value = None
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), event))
+        return event
+
+
 def build_scheduler(config: EngineConfig) -> Scheduler:
-    """Return the scheduler of an engine, its pool empty."""
+    """Return the scheduler of an engine, its cache empty: on segments, or on blocks with a host cache."""
+    if config.host_cache.capacity_tokens:
+        return build_reference_scheduler(config)
+    cache = SegmentCache(
+        config.num_gpu_blocks,
+        block_size=config.block_size,
+        watermark=config.watermark,
+        enable_caching=config.enable_prefix_caching,
+    )
+    return Scheduler(config, cache)
+
+
+def build_reference_scheduler(config: EngineConfig) -> Scheduler:
+    """Return the scheduler on the block pool: the reference, step by step and block by block."""
     host_cache = HostCache(config.host_cache.capacity_tokens // config.block_size)
     block_pool = BlockPool(
         config.num_gpu_blocks,
@@ -69,7 +98,7 @@ def build_scheduler(config: EngineConfig) -> Scheduler:
         on_evict=host_cache.store if host_cache.capacity_blocks else None,
     )
     manager = KVCacheManager(block_pool, block_size=config.block_size, watermark=config.watermark)
-    return Scheduler(config, manager, host_cache)
+    return Scheduler(config, manager, host_cache if host_cache.capacity_blocks else None)
 
 
 class StepScheduler(Protocol):
@@ -99,6 +128,14 @@ class StepScheduler(Protocol):
         """Return gauges and counters."""
         ...
 
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
+        """Return what names the blocks of an agent that has not called yet."""
+        ...
+
+    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> Leap | None:
+        """Run coming steps at once as far as that is exact, or return `None`."""
+        ...
+
 
 class Engine:
     """One simulated vLLM engine: the loop of `v1/engine/core.py` (0.32.0) around a scheduler.
@@ -108,7 +145,7 @@ class Engine:
     """
 
     def __init__(
-        self, env: simpy.Environment, config: EngineConfig, step_time: StepTime, scheduler: StepScheduler
+        self, env: Clock, config: EngineConfig, step_time: StepTime, scheduler: StepScheduler
     ) -> None:
         self.env = env
         self.stats = EngineStats()
@@ -116,6 +153,7 @@ class Engine:
         self._scheduler = scheduler
         self._max_steps_in_flight = 2 if config.async_scheduling else 1
         self._steps: deque[_Step] = deque()
+        self._begin_s = 0.0  # when the oldest step in flight begins
         self._inbox: list[Request] = []
         self._finished: dict[Request, simpy.Event] = {}
         self._wake = env.event()
@@ -123,6 +161,10 @@ class Engine:
         self._kv_bytes_per_token = config.host_cache.kv_bytes_per_token
         self._link = HostLink(env, config.host_cache.bandwidth_bytes_per_s, self._on_loaded)
         env.process(self._running())
+
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
+        """Return what names the blocks of an agent that has not called yet."""
+        return self._scheduler.new_chain(prefix_group, shared_prefix_tokens)
 
     def submit(self, request: Request) -> simpy.Event:
         """Queue a request for the next step; the event fires when it has finished."""
@@ -136,17 +178,34 @@ class Engine:
         while True:
             yield Instant(self.env, STEP)
             self._join()
+            if not self._steps:
+                self._begin_s = self.env.now
+            if self._max_steps_in_flight == 1:
+                self._leap()
             has_scheduled = self._scheduler.has_unfinished_requests() and self._schedule()
             if has_scheduled and len(self._steps) < self._max_steps_in_flight:
                 continue
             if self._steps:
                 step = self._steps.popleft()
-                yield self.env.timeout(step.duration_s)
+                self._begin_s += step.duration_s  # and that is when the next one begins
+                yield self.env.at(self._begin_s)
                 self._take_output(step.output)
             elif not has_scheduled:
                 is_stuck = self._scheduler.has_unfinished_requests() and not self._link.is_busy
                 assert not is_stuck, "requests wait, nothing runs and nothing loads"
                 yield from self._sleep()
+
+    def _leap(self) -> None:
+        """Go through the steps that end before anything else happens in the world."""
+        stats = self.stats
+        done = self._scheduler.leap(
+            self._step_time, begin_s=self._begin_s, until_s=self.env.peek(), decode_s=stats.decode_s
+        )
+        if done is not None and done.num_steps:
+            self._begin_s = done.end_s
+            stats.decode_s = done.decode_s
+            stats.num_steps += done.num_steps
+            self._publish()
 
     def _schedule(self) -> bool:
         """Decide the next step; `True` if it computes something, or if deciding again now would."""
@@ -191,7 +250,7 @@ class Engine:
         stats.recomputed_tokens += output.batch.recomputed_tokens
         for request in output.admitted:
             if request.scheduled_s is None:
-                request.scheduled_s = self.env.now
+                request.scheduled_s = self._begin_s
         return cost.total_s
 
     def _take_output(self, output: SchedulerOutput) -> None:

@@ -24,13 +24,16 @@ structured output, priorities, pipeline parallelism.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
-from sim.engine.step_time import StepBatch
-from sim.kv.block_pool import KVCacheBlock
+from sim.engine.leap import Leap, leap
+from sim.engine.step_time import StepBatch, StepTime
 from sim.kv.host_cache import HostCache
-from sim.kv.kv_cache_manager import KVCacheManager
+from sim.kv.interface import KVCache
+from sim.kv.segments import SegmentCache
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
 
@@ -47,6 +50,8 @@ class SchedulerOutput:
     preempted: list[Request] = field(default_factory=list)
     loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
     batch: StepBatch = field(default_factory=StepBatch)
+    everyone_samples: bool = True
+    is_full: bool = False  # the first in line was asked in and does not fit
 
 
 @dataclass(slots=True)
@@ -74,7 +79,9 @@ class SchedulerStats:
 class Scheduler:
     """Queues and decisions of one engine; knows nothing of time."""
 
-    def __init__(self, config: EngineConfig, kv_cache_manager: KVCacheManager, host_cache: HostCache) -> None:
+    def __init__(
+        self, config: EngineConfig, kv_cache_manager: KVCache, host_cache: HostCache | None = None
+    ) -> None:
         self.config = config
         self.kv_cache_manager = kv_cache_manager
         self.host_cache = host_cache
@@ -83,10 +90,16 @@ class Scheduler:
         self.loading: set[Request] = set()
         self.running: list[Request] = []
         self._stats = SchedulerStats()
+        self._only_decodes = False
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the waiting queue."""
         self.waiting.append(request)
+        self._only_decodes = False
+
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
+        """Return what names the blocks of an agent that has not called yet."""
+        return self.kv_cache_manager.new_chain(prefix_group, shared_prefix_tokens)
 
     def has_unfinished_requests(self) -> bool:
         """Tell whether any request is waiting, loading or running."""
@@ -122,16 +135,40 @@ class Scheduler:
             self._finish(request, time_s)
         if finished:
             self.running = [r for r in self.running if r.status is RequestStatus.RUNNING]
+        self._only_decodes = self._nothing_but_decodes(output, len(finished))
         return finished
+
+    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> Leap | None:
+        """Run the coming steps at once as far as nothing but decoding goes on; `None` if it does not.
+
+        For synchronous scheduling on segments, where the last step's output is in.
+        """
+        cache = self.kv_cache_manager
+        if not self._only_decodes or not isinstance(cache, SegmentCache):
+            return None
+        done = leap(self.running, cache, step_time, begin_s=begin_s, until_s=until_s, decode_s=decode_s)
+        self._stats.generation_tokens += done.num_steps * len(self.running)
+        return done
+
+    def _nothing_but_decodes(self, output: SchedulerOutput, num_finished: int) -> bool:
+        """Tell whether the next steps only decode, until a request arrives or finishes or is preempted.
+
+        So if every running request was in the last step and sampled, and nobody waits whom that step could
+        have admitted with more budget, or the next one could with the blocks that have become free.
+        """
+        nobody_waits = not self.waiting and not self.loading and not self.kv_holding_waiting
+        is_blocked = output.is_full and not num_finished
+        everyone_ran = len(output.scheduled) - num_finished == len(self.running) > 0
+        return output.everyone_samples and everyone_ran and (nobody_waits or is_blocked)
 
     def make_stats(self) -> SchedulerStats:
         """Return the gauges of this moment and the counters so far, as a value of its own."""
-        stats, pool = copy(self._stats), self.kv_cache_manager.block_pool
+        stats, kv = copy(self._stats), self.kv_cache_manager
         stats.num_requests_running = len(self.running)
         stats.num_requests_waiting = self.num_waiting
-        stats.kv_cache_usage_frac = pool.get_usage()
-        stats.kv_cache_resident_frac = pool.get_resident()
-        stats.num_evictions = pool.num_evictions
+        stats.kv_cache_usage_frac = kv.get_usage()
+        stats.kv_cache_resident_frac = kv.get_resident()
+        stats.num_evictions = kv.num_evictions
         return stats
 
     def finish_load(self, request: Request) -> None:
@@ -196,6 +233,7 @@ class Scheduler:
         while budget > 0 and len(self.running) < self.config.max_num_seqs:
             request = self._next_admitted(output, budget, threshold, skipped)
             if request is None:
+                output.is_full = True
                 break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
@@ -206,6 +244,8 @@ class Scheduler:
             output.admitted.append(request)
             _put(output, request, num_new_tokens)
             budget -= num_new_tokens
+        else:
+            output.is_full = budget > 0
         self.waiting.extendleft(reversed(skipped))
 
     def _next_admitted(
@@ -237,9 +277,7 @@ class Scheduler:
         kv = self.kv_cache_manager
         computed_blocks = kv.get_computed_blocks(request)
         num_hit_tokens = len(computed_blocks) * kv.block_size
-        num_host_blocks = self.host_cache.count_hits(
-            request.block_hashes, len(computed_blocks), kv.max_hit_blocks(request)
-        )
+        num_host_blocks = self._count_host_hits(request, len(computed_blocks))
         num_host_tokens = num_host_blocks * kv.block_size
         keep_free_blocks = self._watermark_blocks() + (self._reserved_blocks() if num_host_blocks else 0)
         if self.config.scheduler_reserve_full_isl or num_host_blocks:
@@ -253,7 +291,13 @@ class Scheduler:
             output.loads.append((request, num_host_tokens))
         return True
 
-    def _adopt(self, request: Request, computed_blocks: list[KVCacheBlock], num_host_tokens: int) -> None:
+    def _count_host_hits(self, request: Request, num_hit_blocks: int) -> int:
+        if self.host_cache is None:
+            return 0
+        limit = self.kv_cache_manager.max_hit_blocks(request)
+        return self.host_cache.count_hits(request.chain.block_hashes, num_hit_blocks, limit)
+
+    def _adopt(self, request: Request, computed_blocks: Sequence[Any], num_host_tokens: int) -> None:
         kv = self.kv_cache_manager
         num_hit_tokens = len(computed_blocks) * kv.block_size
         kv.adopt(request, computed_blocks)
@@ -262,11 +306,11 @@ class Scheduler:
             stats = self._stats
             stats.prefix_cache_hits_tokens += num_hit_tokens
             stats.external_hits_tokens += num_host_tokens
-            stats.prefix_cache_queries_tokens += request.num_tokens if kv.block_pool.enable_caching else 0
+            stats.prefix_cache_queries_tokens += request.num_tokens if kv.enable_caching else 0
             request.num_cached_tokens = num_hit_tokens + num_host_tokens
             request.num_host_tokens = num_host_tokens
         if num_host_tokens:
-            request.blocks.extend(kv.block_pool.get_new_blocks(num_host_tokens // kv.block_size))
+            kv.extend(request, num_host_tokens // kv.block_size)
             request.num_computed_tokens += num_host_tokens
             request.status = RequestStatus.WAITING_FOR_REMOTE_KVS
             self.loading.add(request)
@@ -325,3 +369,4 @@ def _put(output: SchedulerOutput, request: Request, num_tokens: int) -> None:
     request.num_in_flight_tokens += num_tokens
     request.num_output_placeholders += samples
     output.scheduled.append((request, num_tokens, samples))
+    output.everyone_samples &= samples

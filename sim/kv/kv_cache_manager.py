@@ -16,7 +16,7 @@ Asks come before commands: a refused allocation has changed nothing.
 from collections.abc import Sequence
 
 from sim.kv.block_pool import BlockPool, KVCacheBlock
-from sim.kv.chain import BlockHash
+from sim.kv.chain import AgentChain, BlockHash, BlockHasher
 from sim.request import Request
 
 
@@ -26,13 +26,27 @@ class KVCacheManager:
     def __init__(self, block_pool: BlockPool, *, block_size: int, watermark: float) -> None:
         self.block_pool = block_pool
         self.block_size = block_size
+        self.enable_caching = block_pool.enable_caching
+        self._hasher = BlockHasher(block_size)
         # vLLM: `int(watermark * kv_cache_config.num_blocks)`
         self.watermark_blocks = int(watermark * block_pool.num_gpu_blocks)
 
     @property
-    def usage(self) -> float:
-        """Fraction of blocks that requests reference, 0 to 1."""
+    def num_evictions(self) -> int:
+        """Number of cached blocks evicted so far."""
+        return self.block_pool.num_evictions
+
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> AgentChain:
+        """Return the chain of an agent that has not called yet."""
+        return AgentChain(self._hasher, prefix_group=prefix_group, shared_prefix_tokens=shared_prefix_tokens)
+
+    def get_usage(self) -> float:
+        """Return the fraction of blocks that requests reference, 0 to 1."""
         return self.block_pool.get_usage()
+
+    def get_resident(self) -> float:
+        """Return the fraction of blocks that are referenced or cached, 0 to 1."""
+        return self.block_pool.get_resident()
 
     def max_hit_blocks(self, request: Request) -> int:
         """Return how many blocks a look-up may credit: the last token is always computed."""
@@ -40,11 +54,11 @@ class KVCacheManager:
 
     def get_computed_blocks(self, request: Request) -> list[KVCacheBlock]:
         """Return the longest run of cached blocks from the start of the request's tokens."""
-        if not self.block_pool.enable_caching:
+        if not self.enable_caching:
             return []
         get_one_block = self.block_pool.cached_block_hash_to_block.get_one_block
         found: list[KVCacheBlock] = []
-        for block_hash in request.block_hashes[: self.max_hit_blocks(request)]:
+        for block_hash in request.chain.block_hashes[: self.max_hit_blocks(request)]:
             block = get_one_block(block_hash)
             if block is None:
                 break
@@ -87,12 +101,16 @@ class KVCacheManager:
             request.blocks.extend(self.block_pool.get_new_blocks(missing))
         self.cache_blocks(request, min(request.num_computed_tokens + num_new_tokens, request.num_tokens))
 
+    def extend(self, request: Request, num_blocks: int) -> None:
+        """Give the request more blocks, whose contents are on their way."""
+        request.blocks.extend(self.block_pool.get_new_blocks(num_blocks))
+
     def cache_blocks(self, request: Request, num_tokens: int) -> None:
         """Make the full blocks among the request's first `num_tokens` tokens findable."""
         num_full_blocks = num_tokens // self.block_size
-        if num_full_blocks <= request.num_cached_blocks or not self.block_pool.enable_caching:
+        if num_full_blocks <= request.num_cached_blocks or not self.enable_caching:
             return
-        hashes: Sequence[BlockHash] = request.block_hashes
+        hashes: Sequence[BlockHash] = request.chain.block_hashes
         for index in range(request.num_cached_blocks, num_full_blocks):
             self.block_pool.cache_full_block(request.blocks[index], hashes[index])
         request.num_cached_blocks = num_full_blocks

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from sim.engine.scheduler import Scheduler, SchedulerOutput
 from sim.kv.block_pool import BlockPool
+from sim.kv.kv_cache_manager import KVCacheManager
 from sim.request import Request, RequestStatus
 
 
@@ -23,6 +24,7 @@ class Watch:
 
     def check(self, scheduler: Scheduler, time_s: float) -> None:
         """L1, L2, L3, L7, L8 and the request counters."""
+        assert isinstance(scheduler.kv_cache_manager, KVCacheManager), "the laws look at blocks"
         pool = scheduler.kv_cache_manager.block_pool
         unfinished = len(scheduler.running) + scheduler.num_waiting
         assert self.num_added == self.num_finished + unfinished, "L1: requests are conserved"
@@ -56,7 +58,7 @@ def check_request(request: Request, block_size: int) -> None:
     assert request.num_computed_tokens <= request.num_tokens
     assert len(request.blocks) >= -(-request.num_computed_tokens // block_size)
     cached = request.blocks[: request.num_cached_blocks]
-    names = request.block_hashes[: request.num_cached_blocks]
+    names = request.chain.block_hashes[: request.num_cached_blocks]
     assert [block.block_hash for block in cached] == names, "L3: nobody took its blocks"
 
 

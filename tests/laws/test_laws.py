@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, event, given, settings
 
 from concur.orders import ORDERS
 from sim.driver import simulate
+from sim.engine.engine import build_reference_scheduler
 from sim.record import RunRecord
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 from tests.helpers import make_scenario
@@ -35,7 +36,7 @@ def test_every_law_holds_in_a_random_world(world: World) -> None:
     scenario, workload = world
     watch = Watch()
     with watching(watch):
-        record = simulate(scenario, workload)
+        record = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
     event(f"preempts: {watch.num_preemptions > 0}, evicts: {watch.num_evictions > 0}")
     assert watch.num_steps > 0
     assert watch.num_finished == watch.num_added == sum(len(agent.steps) for agent in workload.agents)
@@ -89,7 +90,8 @@ def test_the_random_worlds_are_not_vacuous() -> None:
     scenario = make_scenario(engine={"num_gpu_blocks": 41, "max_num_batched_tokens": 512})
     watch = Watch()
     with watching(watch):
-        record = simulate(scenario, Workload(agents, source="starved"))
+        scheduler = build_reference_scheduler(scenario.engine)
+        record = simulate(scenario, Workload(agents, source="starved"), scheduler=scheduler)
     assert watch.num_preemptions > 5
     assert watch.num_evictions > 50
     assert record.metrics["recomputed_tokens"] > 500

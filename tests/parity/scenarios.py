@@ -93,8 +93,12 @@ def crowded_world(*, is_async: bool) -> World:
 
 
 def lone_world(*, is_async: bool) -> World:
-    """One agent alone, with a threshold that must not cap it, that asks the same whole blocks twice."""
-    steps = (StepSpec(0, 256, 16, 0.1), StepSpec(256, 0, 40, 0.1), StepSpec(128, 0, 1, 0.1))
+    """One agent alone, with a threshold that must not cap it, that asks the same whole blocks twice.
+
+    The second time the last block is computed again, beside the first: from then on its hash has two.
+    """
+    again = StepSpec(256, 0, 40, 0.1)
+    steps = (StepSpec(0, 256, 16, 0.1), again, StepSpec(288, 64, 5, 0.1), StepSpec(128, 0, 1, 0.1))
     agents = (AgentSpec("alone", 0, None, 0, 0.0, steps),)
     engine = {"num_gpu_blocks": 60, "long_prefill_token_threshold": 50, "async_scheduling": is_async}
     return make_scenario(engine=engine), Workload(agents, source="lone")

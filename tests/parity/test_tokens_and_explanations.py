@@ -47,6 +47,7 @@ def step(**changes: object) -> Step:
         "preempted": (),
         "running": 1,
         "waiting": 2,
+        "admitted_blocks": 0,
         "last_blocks": (7,),
         "num_free_blocks": 3,
         "kv_usage_frac": 0.5,

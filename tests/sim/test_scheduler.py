@@ -22,7 +22,7 @@ def make_scheduler(*, num_blocks: int = 101, **engine: Any) -> Scheduler:
     host = HostCache(config.host_cache.capacity_tokens // config.block_size)
     pool = BlockPool(config.num_gpu_blocks, enable_caching=config.enable_prefix_caching, on_evict=host.store)
     manager = KVCacheManager(pool, block_size=config.block_size, watermark=config.watermark)
-    return Scheduler(config, manager, host)
+    return Scheduler(config, manager, host if host.capacity_blocks else None)
 
 
 def make_request(
@@ -30,8 +30,8 @@ def make_request(
 ) -> Request:
     number = next(_numbers)
     chain = chain or AgentChain(BlockHasher(16), prefix_group=None, shared_prefix_tokens=0)
-    hashes = chain.begin_call(kept_tokens=kept, context_tokens=prompt + outputs)
-    return Request(f"r{number}", number, 0, prompt, outputs, hashes, known, arrival_s=0.0)
+    chain.begin_call(kept_tokens=kept, context_tokens=prompt + outputs)
+    return Request(f"r{number}", number, 0, prompt, outputs, chain, known, arrival_s=0.0)
 
 
 def make_chains(number: int, **options: Any) -> list[AgentChain]:
@@ -67,9 +67,9 @@ def test_a_prompt_longer_than_the_budget_is_chunked_and_then_decodes_one_by_one(
 
 def test_running_requests_take_the_budget_before_waiting_ones() -> None:
     scheduler = make_scheduler(max_num_batched_tokens=300)
-    first, second, third = make_request(250), make_request(500), make_request(10)
-    for request, chain in zip((first, second, third), make_chains(3), strict=True):
-        request.block_hashes = chain.begin_call(kept_tokens=0, context_tokens=600)
+    prompts = zip((250, 500, 10), make_chains(3), strict=True)
+    first, second, third = (make_request(prompt, chain=chain) for prompt, chain in prompts)
+    for request in (first, second, third):
         scheduler.add_request(request)
     assert step(scheduler).scheduled == [(first, 250, True), (second, 50, False)]
     assert step(scheduler).scheduled == [(first, 1, True), (second, 299, False)]

@@ -1,0 +1,94 @@
+"""The fast engine (segments and leaps) leaves the reference engine's record, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from sim.driver import simulate
+from sim.engine.engine import build_reference_scheduler, build_scheduler
+from sim.engine.scheduler import Scheduler
+from sim.kv.segments import DuplicateBlockError, SegmentCache
+from sim.record import TABLES, RunRecord, write_record
+from sim.scenario import Scenario
+from sim.workload.spec import Workload
+from tests.helpers import make_scenario
+from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
+from tests.sim.test_real_traces import needs_traces
+from validate.worlds import World, worlds
+
+modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+def both(scenario: Scenario, workload: Workload) -> tuple[RunRecord, RunRecord]:
+    reference = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
+    return simulate(scenario, workload), reference
+
+
+def assert_same_bytes(fast: RunRecord, reference: RunRecord, folder: Path) -> None:
+    write_record(fast, folder / "fast")
+    write_record(reference, folder / "reference")
+    for name in TABLES:
+        one, other = ((folder / side / f"{name}.parquet").read_bytes() for side in ("fast", "reference"))
+        assert one == other, name
+    assert {**fast.metrics, "wall_clock_s": 0} == {**reference.metrics, "wall_clock_s": 0}
+
+
+@needs_traces
+@modes
+@pytest.mark.parametrize("pool", ["starved", "knee", "ample"])
+@pytest.mark.parametrize("case", TRACE_CASES, ids=lambda case: case.file.split(".")[0])
+def test_real_traces(case: TraceCase, pool: str, is_async: bool, tmp_path: Path) -> None:
+    assert_same_bytes(*both(*trace_world(case, pool, is_async=is_async)), tmp_path)
+
+
+@modes
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners(name: str, is_async: bool, tmp_path: Path) -> None:
+    assert_same_bytes(*both(*corner(name, is_async=is_async)), tmp_path)
+
+
+@given(worlds())
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_worlds(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
+    fast, reference = both(*world)
+    event(f"falls back: {falls_back(*world)}")
+    assert_same_bytes(fast, reference, tmp_path_factory.mktemp("worlds"))
+
+
+def falls_back(scenario: Scenario, workload: Workload) -> bool:
+    """Whether the world has duplicates, for which the fast engine gives way to the reference."""
+    try:
+        simulate_without_fallback(scenario, workload)
+    except DuplicateBlockError:
+        return True
+    return False
+
+
+def simulate_without_fallback(scenario: Scenario, workload: Workload) -> None:
+    class Strict(Scheduler):
+        def schedule(self):  # type: ignore[no-untyped-def]
+            try:
+                return super().schedule()
+            except DuplicateBlockError as error:
+                raise RuntimeError from error
+
+    strict = Strict(scenario.engine, build_scheduler(scenario.engine).kv_cache_manager)
+    try:
+        simulate(scenario, workload, scheduler=strict)
+    except RuntimeError:
+        raise DuplicateBlockError from None
+
+
+def test_the_default_engine_is_the_fast_one_and_a_host_cache_takes_the_reference() -> None:
+    fast = build_scheduler(make_scenario().engine)
+    assert isinstance(fast.kv_cache_manager, SegmentCache)
+    hosted = build_scheduler(make_scenario(engine={"host_cache": {"capacity_tokens": 99}}).engine)
+    assert not isinstance(hosted.kv_cache_manager, SegmentCache)
+
+
+def test_duplicates_are_met_and_handled(tmp_path: Path) -> None:
+    scenario, workload = corner("lone", is_async=False)
+    assert falls_back(scenario, workload)
+    scenario, workload = corner("crowded", is_async=False)
+    assert_same_bytes(*both(scenario, workload), tmp_path)
