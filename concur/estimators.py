@@ -1,6 +1,9 @@
 """Estimates from cumulative counters. Small, explicit about what they do not know."""
 
 from collections import deque
+from typing import Final
+
+_SAME_INSTANT: Final = 1e-12  # relative: multiples of an interval are not exact in floating point
 
 
 class WindowedHitRate:
@@ -25,7 +28,8 @@ class WindowedHitRate:
         if readings and (queries < readings[-1][1] or hits < readings[-1][2]):
             readings.clear()
         readings.append((time_s, queries, hits))
-        while len(readings) > 2 and readings[1][0] <= time_s - self.window_s:
+        begin_s = time_s - self.window_s + _SAME_INSTANT * time_s
+        while len(readings) > 2 and readings[1][0] <= begin_s:
             readings.popleft()
         _, queries_before, hits_before = readings[0]
         asked = queries - queries_before

@@ -10,7 +10,8 @@ Life of an agent at an `AgentGate`::
 
 A slot is held for life, tool waits included, because what the slot stands for is the agent's history in
 the KV cache (CONCUR, arXiv:2601.22705, Fig. 2b). Free slots go first to *overdue* agents, then to paused
-agents, then to new ones.
+agents that ask for a step, then to paused ones in a tool wait (they have their slot back when they ask), then
+to new ones.
 
 Starvation bound (ours): an agent that has waited for `max_wait_s` is overdue, and overdue agents take
 every freed slot before anyone else, longest-waiting first. With the default orders nobody starves even
@@ -61,7 +62,7 @@ class _Member:
     steps_done: int = 0
     is_in_step: bool = False
     num_pauses: int = 0
-    ticket: int = 0  # of the step it waits for; 0 when it waits for none
+    ticket: int = 0  # of its valid entry in the queues; 0 when it has none
 
     def view(self) -> AgentView:
         return AgentView(
@@ -110,7 +111,8 @@ class Gate(ABC):
         self._orders = orders or GateOrders()
         self._members: dict[str, _Member] = {}
         self._active: dict[str, _Member] = {}
-        self._paused = _Queue(self._orders.resume)
+        self._paused = _Queue(self._orders.resume)  # and asking for a step
+        self._idle = _Queue(self._orders.resume)  # paused between two steps, not asking yet
         self._new = _Queue(self._orders.admit)
         self._by_wait: deque[tuple[int, float, _Member]] = deque()
         self._num_arrived = 0
@@ -170,7 +172,7 @@ class Gate(ABC):
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Ask for the agent's next step, at a step boundary."""
         member = self._member(agent_id)
-        if member.is_in_step or member.ticket:
+        if member.is_in_step or member.waiting_since_s is not None:
             raise GateError(f"agent {agent_id!r} asked for a step before its last one ended")
         if member.slot is _Slot.ACTIVE:
             member.is_in_step = True
@@ -210,11 +212,15 @@ class Gate(ABC):
         return member
 
     def _enqueue(self, member: _Member, time_s: float) -> None:
-        self._num_tickets += 1
-        member.ticket = self._num_tickets
+        self._give_ticket(member)
         member.waiting_since_s = time_s
         (self._new if member.slot is _Slot.WAITING else self._paused).push(member)
         self._by_wait.append((member.ticket, time_s, member))
+
+    def _give_ticket(self, member: _Member) -> None:
+        """Make every entry that the member has in a queue stale, and number the next one."""
+        self._num_tickets += 1
+        member.ticket = self._num_tickets
 
     def _release(self, member: _Member) -> None:
         member.slot = _Slot.PAUSED
@@ -223,18 +229,19 @@ class Gate(ABC):
     def _fill(self, time_s: float) -> list[str]:
         granted = []
         while len(self._active) < self.window:
-            member = self._overdue(time_s) or self._paused.pop() or self._new.pop()
+            member = self._overdue(time_s) or self._paused.pop() or self._idle.pop() or self._new.pop()
             if member is None:
                 break
             self._num_waiting -= member.slot is _Slot.WAITING
             member.slot = _Slot.ACTIVE
             if member.admitted_s is None:
                 member.admitted_s = time_s
-            member.ticket = 0
-            member.waiting_since_s = None
-            member.is_in_step = True
             self._active[member.agent_id] = member
-            granted.append(member.agent_id)
+            member.ticket = 0
+            if member.waiting_since_s is not None:
+                member.waiting_since_s = None
+                member.is_in_step = True
+                granted.append(member.agent_id)
         return granted
 
     def _overdue(self, time_s: float) -> _Member | None:
@@ -276,6 +283,8 @@ class AgentGate(Gate):
     def _pause(self, member: _Member) -> None:
         self._release(member)
         member.num_pauses += 1
+        self._give_ticket(member)
+        self._idle.push(member)
 
 
 class RequestGate(Gate):

@@ -11,14 +11,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from sim.compare import policies, run_policies, write_records
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
-from sim.policies import best_static_cap, in_order
+from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.record import RunRecord, check_writable, load_record, write_record
-from sim.report import num_figures, write_report
+from sim.report import check_report_folder, num_figures, write_report
 from sim.scenario import load_scenario
 from sim.tables import comparison_table, metrics_table, phase_table, trace_table
 from sim.workload.build import build_workload
@@ -60,12 +60,13 @@ def simulate(
     check_writable(folder)
     workload = build_workload(config)
     with _progress(f"simulating {config.controller.label}", len(workload.agents)) as advance:
-        record = run_scenario(config, workload, on_progress=lambda _done, _all: advance())
+        record = run_scenario(config, workload, on_progress=lambda done, _all: advance.to(done))
     write_record(record, folder)
     if as_json:
         print(json.dumps(record.metrics, indent=1))
     else:
-        _stdout().print(metrics_table(record), phase_table([record]), f"record: {folder}")
+        _stdout().print(metrics_table(record), phase_table([record]))
+        print(f"record: {folder}")
 
 
 def compare(
@@ -91,6 +92,7 @@ def compare(
     workload = build_workload(config)
     chosen = policies(config, texts, num_agents=len(workload.agents))
     if out is not None:
+        check_report_folder(out / "report")
         for controller in chosen:
             check_writable(out / controller.label)
     records: list[RunRecord] = []
@@ -115,7 +117,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")],
 ) -> None:
     """Write PNG figures and one self-contained HTML page from run records."""
-    records = in_order(load_record(run) for run in runs if run.resolve() != out.resolve())
+    records = of_one_workload(load_record(run) for run in runs if run.resolve() != out.resolve())
     print(f"report: {_report(records, out)}")
 
 
@@ -165,11 +167,15 @@ def _progress(what: str, total: int) -> "Iterator[_Advance]":
 
 
 class _Advance:
-    """Advance one progress bar by one."""
+    """Move one progress bar."""
 
-    def __init__(self, progress: Progress, task: int) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def __call__(self) -> None:
-        self._progress.advance(self._task)  # type: ignore[arg-type]
+        self._progress.advance(self._task)
+
+    def to(self, completed: int) -> None:
+        """Set the bar to `completed`."""
+        self._progress.update(self._task, completed=completed)

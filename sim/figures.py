@@ -74,6 +74,7 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure:
     collapse, curve, split = figure.subplots(1, 3)
     shown = [record for record in (_first(records, "none"), best_static_cap(records)) if record is not None]
     shown += [record for record in records if _kind(record) not in ("none", "request_cap", "agent_cap")]
+    shown = shown or list(records)
     shade_phases(collapse, shown[0])
     for record in shown:
         plot_hit_rate(collapse, record)[0].set_label(record.label)

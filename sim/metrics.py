@@ -83,7 +83,7 @@ def compute_metrics(
         "agent_latency_s": _quantiles(latencies_s, _LATENCY_QUANTILES),
         "step_wait_s": _quantiles(waits_s, _WAIT_QUANTILES),
         "gate_pauses": int(agents["num_pauses"].sum()),
-        "jain_fairness": jain_fairness(_output_tokens(requests, agents) / latencies_s),
+        "jain_fairness": _fairness(_output_tokens(requests, agents), latencies_s),
         "mean_kv_usage": _time_average(timeline, "kv_cache_usage_frac"),
         "peak_kv_usage": float(timeline["kv_cache_usage_frac"].max()),
         "phases": {"rule": RULE} | {phase.name: _without_name(asdict(phase)) for phase in phases},
@@ -118,6 +118,10 @@ def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: 
 def jain_fairness(shares: np.ndarray) -> float:
     """Return Jain's index of `shares`, shape (num_agents,): 1 if all are equal, 1/n if one has it all."""
     return float(shares.sum() ** 2 / (shares.size * (shares**2).sum()))
+
+
+def _fairness(output_tokens: np.ndarray, latencies_s: np.ndarray) -> float | None:
+    return jain_fairness(output_tokens / latencies_s) if (latencies_s > 0).all() else None
 
 
 def _output_tokens(requests: pd.DataFrame, agents: pd.DataFrame) -> np.ndarray:

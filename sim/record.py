@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from sim.errors import RecordError
 
 SCHEMA_VERSION: Final = 1
+_RUN_KEYS: Final = {"schema_version", "world", "label", "scenario", "seed", "workload", "metrics", "warnings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def frame(table: str, rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
-    """Write the record; an earlier run record in `folder` is replaced, anything else there is refused.
+    """Write the record; an earlier run record in `folder` is replaced, anything else in it is refused.
 
     Raises
     ------
@@ -163,6 +164,7 @@ def write_record(record: RunRecord, folder: Path) -> None:
         If the folder holds something that is not a run record, or cannot be written.
     """
     check_writable(folder)
+    folder = folder.absolute()
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -172,7 +174,9 @@ def write_record(record: RunRecord, folder: Path) -> None:
                 getattr(record, name), schema=_arrow_schema(name), preserve_index=False
             ).replace_schema_metadata(None)
             pq.write_table(table, partial / f"{name}.parquet", compression="zstd")
-        (partial / "run.json").write_text(json.dumps(record.run, indent=1) + "\n", encoding="utf-8")
+        (partial / "run.json").write_text(
+            json.dumps(record.run, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
@@ -188,19 +192,26 @@ def check_writable(folder: Path) -> None:
     Raises
     ------
     RecordError
-        If something is there that is not a run record, or its place cannot be written to.
+        If something is there that is not a run record and nothing else, or its place cannot be written to.
     """
-    if (
-        folder.exists()
-        and not (folder / "run.json").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise RecordError(f"{folder}: exists and is not a run record; choose another --out or remove it")
-    ancestor = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise RecordError(
-            f"{folder}: cannot be written, {ancestor} is no writable folder; choose another --out"
-        )
+    folder = folder.absolute()
+    try:
+        is_record = folder.is_dir() and not folder.is_symlink() and _is_record_or_empty(folder)
+        if folder.is_symlink() or (folder.exists() and not is_record):
+            raise RecordError(f"{folder}: holds more than a run record; choose another --out or remove it")
+        ancestor = next(parent for parent in folder.parents if parent.exists())
+        is_writable = ancestor.is_dir() and os.access(ancestor, os.W_OK)
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be written ({error}); choose another --out") from None
+    if not is_writable:
+        raise RecordError(f"{folder}: {ancestor} is no writable folder; choose another --out")
+
+
+def _is_record_or_empty(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    return not names or (
+        "run.json" in names and names <= {"run.json", *(f"{name}.parquet" for name in TABLES)}
+    )
 
 
 def load_record(folder: Path) -> RunRecord:
@@ -213,6 +224,9 @@ def load_record(folder: Path) -> RunRecord:
     """
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        missing = _RUN_KEYS - set(run)
+        if missing:
+            raise RecordError(f"{folder}: run.json has no {sorted(missing)[0]!r}; it is not a run record")
         if run["schema_version"] > SCHEMA_VERSION:
             raise RecordError(
                 f"{folder}: schema version {run['schema_version']} but this release reads up to "

@@ -45,6 +45,7 @@ def write_report(
     """
     if not records:
         raise RecordError("no run record given; name at least one folder with run.json")
+    check_report_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         images = {}
@@ -60,6 +61,19 @@ def write_report(
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error}); choose another --out") from None
     return page
+
+
+def check_report_folder(folder: Path) -> None:
+    """Refuse a folder that a report could not be written to.
+
+    Raises
+    ------
+    RecordError
+        If it is a file, or below one.
+    """
+    ancestor = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not ancestor.is_dir():
+        raise RecordError(f"{folder}: {ancestor} is a file; choose another --out")
 
 
 def num_figures(records: Sequence[RunRecord]) -> int:

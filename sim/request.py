@@ -42,6 +42,7 @@ class Request:
 
     status: RequestStatus = RequestStatus.WAITING
     num_tokens: int = field(init=False)
+    num_final_tokens: int = field(init=False)
     num_computed_tokens: int = 0
     num_output_placeholders: int = 0
     num_in_flight_tokens: int = 0
@@ -59,6 +60,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self.num_tokens = self.num_prompt_tokens
+        self.num_final_tokens = self.num_prompt_tokens + self.max_tokens
 
     @property
     def num_output_tokens(self) -> int:

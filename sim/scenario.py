@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from concur.controllers import WRAPPERS, controller_params
-from concur.errors import ParameterError
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.workload.generators import GENERATORS
 
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -31,7 +30,8 @@ def _gather_parameters(raw: Any, known: Iterable[str]) -> Any:
         return raw
     own = {key: value for key, value in raw.items() if key in known}
     flat = {key: value for key, value in raw.items() if key not in known}
-    return own | {"parameters": dict(own.get("parameters") or {}) | flat}
+    given = own.get("parameters", {})
+    return own | {"parameters": given | flat} if isinstance(given, dict) else raw
 
 
 def _arrival_form(raw: Any) -> str:
@@ -42,14 +42,14 @@ class PoissonArrival(_Section):
     """Agents that arrive one by one, as a Poisson process."""
 
     process: Literal["poisson"]
-    rate_per_s: float = Field(gt=0)
+    rate_per_s: float = Field(ge=1e-4, le=1e6)
 
 
 class WorkloadConfig(_Section):
     """`[workload]`: a trace, or a generator and its parameters.
 
-    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) trace
-    agents whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
+    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) agents
+    whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
     `default_tool_latency_s` stands where a trace recorded none. `arrival` = "batch": all at t = 0.
     """
 
@@ -125,6 +125,11 @@ class EngineConfig(_Section):
             )
         if self.host_cache.capacity_tokens and not self.enable_prefix_caching:
             raise ValueError("host_cache needs enable_prefix_caching = true: blocks are found by their hash")
+        if 0 < self.host_cache.capacity_tokens < self.block_size:
+            raise ValueError(
+                f"host_cache.capacity_tokens = {self.host_cache.capacity_tokens} but must be 0 or at least "
+                f"block_size = {self.block_size}"
+            )
         return self
 
     @property
@@ -203,7 +208,7 @@ class ControllerConfig(_Section):
 class RecordConfig(_Section):
     """`[record]`: how densely the timeline is sampled."""
 
-    timeline_interval_s: float = Field(1.0, gt=0)
+    timeline_interval_s: float = Field(1.0, ge=1e-3, le=1e9)
 
 
 class CompareConfig(_Section):
@@ -265,8 +270,6 @@ def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scena
         return Scenario.model_validate(raw)
     except ValidationError as error:
         raise ScenarioError(_explain(error, origin)) from None
-    except ParameterError as error:
-        raise ScenarioError(f"{origin}: controller: {error}") from None
 
 
 def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfig]:
@@ -289,9 +292,8 @@ def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfi
     try:
         return [ControllerConfig.model_validate(raw) for raw in raws]
     except ValidationError as error:
-        raise ScenarioError(_explain(error, f"--controllers {text}")) from None
-    except ParameterError as error:
-        raise ScenarioError(f"--controllers {text}: {error}; e.g. agent_cap=8,16,32") from None
+        message = _explain(error, f"--controllers {text}").replace(": scenario:", ":")
+        raise ScenarioError(f"{message}; e.g. none, agent_cap=8,16, concur") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -1,9 +1,11 @@
 """Tables for the terminal."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from sim.policies import best_static_cap
 from sim.record import RunRecord
@@ -78,7 +80,7 @@ def metrics_table(record: RunRecord) -> Table:
 
 def trace_table(summary: TraceSummary, title: str) -> Table:
     """Return the distributions of a trace."""
-    table = Table(title=title, caption=_trace_caption(summary))
+    table = Table(title=Text(title), caption=_trace_caption(summary))
     table.add_column("quantity")
     for heading in ("count", "mean", *(f"p{round(100 * q)}" for q in QUANTILES[:-1]), "max"):
         table.add_column(heading, justify="right")
@@ -94,7 +96,7 @@ def percent(value: float | None) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
 def _cell(value: Any) -> str:
@@ -105,12 +107,12 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _caption(record: RunRecord) -> str:
+def _caption(record: RunRecord) -> Text:
     m = record.metrics
     skipped = f", {m['num_agents_skipped']} skipped as too long" if m["num_agents_skipped"] else ""
     warnings = "".join(f"\n{warning}" for warning in record.run["warnings"])
     source = record.run["workload"]["source"]
-    return (
+    return Text(
         f"{m['num_agents']} agents, {m['num_requests']:,} calls of {source}{skipped}, "
         f"seed {record.run['seed']}; ideal hits {percent(m['ideal_hit_rate'])}{warnings}"
     )

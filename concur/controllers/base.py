@@ -38,4 +38,4 @@ class ControllerParams:
     interval_s: float = 5.0
 
     def __post_init__(self) -> None:
-        require(self.interval_s > 0, "interval_s", self.interval_s, "greater than 0 s")
+        require(1e-3 <= self.interval_s <= 1e9, "interval_s", self.interval_s, "between 1e-3 and 1e9 s")

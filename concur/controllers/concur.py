@@ -45,8 +45,9 @@ class ConcurParams(ControllerParams):
     Ours, because the paper does not say:
 
     `interval_s`            5 s between decisions.
-    `hit_rate_window_s`     H is taken over the last 5 s of the counters: one interval, so no decision
-                            reads the same traffic twice. No traffic in the window: H is unknown, no cut.
+    `hit_rate_window_s`     H is taken over this much of the counters' past; 0, the default, is one interval,
+                            so that no decision reads the same traffic twice. No traffic in the window: H is
+                            unknown, no cut.
     `usage_counts`          which blocks U counts: `referenced` by running requests (vLLM's gauge), or
                             `resident`, which adds cached blocks of idle agents; that one sits near 1 after
                             warm-up, so the window could never grow.
@@ -61,7 +62,7 @@ class ConcurParams(ControllerParams):
     u_low_frac: float = 0.2
     u_high_frac: float = 0.5
     h_thresh_frac: float = 0.2
-    hit_rate_window_s: float = 5.0
+    hit_rate_window_s: float = 0.0
     usage_counts: str = "referenced"
     initial_window: int = 16
     min_window: int = 1
@@ -80,10 +81,16 @@ class ConcurParams(ControllerParams):
             f"between u_low_frac = {self.u_low_frac} and 1",
         )
         require(0 <= self.h_thresh_frac <= 1, "h_thresh_frac", self.h_thresh_frac, "a fraction, 0 to 1")
-        require(self.hit_rate_window_s > 0, "hit_rate_window_s", self.hit_rate_window_s, "greater than 0 s")
+        require(
+            0 <= self.hit_rate_window_s < math.inf,
+            "hit_rate_window_s",
+            self.hit_rate_window_s,
+            "at least 0 s",
+        )
         require(self.usage_counts in USAGES, "usage_counts", self.usage_counts, f"one of {', '.join(USAGES)}")
         require(self.rounding in ROUNDINGS, "rounding", self.rounding, f"one of {', '.join(ROUNDINGS)}")
         require(self.min_window >= 1, "min_window", self.min_window, "at least 1")
+        require(self.max_window <= UNLIMITED, "max_window", self.max_window, f"at most {UNLIMITED}")
         require(
             self.min_window <= self.initial_window <= self.max_window,
             "initial_window",
@@ -100,7 +107,7 @@ class Concur:
     def __init__(self, params: ConcurParams) -> None:
         self.params = params
         self.window = params.initial_window
-        self._hits = WindowedHitRate(params.hit_rate_window_s)
+        self._hits = WindowedHitRate(params.hit_rate_window_s or params.interval_s)
         self._hit_rate: float | None = None
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:

@@ -15,7 +15,8 @@ import simpy
 from simpy.events import EventPriority
 
 from sim.engine.leap import Leap
-from sim.engine.scheduler import Scheduler, SchedulerOutput, SchedulerStats
+from sim.engine.output import SchedulerOutput
+from sim.engine.scheduler import Scheduler, SchedulerStats
 from sim.engine.step_time import StepTime, step_cost
 from sim.engine.transfer import HostLink
 from sim.kv.block_pool import BlockPool

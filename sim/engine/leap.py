@@ -39,7 +39,7 @@ def leap(
     Costs O(requests + steps).
     """
     block_size = cache.block_size
-    max_steps = min(r.max_tokens + r.num_prompt_tokens - r.num_tokens for r in running) - 1
+    max_steps = min(r.num_final_tokens - r.num_tokens for r in running) - 1
     done = Leap(0, begin_s, decode_s)
     if max_steps <= 0:
         return done

@@ -25,33 +25,18 @@ structured output, priorities, pipeline parallelism.
 
 from collections import deque
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from sim.engine.bulk import schedule_decodes, take_decoded
 from sim.engine.leap import Leap, leap
-from sim.engine.step_time import StepBatch, StepTime
+from sim.engine.output import SchedulerOutput
+from sim.engine.step_time import StepTime
 from sim.kv.host_cache import HostCache
 from sim.kv.interface import KVCache
 from sim.kv.segments import SegmentCache
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
-
-Scheduled = tuple[Request, int, bool]
-"""A request, how many tokens it computes in the step, and whether the step samples a token for it."""
-
-
-@dataclass(slots=True)
-class SchedulerOutput:
-    """One step's decisions, in the order in which they were taken."""
-
-    scheduled: list[Scheduled] = field(default_factory=list)
-    admitted: list[Request] = field(default_factory=list)
-    preempted: list[Request] = field(default_factory=list)
-    loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
-    batch: StepBatch = field(default_factory=StepBatch)
-    everyone_samples: bool = True
-    is_full: bool = False  # the first in line was asked in and does not fit
 
 
 @dataclass(slots=True)
@@ -59,8 +44,8 @@ class SchedulerStats:
     """What the scheduler publishes after a step, under vLLM's meanings (`make_stats`).
 
     Gauges, then cumulative counters. The prefix-cache counters leave out requests admitted again after a
-    preemption; `prompt_tokens` counts a prompt when its first token is out; `external_hits_tokens` came from
-    the host cache. `kv_cache_resident_frac` and `num_evictions` are not published by a live vLLM.
+    preemption; `prompt_tokens` counts a prompt when its first token is out. `kv_cache_resident_frac` and
+    `num_evictions` are not published by a live vLLM.
     """
 
     num_requests_running: int = 0
@@ -69,7 +54,6 @@ class SchedulerStats:
     kv_cache_resident_frac: float | None = 0.0
     prefix_cache_queries_tokens: int = 0
     prefix_cache_hits_tokens: int = 0
-    external_hits_tokens: int = 0
     num_preemptions: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0
@@ -90,11 +74,13 @@ class Scheduler:
         self.loading: set[Request] = set()
         self.running: list[Request] = []
         self._stats = SchedulerStats()
+        self._everyone_decodes = False
         self._only_decodes = False
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the waiting queue."""
         self.waiting.append(request)
+        self._everyone_decodes = False
         self._only_decodes = False
 
     def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
@@ -114,28 +100,33 @@ class Scheduler:
         """Decide the next step; its progress counts at once, its output with `update_from_output`."""
         output = SchedulerOutput()
         threshold = self._long_prefill_token_threshold()
-        budget = self._schedule_running(output, self.config.max_num_batched_tokens, threshold)
+        budget = self.config.max_num_batched_tokens
+        if self._everyone_decodes and schedule_decodes(self.running, self.kv_cache_manager, output, budget):
+            budget -= output.num_bulk
+        else:
+            budget = self._schedule_running(output, budget, threshold)
         if not output.preempted:
             self._schedule_waiting(output, budget, threshold)
         return output
 
     def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
         """Give each request that sampled its token; return the finished ones, their blocks freed."""
-        finished = []
-        for request, num_tokens, samples in output.scheduled:
+        finished = take_decoded(output) if output.num_bulk else []
+        self._stats.generation_tokens += output.num_bulk
+        for request, num_tokens, samples in output.scheduled[output.num_bulk :]:
             request.num_in_flight_tokens -= num_tokens
             is_stale = request.num_stale_output_tokens > 0
             if is_stale:
                 request.num_stale_output_tokens -= num_tokens
             if samples:
                 self._add_token(request, is_stale, time_s)
-                if request.num_tokens - request.num_prompt_tokens >= request.max_tokens:
+                if request.num_tokens == request.num_final_tokens:
                     finished.append(request)
         for request in finished:
             self._finish(request, time_s)
         if finished:
             self.running = [r for r in self.running if r.status is RequestStatus.RUNNING]
-        self._only_decodes = self._nothing_but_decodes(output, len(finished))
+        self._take_note_of_decodes(output, len(finished))
         return finished
 
     def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> Leap | None:
@@ -150,26 +141,34 @@ class Scheduler:
         self._stats.generation_tokens += done.num_steps * len(self.running)
         return done
 
-    def _nothing_but_decodes(self, output: SchedulerOutput, num_finished: int) -> bool:
-        """Tell whether the next steps only decode, until a request arrives or finishes or is preempted.
+    def _take_note_of_decodes(self, output: SchedulerOutput, num_finished: int) -> None:
+        """Find out whether all running requests decode next, and whether nothing else will happen.
 
-        So if every running request was in the last step and sampled, and nobody waits whom that step could
-        have admitted with more budget, or the next one could with the blocks that have become free.
+        Everyone decodes if every running request was in the last step and sampled. Nothing else happens,
+        until a request arrives or finishes or is preempted, if nobody waits whom that step could have
+        admitted with more budget, or the next one could with the blocks that have become free.
         """
+        everyone_ran = len(output.scheduled) - num_finished == len(self.running) > 0
+        self._everyone_decodes = output.everyone_samples and everyone_ran and not self.config.async_scheduling
         nobody_waits = not self.waiting and not self.loading and not self.kv_holding_waiting
         is_blocked = output.is_full and not num_finished
-        everyone_ran = len(output.scheduled) - num_finished == len(self.running) > 0
-        return output.everyone_samples and everyone_ran and (nobody_waits or is_blocked)
+        self._only_decodes = self._everyone_decodes and (nobody_waits or is_blocked)
 
     def make_stats(self) -> SchedulerStats:
         """Return the gauges of this moment and the counters so far, as a value of its own."""
-        stats, kv = copy(self._stats), self.kv_cache_manager
-        stats.num_requests_running = len(self.running)
-        stats.num_requests_waiting = self.num_waiting
-        stats.kv_cache_usage_frac = kv.get_usage()
-        stats.kv_cache_resident_frac = kv.get_resident()
-        stats.num_evictions = kv.num_evictions
-        return stats
+        so_far, kv = self._stats, self.kv_cache_manager
+        return SchedulerStats(
+            num_requests_running=len(self.running),
+            num_requests_waiting=self.num_waiting,
+            kv_cache_usage_frac=kv.get_usage(),
+            kv_cache_resident_frac=kv.get_resident(),
+            prefix_cache_queries_tokens=so_far.prefix_cache_queries_tokens,
+            prefix_cache_hits_tokens=so_far.prefix_cache_hits_tokens,
+            num_preemptions=so_far.num_preemptions,
+            prompt_tokens=so_far.prompt_tokens,
+            generation_tokens=so_far.generation_tokens,
+            num_evictions=kv.num_evictions,
+        )
 
     def finish_load(self, request: Request) -> None:
         """Take note that the blocks of a loading request have arrived from host memory."""
@@ -305,7 +304,6 @@ class Scheduler:
         if not request.num_preemptions:
             stats = self._stats
             stats.prefix_cache_hits_tokens += num_hit_tokens
-            stats.external_hits_tokens += num_host_tokens
             stats.prefix_cache_queries_tokens += request.num_tokens if kv.enable_caching else 0
             request.num_cached_tokens = num_hit_tokens + num_host_tokens
             request.num_host_tokens = num_host_tokens
@@ -350,7 +348,7 @@ def _is_last_token_in_flight(request: Request) -> bool:
     """Tell whether a step in flight is sure to sample the request's last token."""
     placeholders = request.num_output_placeholders
     num_sure_tokens = request.num_computed_tokens + 2 - placeholders
-    return placeholders > 0 and num_sure_tokens >= request.num_prompt_tokens + request.max_tokens
+    return placeholders > 0 and num_sure_tokens >= request.num_final_tokens
 
 
 def _put(output: SchedulerOutput, request: Request, num_tokens: int) -> None:

@@ -29,7 +29,6 @@ class HostLink:
         self._on_done = on_done
         self._transfers: list[_Transfer] = []
         self._changed = env.event()
-        self.busy_s = 0.0
         env.process(self._carrying())
 
     @property
@@ -59,7 +58,6 @@ class HostLink:
             if self._changed.triggered:
                 self._changed = env.event()
             elapsed_s = env.now - began_s
-            self.busy_s += elapsed_s
             for transfer in sharing:  # not those that began at this instant
                 transfer.remaining_bytes -= elapsed_s * share_bytes_per_s
             if arrival.processed:

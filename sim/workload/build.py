@@ -60,8 +60,11 @@ def _generated(config: WorkloadConfig, seed: int) -> Workload:
     name = config.generator or ""
     generator = GENERATORS[name](**config.parameters)
     agents = generate_agents(generator, name=name, num_agents=config.num_agents, seed=seed)
-    capped = tuple(_cap_waits(agent, config.max_tool_latency_s) for agent in agents)
-    return Workload(capped, source=name)
+    limit = config.max_context_tokens
+    fitting = [agent for agent in agents if limit is None or agent.peak_context_tokens <= limit]
+    numbered = [replace(agent, index=index) for index, agent in enumerate(fitting)]
+    capped = tuple(_cap_waits(agent, config.max_tool_latency_s) for agent in numbered)
+    return Workload(capped, len(agents) - len(fitting), source=name)
 
 
 def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:

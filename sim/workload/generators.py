@@ -8,10 +8,10 @@ the mean is median * exp(sigma^2 / 2). Every default names its source; those wit
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.workload.spec import AgentSpec, StepSpec
 
@@ -19,9 +19,9 @@ from sim.workload.spec import AgentSpec, StepSpec
 class Generator(BaseModel):
     """Parameters that can draw one agent's steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    shared_prefix_tokens: int = Field(0, ge=0)
+    shared_prefix_tokens: int = Field(0, ge=0, le=10_000_000)
 
     def draw_steps(self, rng: np.random.Generator) -> tuple[StepSpec, ...]:
         """Draw the steps of one agent."""
@@ -38,15 +38,15 @@ class React(Generator):
     latencies: a median of 1 s with sigma 1 is ours.
     """
 
-    mean_steps: float = Field(10.0, ge=1)
-    shared_prefix_tokens: int = Field(1200, ge=0)
-    question_median_tokens: float = Field(60.0, gt=0)
-    output_median_tokens: float = Field(180.0, gt=0)
-    output_sigma: float = Field(0.6, ge=0)
-    observation_median_tokens: float = Field(200.0, gt=0)
-    observation_sigma: float = Field(0.8, ge=0)
-    tool_latency_median_s: float = Field(1.0, ge=0)
-    tool_latency_sigma: float = Field(1.0, ge=0)
+    mean_steps: float = Field(10.0, ge=1, le=1e5)
+    shared_prefix_tokens: int = Field(1200, ge=0, le=10_000_000)
+    question_median_tokens: float = Field(60.0, gt=0, le=1e7)
+    output_median_tokens: float = Field(180.0, gt=0, le=1e7)
+    output_sigma: float = Field(0.6, ge=0, le=10)
+    observation_median_tokens: float = Field(200.0, gt=0, le=1e7)
+    observation_sigma: float = Field(0.8, ge=0, le=10)
+    tool_latency_median_s: float = Field(1.0, ge=0, le=1e7)
+    tool_latency_sigma: float = Field(1.0, ge=0, le=10)
 
     def draw_steps(self, rng: np.random.Generator) -> tuple[StepSpec, ...]:
         """Draw one agent: 1 + Poisson(mean_steps - 1) steps, appending to one history."""
@@ -68,17 +68,26 @@ class Coding(Generator):
     sigma = ln(p90 / p50) / 1.2816. `end_at_context_tokens` ends an agent before it outgrows the model.
     """
 
-    median_steps: float = Field(39.0, gt=0)
-    steps_sigma: float = Field(0.9, ge=0)
-    shared_prefix_tokens: int = Field(15_102, ge=0)
-    question_median_tokens: float = Field(3680.0, gt=0)
-    output_median_tokens: float = Field(212.0, gt=0)
-    output_sigma: float = Field(1.05, ge=0)
-    observation_median_tokens: float = Field(421.0, gt=0)
-    observation_sigma: float = Field(1.73, ge=0)
-    tool_latency_median_s: float = Field(1.1, ge=0)
-    tool_latency_sigma: float = Field(3.05, ge=0)
+    median_steps: float = Field(39.0, gt=0, le=1e5)
+    steps_sigma: float = Field(0.9, ge=0, le=10)
+    shared_prefix_tokens: int = Field(15_102, ge=0, le=10_000_000)
+    question_median_tokens: float = Field(3680.0, gt=0, le=1e7)
+    output_median_tokens: float = Field(212.0, gt=0, le=1e7)
+    output_sigma: float = Field(1.05, ge=0, le=10)
+    observation_median_tokens: float = Field(421.0, gt=0, le=1e7)
+    observation_sigma: float = Field(1.73, ge=0, le=10)
+    tool_latency_median_s: float = Field(1.1, ge=0, le=1e7)
+    tool_latency_sigma: float = Field(3.05, ge=0, le=10)
     end_at_context_tokens: int = Field(131_071, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.end_at_context_tokens < self.shared_prefix_tokens + 2:
+            raise ValueError(
+                f"end_at_context_tokens = {self.end_at_context_tokens} but must be at least "
+                f"shared_prefix_tokens + 2 = {self.shared_prefix_tokens + 2}"
+            )
+        return self
 
     def draw_steps(self, rng: np.random.Generator) -> tuple[StepSpec, ...]:
         """Draw one agent, cut off before its history would exceed `end_at_context_tokens`."""
@@ -87,9 +96,11 @@ class Coding(Generator):
         new[0] = _lognormal_tokens(rng, self.question_median_tokens, 1.0, 1)[0]
         outputs = _lognormal_tokens(rng, self.output_median_tokens, self.output_sigma, num_steps)
         waits = _lognormal_s(rng, self.tool_latency_median_s, self.tool_latency_sigma, num_steps)
+        room = self.end_at_context_tokens - self.shared_prefix_tokens
+        new[0] = min(new[0], room - 1)
+        outputs[0] = min(outputs[0], room - new[0])
         steps = _append_only(self.shared_prefix_tokens, new, outputs, waits)
-        fitting = tuple(step for step in steps if step.context_tokens <= self.end_at_context_tokens)
-        return fitting or steps[:1]
+        return tuple(step for step in steps if step.context_tokens <= self.end_at_context_tokens)
 
 
 GENERATORS: Final[Mapping[str, type[Generator]]] = {"react": React, "coding": Coding}

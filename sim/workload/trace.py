@@ -25,6 +25,8 @@ from typing import Any
 
 from sim.errors import TraceError
 
+MAX_TOKENS = 1_000_000_000
+MAX_SECONDS = 1e9
 _AGENT_FIELDS = frozenset(
     {"agent_id", "source", "prefix_group", "shared_prefix_tokens", "fresh_start", "parent", "steps"}
 )
@@ -116,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _parse_agent(text: str, where: _Where) -> TraceAgent:
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise where.error("(whole line)", f"not JSON ({error})", "write one JSON object a line") from None
     if not isinstance(raw, dict):
         raise where.error("(whole line)", f"a JSON {type(raw).__name__}", "write one JSON object a line")
@@ -186,8 +188,9 @@ def _count(
     raw: Mapping[str, Any], field: str, where: _Where, *, at_least: int = 0, default: int | None = None
 ) -> int:
     value = raw.get(field, default) if default is not None else _required(raw, field, where)
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise where.error(field, f"{value!r}", f"give a whole number of tokens, at least {at_least}")
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= MAX_TOKENS:
+        bound = f"give a whole number of tokens, at least {at_least} and at most {MAX_TOKENS}"
+        raise where.error(field, _shown(value), bound)
     return value
 
 
@@ -196,9 +199,16 @@ def _seconds(raw: Mapping[str, Any], field: str, where: _Where) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < float("inf"):
-        raise where.error(field, f"{value!r}", "give seconds, at least 0, or null where not recorded")
+    if not is_number or not 0 <= value <= MAX_SECONDS:
+        bound = f"give seconds, at least 0 and at most {MAX_SECONDS:g}, or null where not recorded"
+        raise where.error(field, _shown(value), bound)
     return float(value)
+
+
+def _shown(value: Any) -> str:
+    """Show a value in an error message, cut to a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _text(raw: Mapping[str, Any], field: str, where: _Where, *, required: bool = False) -> str | None:

@@ -22,6 +22,16 @@ def test_rate_is_the_quotient_of_increases_over_the_window() -> None:
     assert rates == [None, 0.9, 0.5, pytest.approx(20 / 200), pytest.approx(60 / 200)]
 
 
+@pytest.mark.parametrize("interval_s", [0.1, 0.3, 0.7, 1.1, 5.0])
+def test_a_window_of_one_interval_never_reads_the_same_traffic_twice(interval_s: float) -> None:
+    """Multiples of an interval are not exact in floating point; the rate must not see that."""
+    rate = WindowedHitRate(interval_s)
+    for number in range(500):
+        hits = 100 * ((number + 1) // 2)  # every other interval hits all, the ones between nothing
+        value = rate.update(time_s=number * interval_s, queries=100 * number, hits=hits)
+        assert number == 0 or value == float(number % 2)
+
+
 def test_a_counter_that_falls_starts_a_new_history() -> None:
     rate = WindowedHitRate(10.0)
     rate.update(time_s=0.0, queries=1000, hits=900)

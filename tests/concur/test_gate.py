@@ -65,6 +65,16 @@ def test_paused_agents_resume_before_new_ones_are_admitted() -> None:
     assert gate.leave("a", time_s=5.0) == ["new"]
 
 
+def test_a_paused_agent_in_its_tool_wait_has_its_slot_back_before_a_new_one_gets_in() -> None:
+    gate = AgentGate(2)
+    arrive_and_ask(gate, "a", "b", "new")
+    gate.resize(1, time_s=1.0)
+    gate.step_done("b", time_s=2.0, context_tokens=10)
+    assert gate.leave("a", time_s=3.0) == []
+    assert (gate.active, gate.paused, gate.waiting) == (1, 0, 1)
+    assert gate.request_step("b", time_s=4.0) == ["b"]
+
+
 def test_an_overdue_agent_goes_before_everyone() -> None:
     gate = AgentGate(1, max_wait_s=100.0)
     arrive_and_ask(gate, "a", time_s=0.0)

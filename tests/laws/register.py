@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from sim.engine.scheduler import Scheduler, SchedulerOutput
+from sim.engine.output import SchedulerOutput
+from sim.engine.scheduler import Scheduler
 from sim.kv.block_pool import BlockPool
 from sim.kv.kv_cache_manager import KVCacheManager
 from sim.request import Request, RequestStatus

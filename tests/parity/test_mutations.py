@@ -12,7 +12,8 @@ from unittest.mock import patch
 import pytest
 
 from sim.engine import scheduler as scheduler_module
-from sim.engine.scheduler import Scheduler, SchedulerOutput
+from sim.engine.output import SchedulerOutput
+from sim.engine.scheduler import Scheduler
 from sim.kv.block_pool import BlockHashToBlockMap, BlockPool
 from sim.kv.kv_cache_manager import KVCacheManager
 from sim.request import Request

@@ -96,6 +96,28 @@ def test_compare_and_report(
     assert {"throughput_against_cap.png", "time_split.png", "timeline_none.png"} <= names
 
 
+def test_any_set_of_policies_can_be_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "compare", "s.toml", "--controllers", "request_cap=2,4", "--out", "caps") == 0
+    for name, alpha in (("one", 2), ("two", 4)):
+        arguments = ["--set", "controller.kind=concur", "--set", f"controller.alpha={alpha}", "--out", name]
+        (folder / "c.toml").write_text(SCENARIO.replace("cap = 3", ""))
+        assert concur(monkeypatch, "simulate", "c.toml", *arguments) == 0
+    assert concur(monkeypatch, "report", "one", "two", "--out", "r") == 0
+    assert "concur #2" in (folder / "r" / "index.html").read_text()
+
+
+def test_runs_of_different_workloads_are_not_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in ("0", "1"):
+        assert concur(monkeypatch, "simulate", "s.toml", "--set", f"seed={seed}", "--out", f"run{seed}") == 0
+    assert concur(monkeypatch, "report", "run0", "run1", "--out", "r") == 2
+    assert "not runs of one workload (seed differs)" in capsys.readouterr().err
+    assert not (folder / "r").exists()
+
+
 def test_compare_alone_needs_no_policies(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

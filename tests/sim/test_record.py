@@ -61,9 +61,25 @@ def test_an_earlier_record_is_replaced_and_nothing_is_left_over(record: RunRecor
 
 def test_a_folder_of_someone_elses_is_not_touched(record: RunRecord, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not lose me")
-    with pytest.raises(RecordError, match="is not a run record"):
+    with pytest.raises(RecordError, match="holds more than a run record"):
         write_record(record, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_record_with_a_file_of_someone_else_is_not_replaced(record: RunRecord, tmp_path: Path) -> None:
+    write_record(record, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("do not lose me")
+    with pytest.raises(RecordError, match="holds more than a run record"):
+        write_record(record, tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").exists()
+
+
+def test_a_run_json_with_something_missing_is_refused(record: RunRecord, tmp_path: Path) -> None:
+    write_record(record, tmp_path / "run")
+    run = {key: value for key, value in record.run.items() if key != "metrics"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    with pytest.raises(RecordError, match=r"run\.json has no 'metrics'"):
+        load_record(tmp_path / "run")
 
 
 def test_a_failure_while_writing_leaves_nothing(

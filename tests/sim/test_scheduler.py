@@ -3,7 +3,8 @@
 from itertools import count
 from typing import Any
 
-from sim.engine.scheduler import Scheduler, SchedulerOutput
+from sim.engine.output import SchedulerOutput
+from sim.engine.scheduler import Scheduler
 from sim.kv.block_pool import BlockPool
 from sim.kv.chain import AgentChain, BlockHasher
 from sim.kv.host_cache import HostCache

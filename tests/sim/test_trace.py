@@ -94,6 +94,10 @@ def test_waits_are_filled_in_and_capped(tmp_path: Path) -> None:
         (steps({"kept_tokens": 5}), "step 0, kept_tokens", "no history"),
         (steps({}, {"kept_tokens": 0, "new_prompt_tokens": 0}), "step 1, new_prompt_tokens", "empty"),
         (steps({"mood": "good"}), "step 0, mood", "unknown field"),
+        (steps({"output_tokens": 10**300}), "step 0, output_tokens", "at most 1000000000"),
+        (steps({"tool_latency_s": 10**400}), "step 0, tool_latency_s", "at most 1e+09"),
+        ("[" * 100_000, "(whole line)", "not JSON"),
+        ('{"agent_id": ' + "1" * 5001 + "}", "(whole line)", "not JSON"),
     ],
 )
 def test_a_breach_names_file_line_field_and_remedy(tmp_path: Path, line: Any, field: str, said: str) -> None:

@@ -1,0 +1,78 @@
+"""The workloads of the speed figures, drawn once from fixed seeds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.scenario import Scenario, parse_scenario
+from sim.workload.spec import AgentSpec, StepSpec, Workload
+
+Case = tuple[Scenario, Workload]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One row of the table: what is run, and the figure it is held against."""
+
+    name: str
+    build: Callable[[], Case]
+    figure: str
+
+
+def closed_loop(*, contexts: int = 1, outputs: int = 1) -> Case:
+    """64 agents x 21 calls: 2,048-token start, responses 100-300, tool outputs 100-900, waits exp(3 s).
+
+    `contexts` multiplies the start and the tool outputs, `outputs` the responses.
+    """
+    rng = np.random.default_rng(0)
+    agents = []
+    for index in range(64):
+        steps: list[StepSpec] = []
+        history = 0
+        for call in range(21):
+            new = (2048 if call == 0 else int(rng.integers(100, 901))) * contexts
+            response = int(rng.integers(100, 301)) * outputs
+            steps.append(StepSpec(history, new, response, float(rng.exponential(3.0))))
+            history = steps[-1].context_tokens
+        agents.append(AgentSpec(f"agent-{index}", index, None, 0, 0.0, tuple(steps)))
+    return _scenario(30_000 * contexts * outputs), Workload(tuple(agents), source="closed loop")
+
+
+def open_loop() -> Case:
+    """3,000 requests of 2,048 prompt and 200 output tokens, Poisson 4/s."""
+    rng = np.random.default_rng(0)
+    arrivals_s = np.cumsum(rng.exponential(0.25, 3000))
+    step = StepSpec(0, 2048, 200, 0.0)
+    agents = tuple(
+        AgentSpec(f"request-{index}", index, None, 0, float(arrival_s), (step,))
+        for index, arrival_s in enumerate(arrivals_s)
+    )
+    return _scenario(30_000), Workload(agents, source="open loop")
+
+
+def many_agents() -> Case:
+    """10,000 agents x 20 calls behind a cap of 200."""
+    rng = np.random.default_rng(0)
+    agents = []
+    for index in range(10_000):
+        steps: list[StepSpec] = []
+        history = 0
+        for call in range(20):
+            new = 2048 if call == 0 else int(rng.integers(100, 901))
+            steps.append(StepSpec(history, new, int(rng.integers(100, 301)), float(rng.exponential(3.0))))
+            history = steps[-1].context_tokens
+        agents.append(AgentSpec(f"agent-{index}", index, None, 0, 0.0, tuple(steps)))
+    scenario = _scenario(200_000, controller={"kind": "agent_cap", "cap": 200})
+    return scenario, Workload(tuple(agents), source="many agents")
+
+
+def _scenario(num_gpu_blocks: int, **sections: dict[str, object]) -> Scenario:
+    return parse_scenario(
+        {
+            "workload": {"generator": "react", "num_agents": 1},
+            "engine": {"num_gpu_blocks": num_gpu_blocks, "max_model_len": 1 << 20},
+            "record": {"timeline_interval_s": 5.0},
+        }
+        | sections
+    )

@@ -1,0 +1,47 @@
+"""Decodes in bulk: one step of many decoding requests without a call per request.
+
+The same decisions and the same bookkeeping as the scheduler's own loop over running requests, where all of
+them decode, their tokens fit the budget, their blocks are free, and no step is in flight (synchronous
+scheduling).
+"""
+
+from sim.engine.output import SchedulerOutput
+from sim.kv.interface import KVCache
+from sim.kv.segments import SegmentCache
+from sim.request import Request
+
+
+def schedule_decodes(running: list[Request], cache: KVCache, output: SchedulerOutput, budget: int) -> bool:
+    """Schedule one token for every request in `running`; `False`, and nothing done, if it takes more care."""
+    if not isinstance(cache, SegmentCache) or len(running) > budget:
+        return False
+    block_size = cache.block_size
+    due = [r for r in running if r.num_computed_tokens == r.num_blocks * block_size]
+    if len(due) > cache.num_free_blocks:
+        return False
+    if due:
+        cache.take(len(due))
+        for request in due:
+            request.num_blocks += 1
+    context_tokens = 0
+    for request in running:
+        num_computed = request.num_computed_tokens
+        context_tokens += num_computed
+        num_computed += 1
+        request.num_computed_tokens = num_computed
+        if not num_computed % block_size:
+            cache.cache_blocks(request, num_computed)
+    output.scheduled = [(request, 1, True) for request in running]
+    output.num_bulk = output.batch.decode_seqs = len(running)
+    output.batch.context_tokens = context_tokens
+    return True
+
+
+def take_decoded(output: SchedulerOutput) -> list[Request]:
+    """Give each request of the bulk its token; return those that have their last one."""
+    finished = []
+    for request, _, _ in output.scheduled[: output.num_bulk]:
+        num_tokens = request.num_tokens = request.num_tokens + 1
+        if num_tokens == request.num_final_tokens:
+            finished.append(request)
+    return finished
