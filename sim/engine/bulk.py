@@ -1,8 +1,8 @@
 """Decodes in bulk: one step of many decoding requests without a call per request.
 
-The same decisions and the same bookkeeping as the scheduler's own loop over running requests, where all of
-them decode, their tokens fit the budget, their blocks are free, and no step is in flight (synchronous
-scheduling).
+The same decisions and the same bookkeeping as the scheduler's own loop over running requests, for the first
+of them that decode, if their tokens fit the budget, their blocks are free, and no step is in flight
+(synchronous scheduling).
 """
 
 from sim.engine.output import SchedulerOutput
@@ -11,30 +11,38 @@ from sim.kv.segments import SegmentCache
 from sim.request import Request
 
 
-def schedule_decodes(running: list[Request], cache: KVCache, output: SchedulerOutput, budget: int) -> bool:
-    """Schedule one token for every request in `running`; `False`, and nothing done, if it takes more care."""
-    if not isinstance(cache, SegmentCache) or len(running) > budget:
-        return False
+def count_leading_decodes(running: list[Request]) -> int:
+    """Return how many requests, from the front, lack only their last sampled token."""
+    for number, request in enumerate(running):
+        num_tokens = request.num_tokens
+        if request.num_computed_tokens != num_tokens - 1 or num_tokens == request.num_prompt_tokens:
+            return number
+    return len(running)
+
+
+def schedule_decodes(decodes: list[Request], cache: KVCache, output: SchedulerOutput, budget: int) -> None:
+    """Schedule one token for every one of `decodes`, or, if that takes more care, do nothing."""
+    if not decodes or len(decodes) > budget or not isinstance(cache, SegmentCache):
+        return
     block_size = cache.block_size
-    due = [r for r in running if r.num_computed_tokens == r.num_blocks * block_size]
+    due = [r for r in decodes if r.num_computed_tokens == r.num_blocks * block_size]
     if len(due) > cache.num_free_blocks:
-        return False
+        return
     if due:
         cache.take(len(due))
         for request in due:
             request.num_blocks += 1
     context_tokens = 0
-    for request in running:
+    for request in decodes:
         num_computed = request.num_computed_tokens
         context_tokens += num_computed
         num_computed += 1
         request.num_computed_tokens = num_computed
         if not num_computed % block_size:
             cache.cache_blocks(request, num_computed)
-    output.scheduled = [(request, 1, True) for request in running]
-    output.num_bulk = output.batch.decode_seqs = len(running)
+    output.scheduled = [(request, 1, True) for request in decodes]
+    output.num_bulk = output.batch.decode_seqs = len(decodes)
     output.batch.context_tokens = context_tokens
-    return True
 
 
 def take_decoded(output: SchedulerOutput) -> list[Request]:

@@ -19,5 +19,4 @@ class SchedulerOutput:
     loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
     batch: StepBatch = field(default_factory=StepBatch)
     num_bulk: int = 0  # of `scheduled`, from the start: decodes whose bookkeeping is done in bulk
-    everyone_samples: bool = True
     is_full: bool = False  # the first in line was asked in and does not fit

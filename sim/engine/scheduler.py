@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.engine.bulk import schedule_decodes, take_decoded
+from sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
 from sim.engine.leap import Leap, leap
 from sim.engine.output import SchedulerOutput
 from sim.engine.step_time import StepTime
@@ -74,13 +74,12 @@ class Scheduler:
         self.loading: set[Request] = set()
         self.running: list[Request] = []
         self._stats = SchedulerStats()
-        self._everyone_decodes = False
+        self._num_decodes = 0
         self._only_decodes = False
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the waiting queue."""
         self.waiting.append(request)
-        self._everyone_decodes = False
         self._only_decodes = False
 
     def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
@@ -101,10 +100,8 @@ class Scheduler:
         output = SchedulerOutput()
         threshold = self._long_prefill_token_threshold()
         budget = self.config.max_num_batched_tokens
-        if self._everyone_decodes and schedule_decodes(self.running, self.kv_cache_manager, output, budget):
-            budget -= output.num_bulk
-        else:
-            budget = self._schedule_running(output, budget, threshold)
+        schedule_decodes(self.running[: self._num_decodes], self.kv_cache_manager, output, budget)
+        budget = self._schedule_running(output, budget - output.num_bulk, threshold)
         if not output.preempted:
             self._schedule_waiting(output, budget, threshold)
         return output
@@ -142,17 +139,19 @@ class Scheduler:
         return done
 
     def _take_note_of_decodes(self, output: SchedulerOutput, num_finished: int) -> None:
-        """Find out whether all running requests decode next, and whether nothing else will happen.
+        """Count the leading running requests that decode next, and find out if nothing else will happen.
 
-        Everyone decodes if every running request was in the last step and sampled. Nothing else happens,
-        until a request arrives or finishes or is preempted, if nobody waits whom that step could have
-        admitted with more budget, or the next one could with the blocks that have become free.
+        Nothing else happens, until a request arrives or finishes or is preempted, if all running requests
+        decode, and nobody waits whom the last step could have admitted with more budget, or the next one
+        could with the blocks that have become free.
         """
-        everyone_ran = len(output.scheduled) - num_finished == len(self.running) > 0
-        self._everyone_decodes = output.everyone_samples and everyone_ran and not self.config.async_scheduling
+        if self.config.async_scheduling:
+            return
+        self._num_decodes = count_leading_decodes(self.running)
         nobody_waits = not self.waiting and not self.loading and not self.kv_holding_waiting
         is_blocked = output.is_full and not num_finished
-        self._only_decodes = self._everyone_decodes and (nobody_waits or is_blocked)
+        everyone_decodes = self._num_decodes == len(self.running) > 0
+        self._only_decodes = everyone_decodes and (nobody_waits or is_blocked)
 
     def make_stats(self) -> SchedulerStats:
         """Return the gauges of this moment and the counters so far, as a value of its own."""
@@ -205,7 +204,7 @@ class Scheduler:
         """Schedule running requests, preempting from the end; return the budget that is left."""
         kv = self.kv_cache_manager
         running = self.running
-        index = 0
+        index = output.num_bulk
         while index < len(running) and budget > 0:
             request = running[index]
             if _is_last_token_in_flight(request):
@@ -367,4 +366,3 @@ def _put(output: SchedulerOutput, request: Request, num_tokens: int) -> None:
     request.num_in_flight_tokens += num_tokens
     request.num_output_placeholders += samples
     output.scheduled.append((request, num_tokens, samples))
-    output.everyone_samples &= samples
