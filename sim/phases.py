@@ -60,7 +60,9 @@ def find_phases(
     else:
         first_s = last_s = end_s
     bounds = [("warm_up", 0.0, first_s), ("middle", first_s, last_s), ("cool_down", last_s, end_s)]
-    return [_phase(name, start_s, stop_s, requests) for name, start_s, stop_s in bounds]
+    columns = ["scheduled_s", "finished_s", "call_index", "prompt_tokens", "cached_tokens", "output_tokens"]
+    calls = {name: requests[name].to_numpy(np.float64, na_value=np.nan) for name in columns}
+    return [_phase(name, start_s, stop_s, calls) for name, start_s, stop_s in bounds]
 
 
 def demand_over_time(requests: pd.DataFrame, agents: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -101,18 +103,25 @@ def _shared_prefix_changes(requests: pd.DataFrame, agents: pd.DataFrame) -> tupl
     return np.array(times, np.float64), np.array(changes, np.int64)
 
 
-def _phase(name: str, start_s: float, end_s: float, requests: pd.DataFrame) -> Phase:
-    begun = requests[(requests["scheduled_s"] >= start_s) & (requests["scheduled_s"] < end_s)]
-    ended = requests[(requests["finished_s"] > start_s) & (requests["finished_s"] <= end_s)]
+def _phase(name: str, start_s: float, end_s: float, calls: dict[str, np.ndarray]) -> Phase:
+    begun = (calls["scheduled_s"] >= start_s) & (calls["scheduled_s"] < end_s)
+    ended = (calls["finished_s"] > start_s) & (calls["finished_s"] <= end_s)
+    prompt, cached = calls["prompt_tokens"], calls["cached_tokens"]
+    later = begun & (calls["call_index"] > 0)
     duration_s = end_s - start_s
+    generated = float(calls["output_tokens"][ended].sum())
     return Phase(
         name,
         start_s,
         end_s,
-        hit_rate=hit_rate(begun),
-        hit_rate_later_calls=hit_rate(begun[begun["call_index"] > 0]),
-        throughput_tokens_per_s=float(ended["output_tokens"].sum()) / duration_s if duration_s > 0 else None,
+        hit_rate=_quotient(cached[begun].sum(), prompt[begun].sum()),
+        hit_rate_later_calls=_quotient(cached[later].sum(), prompt[later].sum()),
+        throughput_tokens_per_s=generated / duration_s if duration_s > 0 else None,
     )
+
+
+def _quotient(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole > 0 and not np.isnan(part) else None
 
 
 def hit_rate(requests: pd.DataFrame) -> float | None:

@@ -79,11 +79,11 @@ class SegmentChain:
     The counterpart of `sim.kv.chain.AgentChain`.
     """
 
-    __slots__ = ("_block_size", "_shared", "parts")
+    __slots__ = ("_block_size", "num_blocks_before_last", "parts")
 
     def __init__(self, shared: Run | None, shared_prefix_tokens: int, block_size: int) -> None:
         self._block_size = block_size
-        self._shared = shared
+        self.num_blocks_before_last = 0
         self.parts: list[tuple[Run, int]] = []
         num_shared = shared_prefix_tokens // block_size
         if shared is not None and num_shared:
@@ -110,6 +110,7 @@ class SegmentChain:
             run.num_named = length + num_blocks - start
             parts[-1] = (run, run.num_named)
         self.parts = parts
+        self.num_blocks_before_last = sum(length for _, length in parts[:-1])
 
 
 class SegmentCache:
@@ -208,18 +209,17 @@ class SegmentCache:
         before = request.num_cached_blocks
         if num_full_blocks <= before or not self.enable_caching:
             return
-        start = 0
-        for run, length in request.chain.parts:
-            had, has = min(max(before - start, 0), length), min(num_full_blocks - start, length)
-            if has > had:
-                if run.num_cached != had:
-                    raise DuplicateBlockError
-                run.num_cached = has
-                run.unhold(had)
-                run.hold(has)
-            start += length
-            if start >= num_full_blocks:
-                break
+        chain: SegmentChain = request.chain
+        start = chain.num_blocks_before_last
+        if before >= start:  # as almost always: within what the agent itself writes
+            _cache(chain.parts[-1][0], before - start, num_full_blocks - start)
+        else:
+            start = 0
+            for run, length in chain.parts:
+                had, has = max(before - start, 0), min(num_full_blocks - start, length)
+                if has > had:
+                    _cache(run, had, has)
+                start += length
         request.num_cached_blocks = num_full_blocks
 
     def free(self, request: Request) -> None:
@@ -274,6 +274,16 @@ class SegmentCache:
         self.num_cached_free_blocks += count
         self._queue[segment] = None
         segment.run.segments.append(segment)
+
+
+def _cache(run: Run, had: int, has: int) -> None:
+    """Make the blocks `had` to `has` of a run findable, for a request that holds the first `had`."""
+    if run.num_cached != had:
+        raise DuplicateBlockError
+    run.num_cached = has
+    if run.is_shared:
+        run.unhold(had)
+        run.hold(has)
 
 
 def _prefix(request: Request, num_blocks: int) -> Iterator[tuple[Run, int]]:
