@@ -40,7 +40,7 @@ class Snapshot:
     running requests, *without* the cached blocks of idle agents. `kv_cache_resident_frac` adds those;
     an engine that does not publish it leaves `None` (vLLM does; SGLang's `kv_evictable_tokens` gives it).
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
-    re-admitted after a preemption, as vLLM's do.
+    re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it.
     """
 
     time_s: float

@@ -149,7 +149,7 @@ class _World:
             block_size=self.scenario.engine.block_size,
             agents_paused=self.gate.paused,
             agents_waiting=self.gate.waiting,
-            agents=tuple(self.gate.views()),
+            agents=tuple(self.gate.views()) if self.controller.reads_agents else (),
         )
 
     def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:

@@ -13,10 +13,17 @@ class Controller(Protocol):
     """Decide the window: how many agents may hold a slot.
 
     `window` is the window in force, from construction on. A wrapper may set it to overrule a decision.
-    Decisions are a function of the snapshots alone: no clock, no randomness.
+    `reads_agents` says whether decisions look at `Snapshot.agents`; the tuple is left empty if not, because
+    it costs one view per agent and tick. Decisions are a function of the snapshots alone: no clock, no
+    randomness.
     """
 
     window: int
+
+    @property
+    def reads_agents(self) -> bool:
+        """Whether `update` looks at `Snapshot.agents`."""
+        ...
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Take one reading, with `active` agents holding slots, and return the new window (at least 1)."""

@@ -103,6 +103,7 @@ class Concur:
     """Apply Eq. 1 once per reading."""
 
     __slots__ = ("_hit_rate", "_hits", "params", "window")
+    reads_agents = False
 
     def __init__(self, params: ConcurParams) -> None:
         self.params = params

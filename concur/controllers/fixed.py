@@ -30,6 +30,7 @@ class Fixed:
     """Keep one window for ever."""
 
     __slots__ = ("window",)
+    reads_agents = False
 
     def __init__(self, window: int) -> None:
         self.window = window

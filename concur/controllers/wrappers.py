@@ -18,6 +18,11 @@ class AppLimited:
         self._controller = controller
 
     @property
+    def reads_agents(self) -> bool:
+        """Whether the wrapped law looks at `Snapshot.agents`."""
+        return self._controller.reads_agents
+
+    @property
     def window(self) -> int:
         """Window in force."""
         return self._controller.window
