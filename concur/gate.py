@@ -177,6 +177,10 @@ class Gate(ABC):
         if member.slot is _Slot.ACTIVE:
             member.is_in_step = True
             return [agent_id]
+        if len(self._active) < self.window and not self.paused:  # a free slot that nobody else has a claim to
+            member.waiting_since_s = time_s
+            self._take_slot(member, time_s)
+            return [agent_id]
         self._enqueue(member, time_s)
         return self._fill(time_s)
 
@@ -232,17 +236,21 @@ class Gate(ABC):
             member = self._overdue(time_s) or self._paused.pop() or self._idle.pop() or self._new.pop()
             if member is None:
                 break
-            self._num_waiting -= member.slot is _Slot.WAITING
-            member.slot = _Slot.ACTIVE
-            if member.admitted_s is None:
-                member.admitted_s = time_s
-            self._active[member.agent_id] = member
-            member.ticket = 0
-            if member.waiting_since_s is not None:
-                member.waiting_since_s = None
-                member.is_in_step = True
+            if self._take_slot(member, time_s):
                 granted.append(member.agent_id)
         return granted
+
+    def _take_slot(self, member: _Member, time_s: float) -> bool:
+        """Give the agent a slot; `True` if it asked for a step, which then begins."""
+        self._num_waiting -= member.slot is _Slot.WAITING
+        member.slot = _Slot.ACTIVE
+        if member.admitted_s is None:
+            member.admitted_s = time_s
+        self._active[member.agent_id] = member
+        member.ticket = 0
+        member.is_in_step = member.waiting_since_s is not None
+        member.waiting_since_s = None
+        return member.is_in_step
 
     def _overdue(self, time_s: float) -> _Member | None:
         queue = self._by_wait

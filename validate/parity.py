@@ -21,8 +21,7 @@ import pandas as pd
 
 from sim.driver import simulate
 from sim.engine.engine import StepScheduler, build_reference_scheduler
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import SchedulerStats
+from sim.engine.output import SchedulerOutput, SchedulerStats
 from sim.engine.step_time import StepTime
 from sim.request import Request
 from sim.scenario import Scenario

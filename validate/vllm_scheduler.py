@@ -16,8 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import SchedulerStats
+from sim.engine.output import SchedulerOutput, SchedulerStats
 from sim.engine.step_time import StepBatch, StepTime
 from sim.kv.chain import AgentChain, BlockHasher
 from sim.request import Request, RequestStatus

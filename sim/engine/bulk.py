@@ -24,31 +24,31 @@ def schedule_decodes(decodes: list[Request], cache: KVCache, output: SchedulerOu
     """Schedule one token for every one of `decodes`, or, if that takes more care, do nothing."""
     if not decodes or len(decodes) > budget or not isinstance(cache, SegmentCache):
         return
-    block_size = cache.block_size
-    due = [r for r in decodes if r.num_computed_tokens == r.num_blocks * block_size]
-    if len(due) > cache.num_free_blocks:
+    if len(decodes) > cache.num_free_blocks:  # each needs a block at most
         return
-    if due:
-        cache.take(len(due))
-        for request in due:
-            request.num_blocks += 1
-    context_tokens = 0
+    block_size = cache.block_size
+    context_tokens = num_new_blocks = 0
     for request in decodes:
         num_computed = request.num_computed_tokens
         context_tokens += num_computed
+        if num_computed == request.num_blocks * block_size:
+            request.num_blocks += 1
+            num_new_blocks += 1
         num_computed += 1
         request.num_computed_tokens = num_computed
         if not num_computed % block_size:
             cache.cache_blocks(request, num_computed)
-    output.scheduled = [(request, 1, True) for request in decodes]
-    output.num_bulk = output.batch.decode_seqs = len(decodes)
+    if num_new_blocks:
+        cache.take(num_new_blocks)
+    output.decodes = decodes
+    output.batch.decode_seqs = len(decodes)
     output.batch.context_tokens = context_tokens
 
 
-def take_decoded(output: SchedulerOutput) -> list[Request]:
-    """Give each request of the bulk its token; return those that have their last one."""
+def take_decoded(decodes: list[Request]) -> list[Request]:
+    """Give each request its token; return those that have their last one."""
     finished = []
-    for request, _, _ in output.scheduled[: output.num_bulk]:
+    for request in decodes:
         num_tokens = request.num_tokens = request.num_tokens + 1
         if num_tokens == request.num_final_tokens:
             finished.append(request)

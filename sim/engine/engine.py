@@ -15,8 +15,8 @@ import simpy
 from simpy.events import EventPriority
 
 from sim.engine.leap import Leap
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import Scheduler, SchedulerStats
+from sim.engine.output import SchedulerOutput, SchedulerStats
+from sim.engine.scheduler import Scheduler
 from sim.engine.step_time import StepTime, step_cost
 from sim.engine.transfer import HostLink
 from sim.kv.block_pool import BlockPool
@@ -176,11 +176,13 @@ class Engine:
 
     def _running(self) -> Generator[simpy.Event, object, None]:
         """Fill the pipeline first, then take the output of its oldest step (`step_with_batch_queue`)."""
+        env = self.env
         while True:
-            yield Instant(self.env, STEP)
+            if env.peek() <= env.now:  # others still have to act at this instant
+                yield Instant(env, STEP)
             self._join()
             if not self._steps:
-                self._begin_s = self.env.now
+                self._begin_s = env.now
             if self._max_steps_in_flight == 1:
                 self._leap()
             has_scheduled = self._scheduler.has_unfinished_requests() and self._schedule()
@@ -189,7 +191,7 @@ class Engine:
             if self._steps:
                 step = self._steps.popleft()
                 self._begin_s += step.duration_s  # and that is when the next one begins
-                yield self.env.at(self._begin_s)
+                yield env.at(self._begin_s)
                 self._take_output(step.output)
             elif not has_scheduled:
                 is_stuck = self._scheduler.has_unfinished_requests() and not self._link.is_busy
@@ -213,7 +215,7 @@ class Engine:
         output = self._scheduler.schedule()
         for request, num_tokens in output.loads:
             self._link.start(request, num_tokens * self._kv_bytes_per_token)
-        if not output.scheduled:
+        if not output.scheduled and not output.decodes:
             return bool(output.preempted)
         self._steps.append(_Step(output, self._charge(output)))
         return True

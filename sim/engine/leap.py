@@ -10,7 +10,7 @@ The result is bit-identical to stepping: ends of steps and time sums are added o
 
 from dataclasses import dataclass
 
-from sim.engine.step_time import StepBatch, StepTime
+from sim.engine.step_time import StepTime
 from sim.kv.segments import SegmentCache
 from sim.request import Request
 
@@ -49,19 +49,19 @@ def leap(
         context_tokens += request.num_computed_tokens
         blocks_due[-request.num_computed_tokens % block_size] += 1
     num_running, free, taken, step = len(running), cache.num_free_blocks, 0, 0
-    batch = StepBatch(decode_seqs=num_running)
+    step_s = step_time.of_decodes(num_running)
     end_s = begin_s
     while step < max_steps:
         taken_then = taken + blocks_due[step % block_size]
         if taken_then > free:
             break
-        batch.context_tokens = context_tokens + step * num_running
-        duration_s = step_time(batch)
+        duration_s = step_s(context_tokens)
         if end_s + duration_s >= until_s:
             break
         end_s += duration_s
         decode_s += duration_s
         taken = taken_then
+        context_tokens += num_running
         step += 1
     if step:
         _catch_up(running, cache, step, taken)

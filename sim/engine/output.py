@@ -1,4 +1,4 @@
-"""What a scheduler decides for one step."""
+"""What a scheduler decides for one step, and what it publishes after it."""
 
 from dataclasses import dataclass, field
 
@@ -18,5 +18,26 @@ class SchedulerOutput:
     preempted: list[Request] = field(default_factory=list)
     loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
     batch: StepBatch = field(default_factory=StepBatch)
-    num_bulk: int = 0  # of `scheduled`, from the start: decodes whose bookkeeping is done in bulk
+    decodes: list[Request] = field(default_factory=list)  # scheduled before the others, and not among them
     is_full: bool = False  # the first in line was asked in and does not fit
+
+
+@dataclass(slots=True)
+class SchedulerStats:
+    """What the scheduler publishes after a step, under vLLM's meanings (`make_stats`).
+
+    Gauges, then cumulative counters. The prefix-cache counters leave out requests admitted again after a
+    preemption; `prompt_tokens` counts a prompt when its first token is out. `kv_cache_resident_frac` and
+    `num_evictions` are not published by a live vLLM.
+    """
+
+    num_requests_running: int = 0
+    num_requests_waiting: int = 0
+    kv_cache_usage_frac: float = 0.0
+    kv_cache_resident_frac: float | None = 0.0
+    prefix_cache_queries_tokens: int = 0
+    prefix_cache_hits_tokens: int = 0
+    num_preemptions: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    num_evictions: int = 0

@@ -25,39 +25,17 @@ structured output, priorities, pipeline parallelism.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
 from sim.engine.leap import Leap, leap
-from sim.engine.output import SchedulerOutput
+from sim.engine.output import SchedulerOutput, SchedulerStats
 from sim.engine.step_time import StepTime
 from sim.kv.host_cache import HostCache
 from sim.kv.interface import KVCache
 from sim.kv.segments import SegmentCache
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
-
-
-@dataclass(slots=True)
-class SchedulerStats:
-    """What the scheduler publishes after a step, under vLLM's meanings (`make_stats`).
-
-    Gauges, then cumulative counters. The prefix-cache counters leave out requests admitted again after a
-    preemption; `prompt_tokens` counts a prompt when its first token is out. `kv_cache_resident_frac` and
-    `num_evictions` are not published by a live vLLM.
-    """
-
-    num_requests_running: int = 0
-    num_requests_waiting: int = 0
-    kv_cache_usage_frac: float = 0.0
-    kv_cache_resident_frac: float | None = 0.0
-    prefix_cache_queries_tokens: int = 0
-    prefix_cache_hits_tokens: int = 0
-    num_preemptions: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    num_evictions: int = 0
 
 
 class Scheduler:
@@ -101,16 +79,16 @@ class Scheduler:
         threshold = self._long_prefill_token_threshold()
         budget = self.config.max_num_batched_tokens
         schedule_decodes(self.running[: self._num_decodes], self.kv_cache_manager, output, budget)
-        budget = self._schedule_running(output, budget - output.num_bulk, threshold)
+        budget = self._schedule_running(output, budget - len(output.decodes), threshold)
         if not output.preempted:
             self._schedule_waiting(output, budget, threshold)
         return output
 
     def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
         """Give each request that sampled its token; return the finished ones, their blocks freed."""
-        finished = take_decoded(output) if output.num_bulk else []
-        self._stats.generation_tokens += output.num_bulk
-        for request, num_tokens, samples in output.scheduled[output.num_bulk :]:
+        finished = take_decoded(output.decodes)
+        self._stats.generation_tokens += len(output.decodes)
+        for request, num_tokens, samples in output.scheduled:
             request.num_in_flight_tokens -= num_tokens
             is_stale = request.num_stale_output_tokens > 0
             if is_stale:
@@ -147,10 +125,14 @@ class Scheduler:
         """
         if self.config.async_scheduling:
             return
-        self._num_decodes = count_leading_decodes(self.running)
+        num_running = len(self.running)
+        if len(output.decodes) - num_finished == num_running:  # they all decoded: so they will again
+            self._num_decodes = num_running
+        else:
+            self._num_decodes = count_leading_decodes(self.running)
         nobody_waits = not self.waiting and not self.loading and not self.kv_holding_waiting
         is_blocked = output.is_full and not num_finished
-        everyone_decodes = self._num_decodes == len(self.running) > 0
+        everyone_decodes = self._num_decodes == num_running > 0
         self._only_decodes = everyone_decodes and (nobody_waits or is_blocked)
 
     def make_stats(self) -> SchedulerStats:
@@ -197,14 +179,14 @@ class Scheduler:
 
     def _long_prefill_token_threshold(self) -> int:
         """Cap on one request's tokens per step, 0 for none; a request that is alone is not capped."""
-        is_alone = len(self.running) + self.num_waiting <= 1
-        return 0 if is_alone else self.config.long_prefill_token_threshold
+        threshold = self.config.long_prefill_token_threshold
+        return threshold if threshold and len(self.running) + self.num_waiting > 1 else 0
 
     def _schedule_running(self, output: SchedulerOutput, budget: int, threshold: int) -> int:
         """Schedule running requests, preempting from the end; return the budget that is left."""
         kv = self.kv_cache_manager
         running = self.running
-        index = output.num_bulk
+        index = len(output.decodes)
         while index < len(running) and budget > 0:
             request = running[index]
             if _is_last_token_in_flight(request):

@@ -10,6 +10,7 @@ every decoding sequence (D), reads the keys and values of each decoding sequence
 prefill token to all before it (Q). Coefficients are the scenario's; the defaults are not calibrated.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +77,13 @@ class StepTime(Protocol):
         """Return the duration in seconds of a batch that is not empty."""
         ...
 
+    def of_decodes(self, decode_seqs: int) -> Callable[[int], float]:
+        """Return the duration of a step of that many decodes, as a function of their context tokens.
+
+        Bit-identical to calling with such a batch; for the many steps of a leap.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LinearStepTime:
@@ -96,6 +104,14 @@ class LinearStepTime:
             + self.per_context_token_s * batch.context_tokens
             + self.per_prefill_pair_s * batch.prefill_pairs
         )
+
+    def of_decodes(self, decode_seqs: int) -> Callable[[int], float]:
+        """Return the duration of a step of that many decodes, as a function of their context tokens."""
+        fixed_s = (
+            self.base_s + self.per_decode_seq_s * decode_seqs
+        )  # in the order of __call__; + 0.0 is exact
+        per_context_token_s = self.per_context_token_s
+        return lambda context_tokens: fixed_s + per_context_token_s * context_tokens
 
 
 @dataclass(frozen=True, slots=True)

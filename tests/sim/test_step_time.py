@@ -29,6 +29,15 @@ def test_recompute_is_the_first_part_of_a_chunk() -> None:
     assert useful.prefill_pairs == 70 * 80 + 70 * 71 // 2
 
 
+@given(st.integers(1, 1000), st.integers(0, 10**8), st.lists(st.floats(0, 1), min_size=5, max_size=5))
+def test_the_duration_of_decodes_alone_is_the_same_to_the_bit(
+    decodes: int, context: int, coefficients: list[float]
+) -> None:
+    step_time = LinearStepTime(*coefficients)
+    batch = StepBatch(decode_seqs=decodes, context_tokens=context)
+    assert step_time.of_decodes(decodes)(context) == step_time(batch)
+
+
 chunks = st.tuples(st.integers(1, 500), st.integers(0, 5000), st.floats(0, 1))
 
 
