@@ -25,18 +25,8 @@ def closed_loop(*, contexts: int = 1, outputs: int = 1) -> Case:
 
     `contexts` multiplies the start and the tool outputs, `outputs` the responses.
     """
-    rng = np.random.default_rng(0)
-    agents = []
-    for index in range(64):
-        steps: list[StepSpec] = []
-        history = 0
-        for call in range(21):
-            new = (2048 if call == 0 else int(rng.integers(100, 901))) * contexts
-            response = int(rng.integers(100, 301)) * outputs
-            steps.append(StepSpec(history, new, response, float(rng.exponential(3.0))))
-            history = steps[-1].context_tokens
-        agents.append(AgentSpec(f"agent-{index}", index, None, 0, 0.0, tuple(steps)))
-    return _scenario(30_000 * contexts * outputs), Workload(tuple(agents), source="closed loop")
+    workload = _looping_agents(64, 21, contexts=contexts, outputs=outputs)
+    return _scenario(30_000 * contexts * outputs), workload
 
 
 def open_loop() -> Case:
@@ -53,18 +43,23 @@ def open_loop() -> Case:
 
 def many_agents() -> Case:
     """10,000 agents x 20 calls behind a cap of 200."""
+    scenario = _scenario(200_000, controller={"kind": "agent_cap", "cap": 200})
+    return scenario, _looping_agents(10_000, 20)
+
+
+def _looping_agents(num_agents: int, num_calls: int, *, contexts: int = 1, outputs: int = 1) -> Workload:
     rng = np.random.default_rng(0)
     agents = []
-    for index in range(10_000):
+    for index in range(num_agents):
         steps: list[StepSpec] = []
         history = 0
-        for call in range(20):
-            new = 2048 if call == 0 else int(rng.integers(100, 901))
-            steps.append(StepSpec(history, new, int(rng.integers(100, 301)), float(rng.exponential(3.0))))
+        for call in range(num_calls):
+            new = (2048 if call == 0 else int(rng.integers(100, 901))) * contexts
+            response = int(rng.integers(100, 301)) * outputs
+            steps.append(StepSpec(history, new, response, float(rng.exponential(3.0))))
             history = steps[-1].context_tokens
         agents.append(AgentSpec(f"agent-{index}", index, None, 0, 0.0, tuple(steps)))
-    scenario = _scenario(200_000, controller={"kind": "agent_cap", "cap": 200})
-    return scenario, Workload(tuple(agents), source="many agents")
+    return Workload(tuple(agents), source="closed loop")
 
 
 def _scenario(num_gpu_blocks: int, **sections: dict[str, object]) -> Scenario:

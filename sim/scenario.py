@@ -17,6 +17,20 @@ from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.workload.generators import GENERATORS
 
+# vLLM's own names for what the simulated engine does not do.
+_NOT_SIMULATED = {
+    f"engine.{name}"
+    for name in (
+        "enable_lora",
+        "kv_transfer_config",
+        "limit_mm_per_prompt",
+        "lora_config",
+        "pipeline_parallel_size",
+        "scheduling_policy",
+        "sliding_window",
+        "speculative_config",
+    )
+}
 _Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
@@ -326,6 +340,8 @@ def _explain(error: ValidationError, origin: str) -> str:
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if first["type"] == "missing":
         return f"{origin}: {key} is missing; set it in the file or with --set {key}=VALUE{more}"
+    if first["type"] == "extra_forbidden" and key in _NOT_SIMULATED:
+        return f"{origin}: {key} is not simulated, and not approximated either; remove it{more}"
     if first["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key}; remove it or correct its spelling{more}"
     if first["type"] == "value_error":

@@ -4,13 +4,17 @@ A mutant counts as caught if some world of the suite differs, or if the mutant b
 unchanged scheduler is *not* caught by the same worlds is the first test.
 """
 
+import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from concur.cli import main
 from sim.engine import scheduler as scheduler_module
 from sim.engine.output import SchedulerOutput
 from sim.engine.scheduler import Scheduler
@@ -234,6 +238,32 @@ def test_the_first_of_two_duplicates_is_found() -> None:
         patch.object(BlockHashToBlockMap, "pop", pop_if_it_is_the_one),
     ):
         assert is_caught()
+
+
+def test_the_command_shows_the_first_differing_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = str(Path(__file__).parents[2] / "examples" / "react.toml")
+    small = ["--set", "workload.num_agents=12", "--set", "engine.num_gpu_blocks=900"]
+    command = ["concur", "validate", "parity", scenario, *small]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "steps identical to vLLM 0.32.0" in capsys.readouterr().out
+    with patch.object(KVCacheManager, "free", free_in_order(KVCacheManager.free)):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr().out
+        assert ended.value.code == 1
+        assert "differs from vLLM 0.32.0 in: " in printed
+        assert "-- simulated" in printed
+        assert "-- vLLM" in printed
+        monkeypatch.setattr(sys, "argv", [*command, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        assert json.loads(capsys.readouterr().out)["identical"] is False
 
 
 def test_there_are_at_least_ten_mutants() -> None:
