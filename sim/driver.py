@@ -1,9 +1,7 @@
 """Run one scenario in the simulated world: agents, gate, controller and engine on one SimPy clock."""
 
-import platform
 import time
 from collections.abc import Callable, Generator
-from importlib.metadata import version
 from json import dumps
 from typing import Any
 
@@ -26,7 +24,7 @@ from sim.engine.engine import (
 from sim.engine.step_time import make_step_time
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
-from sim.provenance import git_commit
+from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario
 from sim.workload.build import build_workload
@@ -231,7 +229,7 @@ class _World:
             "scenario": self.scenario.model_dump(mode="json"),
             "seed": self.scenario.seed,
             "workload": {"source": self.workload.source, "sha256": self.workload.sha256},
-            "versions": {"concur": version("concur-admission"), "python": platform.python_version()},
+            "versions": versions(),
             "git_commit": git_commit(),
             "profile_hash": None,
             "metrics": metrics,

@@ -1,8 +1,25 @@
 """Where a result came from."""
 
+import platform
 import subprocess
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Final
+
+VLLM_SEMANTICS: Final = "0.32.0"
+"""The vLLM release whose scheduling and caching the simulated engine follows."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide a simulated run's numbers and bytes."""
+    packages = ("numpy", "pandas", "pyarrow", "simpy")
+    return {
+        "concur": version("concur-admission"),
+        "python": platform.python_version(),
+        "vllm_semantics": VLLM_SEMANTICS,
+        **{name: version(name) for name in packages},
+    }
 
 
 @cache
