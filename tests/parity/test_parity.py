@@ -71,8 +71,8 @@ def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     print(f"seed {seed}: {explain_fuzz(result, vllm_version())}")
     assert result.failure is None, f"seed {seed}\n{explain_fuzz(result, vllm_version())}"
     assert result.num_worlds >= num_worlds
-    assert result.coverage.num_preemptions > num_worlds / 10
-    assert result.coverage.num_blocked_resumes > num_worlds / 10
+    assert result.coverage.num_preemptions > 0
+    assert result.coverage.num_blocked_resumes > 0
     assert result.coverage.num_generated_tokens_reused > 0
 
 
