@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from json import dumps
-from typing import Any
+from typing import Any, Final
 
 import simpy
 
@@ -21,6 +21,7 @@ from sim.engine.engine import (
     build_reference_scheduler,
     build_scheduler,
 )
+from sim.engine.output import SchedulerStats
 from sim.engine.step_time import make_step_time
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
@@ -30,6 +31,17 @@ from sim.scenario import Scenario
 from sim.workload.build import build_workload
 from sim.workload.spec import Workload
 
+_PUBLISHED: Final = (
+    "num_requests_running",
+    "num_requests_waiting",
+    "kv_cache_usage_frac",
+    "kv_cache_resident_frac",
+    "prefix_cache_queries_tokens",
+    "prefix_cache_hits_tokens",
+    "num_preemptions",
+    "prompt_tokens",
+    "generation_tokens",
+)
 OnProgress = Callable[[int, int], None]
 """Called with (agents finished, agents in all)."""
 
@@ -131,18 +143,9 @@ class _World:
             number += 1
 
     def _snapshot(self) -> Snapshot:
-        stats = self.engine.stats.scheduler
         return Snapshot(
             time_s=self.env.now,
-            num_requests_running=stats.num_requests_running,
-            num_requests_waiting=stats.num_requests_waiting,
-            kv_cache_usage_frac=stats.kv_cache_usage_frac,
-            kv_cache_resident_frac=stats.kv_cache_resident_frac,
-            prefix_cache_queries_tokens=stats.prefix_cache_queries_tokens,
-            prefix_cache_hits_tokens=stats.prefix_cache_hits_tokens,
-            num_preemptions=stats.num_preemptions,
-            prompt_tokens=stats.prompt_tokens,
-            generation_tokens=stats.generation_tokens,
+            **_published(self.engine.stats.scheduler),
             num_gpu_blocks=self.scenario.engine.num_gpu_blocks,
             block_size=self.scenario.engine.block_size,
             agents_paused=self.gate.paused,
@@ -153,15 +156,7 @@ class _World:
     def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:
         return TickRow(
             t_s=snapshot.time_s,
-            num_requests_running=snapshot.num_requests_running,
-            num_requests_waiting=snapshot.num_requests_waiting,
-            kv_cache_usage_frac=snapshot.kv_cache_usage_frac,
-            kv_cache_resident_frac=snapshot.kv_cache_resident_frac,
-            prefix_cache_queries_tokens=snapshot.prefix_cache_queries_tokens,
-            prefix_cache_hits_tokens=snapshot.prefix_cache_hits_tokens,
-            num_preemptions=snapshot.num_preemptions,
-            prompt_tokens=snapshot.prompt_tokens,
-            generation_tokens=snapshot.generation_tokens,
+            **_published(snapshot),
             agents_active=active,
             agents_paused=snapshot.agents_paused,
             agents_waiting=snapshot.agents_waiting,
@@ -173,21 +168,12 @@ class _World:
     def sample(self) -> None:
         """Add one row to the timeline."""
         stats, gate = self.engine.stats, self.gate
-        published = stats.scheduler
         self.timeline.append(
             TimelineRow(
                 t_s=self.env.now,
-                num_requests_running=published.num_requests_running,
-                num_requests_waiting=published.num_requests_waiting,
-                kv_cache_usage_frac=published.kv_cache_usage_frac,
-                kv_cache_resident_frac=published.kv_cache_resident_frac,
-                prefix_cache_queries_tokens=published.prefix_cache_queries_tokens,
-                prefix_cache_hits_tokens=published.prefix_cache_hits_tokens,
-                num_preemptions=published.num_preemptions,
-                prompt_tokens=published.prompt_tokens,
-                generation_tokens=published.generation_tokens,
+                **_published(stats.scheduler),
                 recomputed_tokens=stats.recomputed_tokens,
-                num_evictions=published.num_evictions,
+                num_evictions=stats.scheduler.num_evictions,
                 prefill_s=stats.prefill_s,
                 recompute_s=stats.recompute_s,
                 decode_s=stats.decode_s,
@@ -235,3 +221,8 @@ class _World:
             "metrics": metrics,
             "warnings": ["step time is not calibrated: linear coefficients from the scenario"],
         }
+
+
+def _published(source: SchedulerStats | Snapshot) -> dict[str, Any]:
+    """Return what snapshots, ticks and the timeline all hold of an engine, under one name everywhere."""
+    return {name: getattr(source, name) for name in _PUBLISHED}

@@ -193,7 +193,7 @@ class Scheduler:
                 index += 1
                 continue
             num_missing = request.num_tokens + request.num_output_placeholders - request.num_computed_tokens
-            num_new_tokens = min(_capped(num_missing, threshold), budget)
+            num_new_tokens = _chunk(num_missing, threshold, budget)
             while not kv.can_append(request, num_new_tokens):
                 victim = running.pop()
                 self._preempt(victim)
@@ -217,7 +217,7 @@ class Scheduler:
                 break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
-            num_new_tokens = min(_capped(request.num_tokens - request.num_computed_tokens, threshold), budget)
+            num_new_tokens = _chunk(request.num_tokens - request.num_computed_tokens, threshold, budget)
             kv.append(request, num_new_tokens)
             request.status = RequestStatus.RUNNING
             self.running.append(request)
@@ -247,7 +247,7 @@ class Scheduler:
     def _can_start_loaded(self, request: Request, budget: int, threshold: int) -> bool:
         num_new_tokens = request.num_tokens - request.num_computed_tokens
         if not self.config.scheduler_reserve_full_isl:
-            num_new_tokens = min(_capped(num_new_tokens, threshold), budget)
+            num_new_tokens = _chunk(num_new_tokens, threshold, budget)
         return self.kv_cache_manager.can_append(
             request, num_new_tokens, keep_free_blocks=self._watermark_blocks()
         )
@@ -263,7 +263,7 @@ class Scheduler:
         if self.config.scheduler_reserve_full_isl or num_host_blocks:
             num_tokens = request.num_tokens
         else:
-            num_tokens = num_hit_tokens + min(_capped(request.num_tokens - num_hit_tokens, threshold), budget)
+            num_tokens = num_hit_tokens + _chunk(request.num_tokens - num_hit_tokens, threshold, budget)
         if not kv.can_admit(request, num_tokens, computed_blocks, keep_free_blocks=keep_free_blocks):
             return False
         self._adopt(request, computed_blocks, num_host_tokens)
@@ -321,8 +321,9 @@ class Scheduler:
         self.waiting.appendleft(request)
 
 
-def _capped(num_tokens: int, threshold: int) -> int:
-    return threshold if 0 < threshold < num_tokens else num_tokens
+def _chunk(num_missing: int, threshold: int, budget: int) -> int:
+    """Return how many of a request's missing tokens one step computes; a threshold of 0 is none."""
+    return min(threshold if 0 < threshold < num_missing else num_missing, budget)
 
 
 def _is_last_token_in_flight(request: Request) -> bool:
