@@ -65,14 +65,15 @@ def test_the_other_corners(name: str, is_async: bool) -> None:
 def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     from validate.fuzz import explain_fuzz, fuzz
 
+    least = num_worlds / 10 if seed is not None else 0  # a fresh seed may preempt little
     seed = secrets.randbelow(2**31) if seed is None else seed
     num_worlds = int(os.environ.get("CONCUR_FUZZ_WORLDS", num_worlds))
     result = fuzz(num_worlds, seed)
     print(f"seed {seed}: {explain_fuzz(result, vllm_version())}")
     assert result.failure is None, f"seed {seed}\n{explain_fuzz(result, vllm_version())}"
     assert result.num_worlds >= num_worlds
-    assert result.coverage.num_preemptions > 0
-    assert result.coverage.num_blocked_resumes > 0
+    assert result.coverage.num_preemptions > least
+    assert result.coverage.num_blocked_resumes > least
     assert result.coverage.num_generated_tokens_reused > 0
 
 
