@@ -1,0 +1,1 @@
+"""Step times from measurement: profile a real vLLM or import measured silicon data, fit, report."""
