@@ -170,7 +170,6 @@ def land_prefill(prefill: Request, chunk: int, flight: Flight, cache: SegmentCac
     before = prefill.num_computed_tokens
     num_computed = before + chunk * (flight.num_steps + (flight.next_batch is not None))
     prefill.num_recomputed_tokens += max(0, min(num_computed, prefill.known_tokens) - before)
-    prefill.known_tokens = max(prefill.known_tokens, num_computed)
     prefill.num_computed_tokens = num_computed
     prefill.num_blocks = -(-num_computed // cache.block_size)
     cache.cache_blocks(prefill, num_computed)

@@ -407,7 +407,6 @@ def _put(output: SchedulerOutput, request: Request, num_tokens: int) -> None:
     else:
         num_recomputed = min(num_tokens, max(0, request.known_tokens - num_computed))
         request.num_recomputed_tokens += num_recomputed
-        request.known_tokens = max(request.known_tokens, num_computed + num_tokens)
         output.batch.add_prefill(num_tokens, num_computed, num_recomputed)
     samples = num_computed + num_tokens == num_known
     request.num_computed_tokens += num_tokens

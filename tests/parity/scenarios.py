@@ -1,4 +1,4 @@
-"""The scenarios of the parity suite: real traces in three pools, and three corners made on purpose."""
+"""The scenarios of the parity suite: real traces in three pools, and corners made on purpose."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,20 @@ def blocked_world(*, is_async: bool) -> World:
     return make_scenario(engine=engine), make_workload(*growing, long)
 
 
+def overflowing_world(*, is_async: bool) -> World:
+    """A prefill of many chunks, admitted without a reservation, runs out of blocks half-way."""
+    growing = [make_agent(n, [(100, 600)] * 2) for n in range(2)]
+    long = [make_agent(n, [(2000, 50), (900, 30)], arrival_s=0.05) for n in (2, 3)]
+    engine = {
+        "num_gpu_blocks": 201,
+        "max_num_seqs": 16,
+        "max_num_batched_tokens": 64,
+        "scheduler_reserve_full_isl": False,
+        "async_scheduling": is_async,
+    }
+    return make_scenario(engine=engine), make_workload(*growing, *long)
+
+
 def reusing_world(*, is_async: bool) -> World:
     """Long answers and short questions in an ample pool: most of each prompt was generated before."""
     agents = [make_agent(n, [(30, 120)] * 5, wait_s=0.2) for n in range(6)]
@@ -107,6 +121,7 @@ def lone_world(*, is_async: bool) -> World:
 CORNERS = {
     "preempting": preempting_world,
     "blocked": blocked_world,
+    "overflowing": overflowing_world,
     "reusing": reusing_world,
     "crowded": crowded_world,
     "lone": lone_world,

@@ -56,8 +56,8 @@ def test_generated_tokens_are_used_again_on_the_next_turn(is_async: bool) -> Non
 
 
 @modes
-@pytest.mark.parametrize("name", ["crowded", "lone"])
-def test_the_other_corners(name: str, is_async: bool) -> None:
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners(name: str, is_async: bool) -> None:
     assert_identical(corner(name, is_async=is_async))
 
 
@@ -75,7 +75,3 @@ def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     assert result.coverage.num_preemptions > least
     assert result.coverage.num_blocked_resumes > least
     assert result.coverage.num_generated_tokens_reused > 0
-
-
-def test_every_corner_is_used() -> None:
-    assert set(CORNERS) == {"preempting", "blocked", "reusing", "crowded", "lone"}
