@@ -66,11 +66,17 @@ def shuffled(num_points: int, *, seed: int, repeat: int) -> list[int]:
     return [int(index) for index in np.random.default_rng([seed, repeat]).permutation(num_points)]
 
 
-def decode_sizes(max_num_seqs: int, capture_sizes: tuple[int, ...]) -> list[int]:
-    """Return batch sizes: powers of two, the largest, and the next beyond each captured power of two."""
-    powers = [1 << exponent for exponent in range(max_num_seqs.bit_length()) if 1 << exponent <= max_num_seqs]
-    beside = [size + 1 for size in powers if size in capture_sizes and size > _FACTOR]
-    return sorted({size for size in (*powers, max_num_seqs, *beside) if size <= max_num_seqs})
+def decode_sizes(max_num_seqs: int) -> list[int]:
+    """Return batch sizes: powers of two, and the largest."""
+    powers = (1 << exponent for exponent in range(max_num_seqs.bit_length()))
+    return sorted({*powers, max_num_seqs})
+
+
+def sizes_beside(limits: Limits) -> list[int]:
+    """Return the batch sizes just beyond captured powers of two."""
+    sizes = decode_sizes(limits.max_num_seqs)
+    captured = [size for size in sizes if size in limits.cudagraph_capture_sizes and size > _FACTOR]
+    return [size + 1 for size in captured if size < limits.max_num_seqs]
 
 
 def context_ladder(limits: Limits) -> list[int]:
@@ -82,8 +88,11 @@ def context_ladder(limits: Limits) -> list[int]:
 
 
 def _decodes(limits: Limits) -> Iterator[Point]:
-    sizes = decode_sizes(limits.max_num_seqs, limits.cudagraph_capture_sizes)
-    for size, context in product(sizes, context_ladder(limits)):
+    for size, context in product(decode_sizes(limits.max_num_seqs), context_ladder(limits)):
+        yield Point((context,) * size)
+    for size, context in product(
+        sizes_beside(limits), context_ladder(limits)[:2]
+    ):  # padding is of any context
         yield Point((context,) * size)
 
 

@@ -53,14 +53,14 @@ class Tokens:
     vocab_size: int
     length: int
     rng: np.random.Generator
-    _sequences: dict[int, list[int]] = field(default_factory=dict)
+    _sequences: dict[int, "np.ndarray[Any, np.dtype[np.int64]]"] = field(default_factory=dict)
 
     def prefix(self, number: int, num_tokens: int) -> list[int]:
         """Return the first tokens of a sequence."""
         if number not in self._sequences:
             own = np.random.default_rng(number)
-            self._sequences[number] = own.integers(_MIN_TOKEN_ID, self.vocab_size, self.length).tolist()
-        return self._sequences[number][:num_tokens]
+            self._sequences[number] = own.integers(_MIN_TOKEN_ID, self.vocab_size, self.length)
+        return [int(token) for token in self._sequences[number][:num_tokens]]
 
     def fresh(self, num_tokens: int) -> list[int]:
         """Return new tokens."""
@@ -173,7 +173,8 @@ def _measure_all(
 ) -> None:
     """Measure what is left, in order."""
     begin_s = time.perf_counter()
-    origin_s = begin_s - checkpoint.end_s
+    end_s = checkpoint.end_s  # of an earlier sitting, whose clock was another
+    origin_s: float | None = None
     is_async = bool(engine.facts["async_scheduling"])
     max_outside_frac = _MAX_OUTSIDE_FRAC if is_async else None
     runner = PointRunner(engine, options.seed)
@@ -184,6 +185,7 @@ def _measure_all(
         if options.budget_s is not None and time.perf_counter() - begin_s > options.budget_s:
             return
         rows = runner.run(points[index])
+        origin_s = rows[0].begin_s - end_s if origin_s is None else origin_s
         samples = sample_rows(rows, is_async=is_async, origin_s=origin_s, max_outside_frac=max_outside_frac)
         checkpoint.add(repeat, index, samples)
         on_progress(len(checkpoint))

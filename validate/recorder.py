@@ -49,7 +49,8 @@ class _Recorder:
         if is_async != isinstance(self, AsyncScheduler):
             wanted = "RecordingAsyncScheduler" if is_async else "RecordingScheduler"
             raise OutOfScopeError(
-                f"async_scheduling = {is_async} but scheduler_cls = {type(self).__name__}; use {wanted}"
+                f"async_scheduling = {is_async} (vLLM resolved; a CPU never has it) but scheduler_cls = "
+                f"{type(self).__name__}; use {wanted}"
             )
         path = os.environ.get(FILE_VARIABLE)
         facts = engine_facts(self._its.vllm_config, self._its.kv_cache_config.num_blocks)
