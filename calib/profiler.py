@@ -30,7 +30,7 @@ _JOINED_STEPS: Final = 6  # decode steps where prefills join: async scheduling l
 
 @dataclass(frozen=True, slots=True)
 class ProfileOptions:
-    """How much to measure; `budget_s` bounds when the last point may begin (`None`: no bound)."""
+    """How much to measure; no point begins `budget_s` after the warm-up (`None`: no bound)."""
 
     repeats: int = 3
     seed: int = 0
@@ -172,7 +172,6 @@ def _measure_all(
     on_progress: Callable[[int], None],
 ) -> None:
     """Measure what is left, in order."""
-    begin_s = time.perf_counter()
     end_s = checkpoint.end_s  # of an earlier sitting, whose clock was another
     origin_s: float | None = None
     is_async = bool(engine.facts["async_scheduling"])
@@ -181,6 +180,7 @@ def _measure_all(
     on_progress(len(checkpoint))
     for point in points[:: max(1, len(points) // _NUM_WARMUP_POINTS)] if todo else ():
         runner.run(point)
+    begin_s = time.perf_counter()
     for repeat, index in todo:
         if options.budget_s is not None and time.perf_counter() - begin_s > options.budget_s:
             return
