@@ -208,12 +208,11 @@ def call(server: "subprocess.Popen[bytes]", port: int, body: dict[str, Any]) -> 
 
 def test_a_short_profile_of_a_real_engine(tmp_path: Path) -> None:
     out, run = tmp_path / "grid.parquet", tmp_path / "run.parquet"
-    code = "import typer; from calib.cli import register; a = typer.Typer(); register(a); a()"
     options = "--block-size 32 --num-gpu-blocks 128 --max-num-batched-tokens 128 --max-num-seqs 8"
     more = "--max-model-len 512 --enforce-eager --repeats 1 --budget-s 20 --run-agents 6 --run-cap 3"
     subprocess.run(
         [
-            *(sys.executable, "-W", "ignore", "-c", code, "calibrate", "profile", "--model", "tiny"),
+            *(sys.executable, "-W", "ignore", "-m", "calib", "calibrate", "profile", "--model", "tiny"),
             *("--out", str(out), "--record-run", str(run), *f"{options} {more}".split()),
         ],
         check=True,
