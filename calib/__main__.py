@@ -1,0 +1,23 @@
+"""`python -m calib calibrate ...`: the calibration verbs on a machine where the project is not installed."""
+
+import sys
+
+import typer
+
+from calib.cli import register
+from concur.errors import ConcurError
+
+
+def main() -> None:
+    """Run the command; exit status 2 and one line on stderr for anything that the user can mend."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    register(app)
+    try:
+        app()
+    except ConcurError as error:
+        print(f"concur: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
