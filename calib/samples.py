@@ -23,7 +23,10 @@ _KEY: Final = b"concur.provenance"
 _TOKENS: Final = pa.list_(pa.int32())
 SCHEMA: Final = pa.schema(
     [
-        ("t_s", pa.float64()),  # begin of the step since the start of the recording; 0 where there is no clock
+        (
+            "t_s",
+            pa.float64(),
+        ),  # begin of the step since the recording began; 0 where there is no clock
         ("step_s", pa.float64()),
         ("phase", pa.string()),  # what the step was part of: "prefill", "decode", "mixed", or a run's name
         ("prefill_tokens", _TOKENS),  # per prefill: tokens scheduled
@@ -97,7 +100,9 @@ def read_samples(path: Path) -> Samples:
     try:
         table = pq.read_table(path)  # type: ignore[no-untyped-call]
     except (OSError, pa.ArrowException) as error:
-        raise SamplesError(f"{path}: not a readable samples file ({error}); measure or import again") from None
+        raise SamplesError(
+            f"{path}: not a readable samples file ({error}); measure or import again"
+        ) from None
     raw = (table.schema.metadata or {}).get(_KEY)
     if raw is None:
         raise SamplesError(f"{path}: parquet without a provenance; write samples with `concur calibrate`")
@@ -151,7 +156,9 @@ def _check(steps: pd.DataFrame) -> None:
     _refuse(prefills + decodes == 0, "prefill_tokens", "not empty when nothing decodes", steps)
 
 
-def _refuse(is_bad: "np.ndarray[Any, np.dtype[np.bool_]]", column: str, bound: str, steps: pd.DataFrame) -> None:
+def _refuse(
+    is_bad: "np.ndarray[Any, np.dtype[np.bool_]]", column: str, bound: str, steps: pd.DataFrame
+) -> None:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         value = steps[column].iloc[row]
