@@ -1,9 +1,9 @@
 """What a Hugging Face config says about memory: bytes of weights, and of keys and values per token.
 
-Grouped-query attention stores K and V of every KV head; DeepSeek's multi-head latent attention (MLA, arXiv:
-2405.04434, section 2.1) stores one latent of `kv_lora_rank` and one rotary key of `qk_rope_head_dim` per token
-and layer, the same on every GPU of a tensor-parallel group. Left out: the multi-token-prediction layers, which
-an engine loads only for speculative decoding, and models with linear or sliding-window attention.
+Grouped-query attention stores K and V of every KV head; DeepSeek's multi-head latent attention (MLA,
+arXiv:2405.04434, section 2.1) stores one latent of `kv_lora_rank` and one rotary key of `qk_rope_head_dim`
+per token and layer, the same on every GPU of a tensor-parallel group. Left out: the multi-token-prediction
+layers, which an engine loads only for speculative decoding, and linear or sliding-window attention.
 """
 
 from collections.abc import Mapping
@@ -38,9 +38,10 @@ def model_memory(config: Mapping[str, Any], tensor_parallel_size: int) -> ModelM
     SiliconError
         If the config lacks a field that decides them, or is of a kind that is left out.
     """
-    if config.get("use_sliding_window") or "layer_types" in config:
+    if config.get("use_sliding_window") or set(config.get("layer_types") or ()) - {"full_attention"}:
         raise SiliconError(
-            f"model type {config.get('model_type')!r} mixes attention windows; only full attention is supported"
+            f"model type {config.get('model_type')!r} has windows or linear layers; only full attention is "
+            "supported"
         )
     try:
         shape = _Shape(config)
@@ -114,7 +115,7 @@ class _Shape:
         return self.hidden * self._head_dim() * (2 * self.num_heads + 2 * num_kv_heads)
 
     def _mla_params(self) -> tuple[int, int]:
-        """Return the parameters per layer that are divided, and those of the down-projections, which are not."""
+        """Return the parameters per layer that are divided, and those of the down-projections."""
         config, heads = self.config, self.num_heads
         nope, rope, value = (config[f"{part}_head_dim"] for part in ("qk_nope", "qk_rope", "v"))
         kv_rank, q_rank = config["kv_lora_rank"], config.get("q_lora_rank")

@@ -91,7 +91,7 @@ class KernelDatabase:
         return self._prefill(kernels.layers, 1, num_tokens, 0) + experts_s
 
     def _prefill_attention_s(self, shape: StepShape) -> float:
-        """Return the time of the prefills' attention: never less than that of the same chunks without context.
+        """Return the time of the prefills' attention, never less than that of the chunks without context.
 
         The database has measured prefills without context and scales them by the share of attended pairs;
         for a short chunk on a long context that goes to zero, which no kernel does.
@@ -126,8 +126,8 @@ class KernelDatabase:
             raise
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise SiliconError(
-                f"the kernel database {self.version} has no {self._what} ({str(error)[:200]}); choose another "
-                "model, system or tensor_parallel_size"
+                f"the kernel database {self.version} has no {self._what} ({str(error)[:200]}); choose "
+                "another model, system or tensor_parallel_size"
             ) from None
 
 
@@ -182,7 +182,8 @@ def _model_path(sdk: Any, model: str, folder: Path) -> tuple[str, str]:
     path = Path(model)
     if not path.is_file():
         raise SiliconError(
-            f"{model} is neither a file nor a model that the kernel database knows; it knows {', '.join(known)}"
+            f"{model} is neither a file nor a model that the kernel database knows; it "
+            f"knows {', '.join(known)}"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -103,7 +103,7 @@ def num_blocks_that_fit(
     activations = _ACTIVATION_WIDTHS * 2 * config["hidden_size"] * request.max_num_batched_tokens
     usable = int(device_memory_bytes * GPU_MEMORY_UTILIZATION)
     left = usable - memory.weights_bytes_per_gpu - activations - _FIXED_RESERVE_BYTES
-    num_blocks = left // (memory.kv_bytes_per_token_per_gpu * request.block_size)
+    num_blocks = int(left) // (memory.kv_bytes_per_token_per_gpu * request.block_size)
     if num_blocks < 2:
         raise SiliconError(
             f"{request.model} takes {memory.weights_bytes_per_gpu / 1e9:.0f} GB of weights per GPU at "

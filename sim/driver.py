@@ -21,8 +21,8 @@ from sim.engine.engine import (
     build_reference_scheduler,
     build_scheduler,
 )
-from sim.engine.output import SchedulerStats
 from sim.engine.make_step_time import make_step_time
+from sim.engine.output import SchedulerStats
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions

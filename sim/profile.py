@@ -136,7 +136,9 @@ def shipped_profiles() -> list[str]:
     folder = resources.files(_SHIPPED_BY) / "profiles"
     if not folder.is_dir():
         return []
-    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+    return sorted(
+        entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")
+    )
 
 
 def _shipped_text(name: str) -> str:
@@ -161,7 +163,8 @@ def _parse(text: str, origin: str) -> StepTimeProfile:
         raise ProfileError(f"{origin}: schema_version = {version!r} but must be an integer; fit it again")
     if version > SCHEMA_VERSION:
         raise ProfileError(
-            f"{origin}: schema_version = {version} but this release reads up to {SCHEMA_VERSION}; update concur"
+            f"{origin}: schema_version = {version} but this release reads up to {SCHEMA_VERSION}; "
+            "update concur"
         )
     try:
         return StepTimeProfile.model_validate(raw)

@@ -311,7 +311,8 @@ class Scenario(_Section):
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     """Read a scenario file and apply `section.key=value` overrides (values as in TOML, or bare text).
 
-    A relative path (trace, profile) in the file is relative to the file; in an override, to the working folder.
+    A relative path (trace, profile) in the file is relative to the file; in an override, to the working
+    folder.
 
     Raises
     ------

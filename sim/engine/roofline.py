@@ -15,9 +15,9 @@ memory or by arithmetic, whichever takes longer (the roofline of Williams, Water
 compute whole tiles: `tiles` rounds T up to `gemm_tile_tokens`. Of E experts with k active per token, T tokens
 touch E * (1 - (1 - k/E)**T), hence `experts_tokens` near -1 / ln(1 - k/E). Norms, activations and all-reduces
 cost per token; an all-reduce across machines changes its algorithm at some size, from where its extra cost
-stays (`per_token_cap_s`). Prefill attention computes Q pairs, decode attention reads the keys and values of C
-tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of sequences, the
-imbalance among them, and any slowing by neighbours.
+stays (`per_token_cap_s`). Prefill attention computes Q pairs, decode attention reads the keys and values of
+C tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of sequences,
+the imbalance among them, and any slowing by neighbours.
 
 `num_outside` counts steps beyond the domain of the fit.
 """

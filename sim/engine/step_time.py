@@ -1,6 +1,7 @@
 """How long one engine step takes, given what it computes.
 
-The linear model (`kind = "linear"`; the calibrated one is `sim.engine.roofline`), with the terms of `StepBatch`::
+The calibrated model is in `sim.engine.roofline`. The linear one (`kind = "linear"`), with the terms of
+`StepBatch`::
 
     step_s = base_s + per_prefill_token_s * P + per_decode_seq_s * D + per_context_token_s * C
            + per_prefill_pair_s * Q
@@ -24,10 +25,10 @@ class StepBatch:
     *prefill* of n tokens on c computed ones.
 
     `prefill_tokens`: P, sum of n. `decode_seqs`: D, number of decodes. `context_tokens`: C, sum over decodes
-    of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2. `prefill_seqs`: K,
-    number of prefills. `recomputed_tokens` and `recomputed_pairs`: the part of P and Q that was computed for
-    the same agent before; within a prefill those tokens come first. `recomputed_seqs`: prefills that are all
-    recompute.
+    of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2.
+    `prefill_seqs`: K, number of prefills. `recomputed_tokens` and `recomputed_pairs`: the part of P and Q that
+    was computed for the same agent before; within a prefill those tokens come first. `recomputed_seqs`:
+    prefills that are all recompute.
     """
 
     prefill_tokens: int = 0
