@@ -5,11 +5,12 @@ what a simulation hands on. Beyond 10 % a residual counts by its size, not its s
 interrupted step is slow by chance, not by law. Coefficients are bounded below by 0. The tile of matrix
 kernels is structural: the fit takes the better of none and 64 tokens (Hopper's `wgmma` computes 64 rows: PTX
 ISA, "asynchronous warpgroup level matrix instructions"). Terms that the engine cannot have are left out:
-experts of a dense model, the switch of all-reduces within one machine.
+experts of a dense model, all-reduces of a single GPU.
 """
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +28,8 @@ from sim.profile import RooflineCoefficients, StepTimeProfile
 _OUTLIER_SCALE: Final = 0.1  # of log(predicted / measured)
 _TILES: Final = (1, 64)
 _SHARPNESS: Final = (3.0, 8.0)  # starts
+_SWITCH_TOKENS: Final = (32.0, 2048.0)  # starts
 _MAX_SHARPNESS: Final = 12.0  # sharper than this is a plain maximum
-_GPUS_PER_MACHINE: Final = 8
 _ALWAYS: Final = (
     *("base_s", "weights_s", "per_gemm_token_s", "roofline_sharpness", "per_token_s"),
     *("prefill_s", "per_prefill_seq_s", "per_prefill_token_s", "per_prefill_pair_s"),
@@ -79,7 +80,8 @@ def vectorised_step_s(
     shorter = np.minimum(read_s, compute_s) / longer_s
     sharpness = c["roofline_sharpness"]
     step_s = c["base_s"] + longer_s * (1.0 + shorter**sharpness) ** (1.0 / sharpness)
-    step_s = step_s + np.minimum(c["per_token_s"] * num_tokens, c.get("per_token_cap_s", math.inf))
+    reduce_s = np.minimum(c.get("per_allreduce_token_s", 0.0) * num_tokens, c.get("allreduce_switch_s", 0.0))
+    step_s = step_s + c["per_token_s"] * num_tokens + reduce_s
     prefill_s = (
         c["prefill_s"]
         + c["per_prefill_seq_s"] * regressors.prefill_seqs
@@ -106,8 +108,8 @@ def _coefficient_names(provenance: Provenance) -> tuple[str, ...]:
     names = list(_ALWAYS)
     if _num_experts(provenance.model)[0]:
         names += ["experts_s", "experts_tokens"]
-    if provenance.tensor_parallel_size > _GPUS_PER_MACHINE:
-        names.append("per_token_cap_s")
+    if provenance.tensor_parallel_size > 1:
+        names += ["per_allreduce_token_s", "allreduce_switch_s"]
     return tuple(names)
 
 
@@ -142,8 +144,8 @@ def _best(problem: _Problem, provenance: Provenance) -> tuple[int, Array, Minimu
     """Return the tile, the start and the minimum of the best fit from a few fixed starts."""
     fits = []
     for tile in _TILES:
-        for sharpness in _SHARPNESS:
-            start = _start(problem, provenance, sharpness)
+        for sharpness, switch_tokens in product(_SHARPNESS, _SWITCH_TOKENS):
+            start = _start(problem, provenance, sharpness, switch_tokens)
             fits.append((tile, start, _fit_from(problem, tile, start)))
     return min(fits, key=lambda fit: fit[2].cost)
 
@@ -162,7 +164,7 @@ def _fit_from(problem: _Problem, tile: int, start: Array) -> Minimum:
 _LOWEST: Final = {"roofline_sharpness": 1.0, "experts_tokens": 1.0}
 
 
-def _start(problem: _Problem, provenance: Provenance, sharpness: float) -> Array:
+def _start(problem: _Problem, provenance: Provenance, sharpness: float, switch_tokens: float) -> Array:
     """Return a start: the best non-negative *linear* model, its constant and slope shared out.
 
     A coefficient that the linear model puts at 0 starts at a hundredth of the shortest step instead.
@@ -194,7 +196,8 @@ def _start(problem: _Problem, provenance: Provenance, sharpness: float) -> Array
         "experts_s": start["base_s"],
         "experts_tokens": -1.0 / math.log1p(-per_token / num_experts) if num_experts > per_token else 1.0,
         "per_gemm_token_s": 0.6 * start["per_token_s"],
-        "per_token_cap_s": start["per_token_s"] * float(problem.num_tokens.max()) / 8,
+        "per_allreduce_token_s": 0.4 * start["per_token_s"],
+        "allreduce_switch_s": 0.4 * start["per_token_s"] * switch_tokens,
         "roofline_sharpness": sharpness,
     }
     start["base_s"] *= 0.4

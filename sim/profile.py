@@ -37,7 +37,8 @@ class RooflineCoefficients(_Part):
     roofline_sharpness: float = Field(4.0, ge=1, le=64)
     gemm_tile_tokens: int = Field(1, ge=1)
     per_token_s: _NonNegative = 0.0
-    per_token_cap_s: _NonNegative | None = None
+    per_allreduce_token_s: _NonNegative = 0.0
+    allreduce_switch_s: _NonNegative = 0.0
     prefill_s: _NonNegative = 0.0
     per_prefill_seq_s: _NonNegative = 0.0
     per_prefill_token_s: _NonNegative = 0.0

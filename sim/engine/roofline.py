@@ -5,7 +5,8 @@ with P tokens and Q attended pairs, and D decodes with C tokens of context::
 
     read_s    = weights_s + experts_s * (1 - exp(-T / experts_tokens))
     gemm_s    = (read_s**p + (per_gemm_token_s * tiles(T))**p) ** (1 / p),    p = roofline_sharpness
-    step_s    = base_s + gemm_s + min(per_token_s * T, per_token_cap_s)
+    reduce_s  = min(per_allreduce_token_s * T, allreduce_switch_s)
+    step_s    = base_s + gemm_s + per_token_s * T + reduce_s
               + [P > 0] (prefill_s + per_prefill_seq_s * K + per_prefill_token_s * P + per_prefill_pair_s * Q)
               + [D > 0] (decode_s + per_decode_seq_s * D + per_context_token_s * C)
 
@@ -14,17 +15,18 @@ memory or by arithmetic, whichever takes longer (the roofline of Williams, Water
 2009). Kernels of different sizes turn at different T, so the maximum is smooth: a p-norm. Matrix kernels
 compute whole tiles: `tiles` rounds T up to `gemm_tile_tokens`. Of E experts with k active per token, T tokens
 touch E * (1 - (1 - k/E)**T), hence `experts_tokens` near -1 / ln(1 - k/E). Norms, activations and all-reduces
-cost per token; an all-reduce across machines changes its algorithm at some size, from where its extra cost
-stays (`per_token_cap_s`). Prefill attention computes Q pairs, decode attention reads the keys and values of
-C tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of sequences,
-the imbalance among them, and any slowing by neighbours.
+cost per token. An all-reduce changes its algorithm at some size (vLLM's `custom_all_reduce.cuh`: one stage
+below 256 or 512 KB, then two; NCCL likewise across machines): what small messages cost more per token stops
+growing there (`allreduce_switch_s`). Prefill attention computes Q pairs, decode attention reads the keys and
+values of C tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of
+sequences, the imbalance among them, and any slowing by neighbours.
 
 `num_outside` counts steps beyond the domain of the fit.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable
-from math import exp, inf
+from math import exp
 
 from sim.engine.step_time import StepBatch
 from sim.profile import StepTimeProfile
@@ -157,8 +159,8 @@ class RooflineStepTime:
 
     def _per_token_s(self, num_tokens: int) -> float:
         c = self._coefficients
-        cap_s = inf if c.per_token_cap_s is None else c.per_token_cap_s
-        return min(c.per_token_s * num_tokens, cap_s)
+        reduce_s = min(c.per_allreduce_token_s * num_tokens, c.allreduce_switch_s)
+        return c.per_token_s * num_tokens + reduce_s
 
 
 _REGRESSORS = ("num_tokens", "prefill_seqs", "prefill_pairs", "decode_seqs", "context_tokens")

@@ -26,7 +26,7 @@ class StepBatch:
 
     `prefill_tokens`: P, sum of n. `decode_seqs`: D, number of decodes. `context_tokens`: C, sum over decodes
     of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2.
-    `prefill_seqs`: K, number of prefills. `recomputed_tokens` and `recomputed_pairs`: the part of P and Q that
+    `prefill_seqs`: K, number of prefills. `recomputed_tokens`, `recomputed_pairs`: the part of P and Q that
     was computed for the same agent before; within a prefill those tokens come first. `recomputed_seqs`:
     prefills that are all recompute.
     """
