@@ -88,7 +88,7 @@ def _prefills() -> Iterator[StepShape]:
     for tokens in _CHUNKS:
         for context in _CONTEXTS:
             yield StepShape(1, tokens, context)
-    for number in (2, 4, 8, 16):
+    for number in (2, 4, 8, 16, 64):
         for tokens in (16, 64, 256, 1024, 3000):
             for context in (0, 4096, 30_000):
                 yield StepShape(number, tokens, context)

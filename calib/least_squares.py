@@ -63,7 +63,7 @@ def minimise(
         xtol=1e-12,
         ftol=1e-12,
         gtol=1e-12,
-        max_nfev=500,
+        max_nfev=200,
     )
     is_at_bound = (found.x - low <= _AT_BOUND) | (high - found.x <= _AT_BOUND)
     errors, correlation, condition = _statistics(
