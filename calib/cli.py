@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calib.check import check_profile, parse_batch, predict_step
+from calib.errors import FitError
 from calib.fit import fit_step_time
 from calib.fit_result import write_profile
 from calib.report import write_report
@@ -65,6 +66,8 @@ def fit(
     out: Annotated[Path, typer.Option("--out", metavar="PROFILE", help="Where the profile goes, .json.")],
 ) -> None:
     """Fit a step-time profile to samples of one engine."""
+    if out.suffix != ".json":
+        raise FitError(f"--out {out} but a profile is a .json file; name it {out}.json")
     result = fit_step_time(concatenate_samples([read_samples(path) for path in samples]), name=out.stem)
     write_profile(result.profile, out)
     print(result.summary())

@@ -149,14 +149,22 @@ def concatenate_samples(parts: Sequence[Samples]) -> Samples:
 
 
 def write_samples(samples: Samples, path: Path) -> None:
-    """Write a samples file, under a temporary name first."""
+    """Write a samples file, under a temporary name first.
+
+    Raises
+    ------
+    SamplesError
+        If the place cannot be written to.
+    """
     table = pa.Table.from_pandas(samples.steps, schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_KEY: samples.provenance.model_dump_json().encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, temporary, compression="zstd")
         os.replace(temporary, path)
+    except OSError as error:
+        raise SamplesError(f"{path}: cannot be written ({error}); choose another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -55,6 +55,7 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
         (["predict", "none.json", "--decode", "1x1"], r"none\.json: not readable"),
         (["check", "h100-sxm_qwen3-32b_tp8", "none.parquet"], r"none\.parquet: not a readable samples file"),
         (["fit", "few.parquet", "--out", "out.json"], "shapes of steps are left to fit"),
+        (["fit", "few.parquet", "--out", "out"], r"a profile is a \.json file"),
         (["fit", "broken.parquet", "--out", "out.json"], r"broken\.parquet: not a readable samples file"),
         (
             ["report", "newer.json", "few.parquet", "--out", "page.html"],

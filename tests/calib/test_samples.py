@@ -78,6 +78,12 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         read_samples(bare)
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SamplesError, match=r"s\.parquet: cannot be written"):
+        write_samples(make_samples(20), tmp_path / "file" / "s.parquet")
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     write_samples(Samples(steps(), make_provenance(schema_version=99)), path)

@@ -78,7 +78,7 @@ def test_a_missing_database_names_the_remedy(monkeypatch: pytest.MonkeyPatch) ->
     [
         (SiliconRequest("Qwen/Qwen3-32", "h100_sxm", 8), "neither a file nor a model"),
         (SiliconRequest("Qwen/Qwen3-32B", "h20", 8), "no system 'h20'; it has .*h100_sxm"),
-        (SiliconRequest("Qwen/Qwen3-32B", "l4", 1), "raise tensor_parallel_size"),
+        (SiliconRequest("deepseek-ai/DeepSeek-V3", "h100_sxm", 8), "raise tensor_parallel_size"),
         (SiliconRequest("Qwen/Qwen3-32B", "h100_sxm", 1, backend="nope"), "no nope data of h100_sxm"),
     ],
 )
