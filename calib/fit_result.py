@@ -1,13 +1,13 @@
 """The result of a fit: coefficients with their errors, how good it is, what to beware of, and the profile."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from calib.errors import FitError
+from calib.files import whole_file
 from calib.least_squares import Array, Minimum
 from calib.regressors import Regressors
 from sim.profile import Regime, RegimeErrors, StepTimeProfile
@@ -106,15 +106,8 @@ def write_profile(profile: StepTimeProfile, path: Path) -> None:
     FitError
         If the place cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, FitError) as temporary:
         temporary.write_text(profile.to_json(), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FitError(f"{path}: cannot be written ({error}); choose another --out") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _line(coefficient: Coefficient) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from calib.check import check_profile
 from calib.errors import FitError
 from calib.figures import agreement_figure, residual_figure
+from calib.files import whole_file
 from calib.regressors import predicted_s, regressors_of
 from calib.samples import Samples
 from sim.engine.roofline import RooflineStepTime
@@ -65,15 +66,8 @@ def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None
     coefficients = profile.coefficients.model_dump_json(indent=1)
     parts.append(f"<h2>coefficients</h2><pre>{html.escape(coefficients)}</pre>")
     page = _PAGE.substitute(title=html.escape(profile.name), body="\n".join(parts))
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, FitError) as temporary:
         temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise FitError(f"{path}: cannot be written ({error}); choose another --out") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _error_table(errors: Mapping[Regime, RegimeErrors]) -> str:

@@ -5,7 +5,6 @@ metadata. Which of a step's requests are prefills and which are decodes is defin
 `sim.engine.step_time.StepBatch`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from calib.errors import SamplesError
+from calib.files import whole_file
 
 SCHEMA_VERSION: Final = 1
 _KEY: Final = b"concur.provenance"
@@ -158,15 +158,8 @@ def write_samples(samples: Samples, path: Path) -> None:
     """
     table = pa.Table.from_pandas(samples.steps, schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_KEY: samples.provenance.model_dump_json().encode()})
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, SamplesError) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SamplesError(f"{path}: cannot be written ({error}); choose another --out") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _first(error: ValidationError) -> str:
