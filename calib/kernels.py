@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calib.errors import SiliconError
-from calib.grid import StepShape
+from calib.silicon_grid import StepShape
 
 _KINDS: Final = {  # how kernels' names begin, without their phase
     "attention": "attention",

@@ -14,10 +14,10 @@ from typing import Any, Final
 import pandas as pd
 
 from calib.errors import SiliconError
-from calib.grid import StepShape, capture_sizes, step_shapes
 from calib.hf_model import ModelMemory, model_memory
 from calib.kernels import KernelDatabase
 from calib.samples import Provenance, Samples
+from calib.silicon_grid import StepShape, capture_sizes, step_shapes
 
 GPU_MEMORY_UTILIZATION: Final = 0.92
 """vLLM's default in 0.32.0 (`vllm/config/cache.py`): the share of a device's memory that it uses in all."""

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from calib.errors import SiliconError
-from calib.grid import capture_sizes, step_shapes
 from calib.hf_model import model_memory
 from calib.kernels import KernelDatabase
 from calib.silicon import SiliconRequest, num_blocks_that_fit, silicon_samples
+from calib.silicon_grid import capture_sizes, step_shapes
 from tests.calib.helpers import DENSE
 
 needs_database = pytest.mark.skipif(
