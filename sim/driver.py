@@ -26,7 +26,7 @@ from sim.engine.output import SchedulerStats
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions
-from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, RunRecord, TickRow, TimelineRow, frame
+from sim.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario, profile_hash
 from sim.workload.build import build_workload
 from sim.workload.spec import Workload
@@ -96,10 +96,10 @@ class _World:
         orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
         self.gate = make_gate(config.kind, self.controller.window, orders=orders, max_wait_s=order.max_wait_s)
         self.shell = SimGate(env, self.gate)
-        self.requests: list[RequestRow] = []
+        self.requests = Rows("requests")
         self.agents: list[AgentRow] = []
-        self.ticks: list[TickRow] = []
-        self.timeline: list[TimelineRow] = []
+        self.ticks = Rows("ticks")
+        self.timeline = Rows("timeline")
         self.all_finished = env.event()
         self._on_progress = on_progress
         self._start()
@@ -145,7 +145,7 @@ class _World:
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             time_s=self.env.now,
-            **_published(self.engine.stats.scheduler),
+            **_published(self.engine.stats),
             num_gpu_blocks=self.scenario.engine.num_gpu_blocks,
             block_size=self.scenario.engine.block_size,
             agents_paused=self.gate.paused,
@@ -167,16 +167,16 @@ class _World:
 
     def sample(self) -> None:
         """Add one row to the timeline."""
-        stats, gate = self.engine.stats, self.gate
+        stats, totals, gate = self.engine.stats, self.engine.totals, self.gate
         self.timeline.append(
             TimelineRow(
                 t_s=self.env.now,
-                **_published(stats.scheduler),
-                recomputed_tokens=stats.recomputed_tokens,
-                num_evictions=stats.scheduler.num_evictions,
-                prefill_s=stats.prefill_s,
-                recompute_s=stats.recompute_s,
-                decode_s=stats.decode_s,
+                **_published(stats),
+                recomputed_tokens=totals.recomputed_tokens,
+                num_evictions=stats.num_evictions,
+                prefill_s=totals.prefill_s,
+                recompute_s=totals.recompute_s,
+                decode_s=totals.decode_s,
                 agents_active=gate.active,
                 agents_paused=gate.paused,
                 agents_waiting=gate.waiting,
@@ -187,12 +187,11 @@ class _World:
 
     def to_record(self, began_s: float) -> RunRecord:
         """Put the tables, the metrics and the provenance together."""
-        agents = sorted(self.agents, key=lambda row: row.agent_index)
         tables = {
-            "requests": frame("requests", self.requests),
-            "agents": frame("agents", agents),
-            "ticks": frame("ticks", self.ticks),
-            "timeline": frame("timeline", self.timeline),
+            "requests": self.requests.frame(),
+            "agents": frame("agents", sorted(self.agents)),  # by agent_index
+            "ticks": self.ticks.frame(),
+            "timeline": self.timeline.frame(),
         }
         engine = self.scenario.engine
         metrics = compute_metrics(
@@ -202,7 +201,7 @@ class _World:
             pool_tokens=engine.pool_tokens,
             block_size=engine.block_size,
             num_agents_skipped=self.workload.num_agents_skipped,
-            num_engine_steps=self.engine.stats.num_steps,
+            num_engine_steps=self.engine.totals.num_steps,
         )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         return RunRecord(run=self._run_json(metrics), **tables)

@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 
 import pandas as pd
 import pyarrow as pa
@@ -24,8 +24,7 @@ SCHEMA_VERSION: Final = 1
 _RUN_KEYS: Final = {"schema_version", "world", "label", "scenario", "seed", "workload", "metrics", "warnings"}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRow:
+class RequestRow(NamedTuple):
     """One model call, in order of finish.
 
     `ready_s` the agent wants it, `submitted_s` the gate lets it, `scheduled_s` the engine first schedules it,
@@ -50,8 +49,7 @@ class RequestRow:
     num_preemptions: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class AgentRow:
+class AgentRow(NamedTuple):
     """One agent. `gate_wait_s` sums its waits at the gate; `num_pauses` counts lost slots."""
 
     agent_index: int
@@ -67,8 +65,7 @@ class AgentRow:
     num_pauses: int
 
 
-@dataclass(frozen=True, slots=True)
-class TickRow:
+class TickRow(NamedTuple):
     """One controller decision: the snapshot in, the window out."""
 
     t_s: float
@@ -89,8 +86,7 @@ class TickRow:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineRow:
+class TimelineRow(NamedTuple):
     """One sample of gauges and cumulative counters; what a live engine does not publish is null there."""
 
     t_s: float
@@ -146,13 +142,43 @@ class RunRecord:
         return str(self.run["label"])
 
 
-def frame(table: str, rows: Sequence[Row]) -> pd.DataFrame:
+class Rows:
+    """The rows of one table as they come in; all but the last few thousand are held as Arrow columns."""
+
+    _MOST_LOOSE: Final = 4096
+
+    def __init__(self, table: str) -> None:
+        self._schema = _arrow_schema(table)
+        self._batches: list[pa.RecordBatch] = []
+        self._loose: list[Row] = []
+
+    def append(self, row: Row) -> None:
+        """Add one row."""
+        self._loose.append(row)
+        if len(self._loose) == self._MOST_LOOSE:
+            self._pack()
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows as a data frame with exactly the table's columns and types."""
+        self._pack()
+        return _to_pandas(pa.Table.from_batches(self._batches, self._schema))
+
+    def _pack(self) -> None:
+        if self._loose:
+            columns = zip(*self._loose, strict=True)
+            arrays = [
+                pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
+            ]
+            self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+            self._loose.clear()
+
+
+def frame(table: str, rows: Iterable[Row]) -> pd.DataFrame:
     """Return the rows of one table as a data frame with exactly that table's columns and types."""
-    columns = {
-        field.name: pa.array([getattr(row, field.name) for row in rows], _arrow_type(field.type))
-        for field in fields(TABLES[table])
-    }
-    return _to_pandas(pa.table(columns))
+    collected = Rows(table)
+    for row in rows:
+        collected.append(row)
+    return collected.frame()
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
@@ -245,7 +271,7 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 
 def _arrow_schema(table: str) -> pa.Schema:
-    return pa.schema([(field.name, _arrow_type(field.type)) for field in fields(TABLES[table])])
+    return pa.schema([(name, _arrow_type(hint)) for name, hint in TABLES[table].__annotations__.items()])
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -22,7 +22,7 @@ import pandas as pd
 from sim.driver import simulate
 from sim.engine.engine import StepScheduler, build_reference_scheduler
 from sim.engine.output import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepTime
+from sim.engine.step_time import StepTime, StepTotals
 from sim.request import Request
 from sim.scenario import Scenario
 from sim.workload.spec import Workload
@@ -171,7 +171,7 @@ class Recorder:
         """Pass on."""
         return self._scheduler.new_chain(prefix_group, shared_prefix_tokens)
 
-    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> None:
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> None:
         """Never leap: every step is compared."""
 
     def make_stats(self) -> SchedulerStats:

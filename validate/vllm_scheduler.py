@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.engine.output import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepBatch, StepTime
+from sim.engine.step_time import StepBatch, StepTime, StepTotals
 from sim.kv.chain import AgentChain, BlockHasher
 from sim.request import Request, RequestStatus
 from sim.scenario import EngineConfig
@@ -250,7 +250,7 @@ class VllmScheduler:
         """Return a chain that nobody reads: vLLM hashes token ids."""
         return AgentChain(self._hasher, prefix_group=prefix_group, shared_prefix_tokens=shared_prefix_tokens)
 
-    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> None:
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> None:
         """Never leap: vLLM decides every step."""
 
     def finish_load(self, request: Request) -> None:

@@ -7,7 +7,7 @@ before the next step; those that joined together are ordered by (ready time, age
 
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappush
 from typing import Any, Final, Protocol
 
@@ -17,7 +17,7 @@ from simpy.events import EventPriority
 from sim.engine.leap import Leap
 from sim.engine.output import SchedulerOutput, SchedulerStats
 from sim.engine.scheduler import Scheduler
-from sim.engine.step_time import StepTime, step_cost
+from sim.engine.step_time import StepTime, StepTotals, step_cost
 from sim.engine.transfer import HostLink
 from sim.kv.block_pool import BlockPool
 from sim.kv.host_cache import HostCache
@@ -39,22 +39,6 @@ class Instant(simpy.Event):
         self._ok = True
         self._value = None
         env.schedule(self, priority, delay_s)
-
-
-@dataclass(slots=True)
-class EngineStats:
-    """What the engine publishes at the end of each step: the scheduler's stats, and where its time went.
-
-    `prefill_s`, `recompute_s` and `decode_s` split the time of all steps (see `StepCost`); a live engine does
-    not publish them.
-    """
-
-    scheduler: SchedulerStats = field(default_factory=SchedulerStats)
-    num_steps: int = 0
-    recomputed_tokens: int = 0
-    prefill_s: float = 0.0
-    recompute_s: float = 0.0
-    decode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +117,8 @@ class StepScheduler(Protocol):
         """Return what names the blocks of an agent that has not called yet."""
         ...
 
-    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> Leap | None:
-        """Run coming steps at once as far as that is exact, or return `None`."""
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> Leap | None:
+        """Run coming steps at once as far as that is exact, and add them to `totals`; else `None`."""
         ...
 
 
@@ -143,13 +127,17 @@ class Engine:
 
     Synchronous: schedule, compute, take the output, again. With `async_scheduling` one step is scheduled
     ahead: while a step computes, the next one is already decided, without its output.
+
+    `stats` is what it published at the end of its last step. `totals` sums up its steps; a live engine does
+    not publish where its time goes.
     """
 
     def __init__(
         self, env: Clock, config: EngineConfig, step_time: StepTime, scheduler: StepScheduler
     ) -> None:
         self.env = env
-        self.stats = EngineStats()
+        self.stats = SchedulerStats()
+        self.totals = StepTotals()
         self._step_time = step_time
         self._scheduler = scheduler
         self._max_steps_in_flight = 2 if config.async_scheduling else 1
@@ -185,7 +173,8 @@ class Engine:
                 self._begin_s = env.now
             if self._max_steps_in_flight == 1:
                 self._leap()
-            has_scheduled = self._scheduler.has_unfinished_requests() and self._schedule()
+            has_room = len(self._steps) < self._max_steps_in_flight
+            has_scheduled = has_room and self._scheduler.has_unfinished_requests() and self._schedule()
             if has_scheduled and len(self._steps) < self._max_steps_in_flight:
                 continue
             if self._steps:
@@ -200,15 +189,16 @@ class Engine:
 
     def _leap(self) -> None:
         """Go through the steps that end before anything else happens in the world."""
-        stats = self.stats
         done = self._scheduler.leap(
-            self._step_time, begin_s=self._begin_s, until_s=self.env.peek(), decode_s=stats.decode_s
+            self._step_time, self.totals, begin_s=self._begin_s, until_s=self.env.peek()
         )
-        if done is not None and done.num_steps:
-            self._begin_s = done.end_s
-            stats.decode_s = done.decode_s
-            stats.num_steps += done.num_steps
-            self._publish()
+        if done is None:
+            return
+        self._begin_s = done.flight.end_s
+        if done.stats is not None:
+            self.stats = done.stats
+        if done.output is not None:
+            self._steps.append(_Step(done.output, done.flight.next_s))
 
     def _schedule(self) -> bool:
         """Decide the next step; `True` if it computes something, or if deciding again now would."""
@@ -245,12 +235,7 @@ class Engine:
     def _charge(self, output: SchedulerOutput) -> float:
         """Account for a step and return its duration in seconds."""
         cost = step_cost(self._step_time, output.batch)
-        stats = self.stats
-        stats.num_steps += 1
-        stats.prefill_s += cost.prefill_s
-        stats.recompute_s += cost.recompute_s
-        stats.decode_s += cost.decode_s
-        stats.recomputed_tokens += output.batch.recomputed_tokens
+        self.totals.add(output.batch, cost)
         for request in output.admitted:
             if request.scheduled_s is None:
                 request.scheduled_s = self._begin_s
@@ -263,4 +248,4 @@ class Engine:
             self._finished.pop(request).succeed()
 
     def _publish(self) -> None:
-        self.stats.scheduler = self._scheduler.make_stats()
+        self.stats = self._scheduler.make_stats()

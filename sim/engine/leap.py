@@ -1,82 +1,176 @@
-"""Exact leaps: many steps at once while nothing but decoding goes on.
+"""Exact leaps: many steps at once while nothing happens but what is certain beforehand.
 
-While every running request decodes and nobody waits who could be admitted, each step gives each request one
-token. Then a step needs no bookkeeping per request, only its duration; the requests are brought up to date
-once, at the end. A leap ends before the first step in which anything else happens: a request finishes, the
-free blocks run out (a preemption), or some other event of the world is due before the step's end.
+Two such stretches make up almost all steps of a run:
 
-The result is bit-identical to stepping: ends of steps and time sums are added one by one, left to right.
+- every running request decodes, and nobody waits who could be admitted: each step gives each one token;
+- all but the last running request decode, and that one is a long prefill that takes the rest of every step's
+  token budget, so that nobody else can be scheduled.
+
+Then a step needs no bookkeeping per request, only its duration; the requests are brought up to date once, at
+the end. A leap goes through the steps that end before anything else happens in the world, and decides the
+one after them, during or at whose end something does: another event of the world is due, a request finishes,
+the prefill nears its end. That one is left in flight. A step whose blocks are not free is not decided here:
+it preempts.
+
+The result is bit-identical to stepping: ends of steps and sums of time are added one by one, left to right.
 """
 
 from dataclasses import dataclass
 
-from sim.engine.step_time import StepTime
+from sim.engine.output import SchedulerOutput, SchedulerStats
+from sim.engine.step_time import StepBatch, StepTime, StepTotals, step_cost
 from sim.kv.segments import SegmentCache
 from sim.request import Request
 
 
 @dataclass(slots=True)
-class Leap:
-    """What a leap did: how many steps, when the last one ended, and the running sum of their durations."""
+class Flight:
+    """The steps of a leap: how many ended, when the last of them did, the blocks taken for them.
+
+    `next_batch` is the step left in flight, its duration, and the blocks that it takes; `None` without one.
+    """
 
     num_steps: int
     end_s: float
-    decode_s: float
+    num_blocks: int
+    next_batch: StepBatch | None = None
+    next_s: float = 0.0
+    num_next_blocks: int = 0
 
 
-def leap(
-    running: list[Request],
-    cache: SegmentCache,
+@dataclass(slots=True)
+class Leap:
+    """What a leap did: its steps, what was published after those that ended, and the one in flight."""
+
+    flight: Flight
+    stats: SchedulerStats | None
+    output: SchedulerOutput | None
+
+
+@dataclass(slots=True)
+class Decodes:
+    """What the coming steps of decoding requests need; each must lack only its last sampled token.
+
+    `blocks_due[i % block_size]` of them need a block in step i; the first to finish does so in step
+    `max_steps`, counted from 1.
+    """
+
+    requests: list[Request]
+    context_tokens: int
+    blocks_due: list[int]
+    max_steps: int
+
+
+def look_ahead(requests: list[Request], block_size: int) -> Decodes:
+    """Sum up what the requests will need."""
+    context_tokens, blocks_due, max_steps = 0, [0] * block_size, 1 << 62
+    for request in requests:
+        num_computed = request.num_computed_tokens
+        context_tokens += num_computed
+        blocks_due[-num_computed % block_size] += 1
+        num_left = request.num_final_tokens - request.num_tokens
+        if num_left < max_steps:
+            max_steps = num_left
+    return Decodes(requests, context_tokens, blocks_due, max_steps)
+
+
+def fly_decodes(
+    decodes: Decodes,
+    num_free_blocks: int,
     step_time: StepTime,
+    totals: StepTotals,
     *,
     begin_s: float,
     until_s: float,
-    decode_s: float,
-) -> Leap:
-    """Run the decoding steps that end before `until_s`, and bring the requests up to date.
-
-    Every request in `running` must lack only its last sampled token. `decode_s` is the sum to go on from.
-    Costs O(requests + steps).
-    """
-    block_size = cache.block_size
-    max_steps = min(r.num_final_tokens - r.num_tokens for r in running) - 1
-    done = Leap(0, begin_s, decode_s)
-    if max_steps <= 0:
-        return done
-    context_tokens = 0
-    blocks_due = [0] * block_size  # blocks_due[i % block_size]: requests that need a block in step i
-    for request in running:
-        context_tokens += request.num_computed_tokens
-        blocks_due[-request.num_computed_tokens % block_size] += 1
-    num_running, free, taken, step = len(running), cache.num_free_blocks, 0, 0
+) -> Flight:
+    """Find out how far requests decode undisturbed; changes `totals` only."""
+    blocks_due, context_tokens, max_steps = decodes.blocks_due, decodes.context_tokens, decodes.max_steps
+    num_running, block_size = len(decodes.requests), len(blocks_due)
     step_s = step_time.of_decodes(num_running)
-    end_s = begin_s
-    while step < max_steps:
-        taken_then = taken + blocks_due[step % block_size]
-        if taken_then > free:
-            break
+    step, taken, end_s, decode_s = 0, 0, begin_s, totals.decode_s
+    while taken + (num_due := blocks_due[step % block_size]) <= num_free_blocks:
         duration_s = step_s(context_tokens)
-        if end_s + duration_s >= until_s:
+        decode_s += duration_s
+        step += 1
+        if step == max_steps or end_s + duration_s >= until_s:
+            batch = StepBatch(decode_seqs=num_running, context_tokens=context_tokens)
+            flight = Flight(step - 1, end_s, taken, batch, duration_s, num_due)
             break
         end_s += duration_s
-        decode_s += duration_s
-        taken = taken_then
+        taken += num_due
         context_tokens += num_running
+    else:
+        flight = Flight(step, end_s, taken)
+    totals.decode_s = decode_s
+    totals.num_steps += step
+    return flight
+
+
+def fly_prefill(
+    decodes: Decodes,
+    prefill: Request,
+    chunk: int,
+    num_free_blocks: int,
+    step_time: StepTime,
+    totals: StepTotals,
+    *,
+    begin_s: float,
+    until_s: float,
+) -> Flight:
+    """Find out how far a prefill goes on by `chunk` tokens a step beside the decodes; changes `totals` only.
+
+    It must miss more than `chunk` tokens, and still does after every step of the leap.
+    """
+    blocks_due, num_running, block_size = decodes.blocks_due, len(decodes.requests), len(decodes.blocks_due)
+    num_computed, num_blocks = prefill.num_computed_tokens, prefill.num_blocks
+    max_steps = min(decodes.max_steps, (prefill.num_tokens - num_computed - 1) // chunk)
+    step, taken, end_s = 0, 0, begin_s
+    while True:
+        num_blocks_then = -(-(num_computed + chunk) // block_size)
+        num_due = blocks_due[step % block_size] + num_blocks_then - num_blocks
+        if taken + num_due > num_free_blocks:
+            return Flight(step, end_s, taken)
+        batch = StepBatch(decode_seqs=num_running, context_tokens=decodes.context_tokens + step * num_running)
+        batch.add_prefill(chunk, num_computed, min(chunk, max(0, prefill.known_tokens - num_computed)))
+        cost = step_cost(step_time, batch)
+        totals.add(batch, cost)
         step += 1
-    if step:
-        _catch_up(running, cache, step, taken)
-        done = Leap(step, end_s, decode_s)
-    return done
+        if step == max_steps or end_s + cost.total_s >= until_s:
+            return Flight(step - 1, end_s, taken, batch, cost.total_s, num_due)
+        end_s += cost.total_s
+        taken += num_due
+        num_computed += chunk
+        num_blocks = num_blocks_then
 
 
-def _catch_up(running: list[Request], cache: SegmentCache, num_steps: int, num_blocks: int) -> None:
-    """Give every request `num_steps` tokens, and the blocks for them, `num_blocks` in all."""
+def land_decodes(decodes: Decodes, flight: Flight, cache: SegmentCache) -> None:
+    """Bring the decodes up to date: the tokens of the steps that ended, and the computed one in flight.
+
+    Their blocks must have been taken.
+    """
     block_size = cache.block_size
-    if num_blocks:
-        cache.take(num_blocks)
-    for request in running:
+    num_steps = flight.num_steps
+    num_more = num_steps + (flight.next_batch is not None)
+    for request in decodes.requests:
         request.num_tokens += num_steps
-        num_computed = request.num_computed_tokens = request.num_computed_tokens + num_steps
-        request.num_blocks = -(-num_computed // block_size)
-        if num_computed // block_size > request.num_cached_blocks:
+        num_computed = request.num_computed_tokens = request.num_computed_tokens + num_more
+        num_full_blocks, rest = divmod(num_computed, block_size)
+        request.num_blocks = num_full_blocks + (rest > 0)
+        if num_full_blocks > request.num_cached_blocks:
             cache.cache_blocks(request, num_computed)
+
+
+def land_prefill(prefill: Request, chunk: int, flight: Flight, cache: SegmentCache) -> None:
+    """Bring the prefill up to date: the chunks of the steps that ended, and the one in flight.
+
+    Its blocks must have been taken.
+    """
+    if flight.next_batch is not None:
+        prefill.num_in_flight_tokens += chunk
+    before = prefill.num_computed_tokens
+    num_computed = before + chunk * (flight.num_steps + (flight.next_batch is not None))
+    prefill.num_recomputed_tokens += max(0, min(num_computed, prefill.known_tokens) - before)
+    prefill.known_tokens = max(prefill.known_tokens, num_computed)
+    prefill.num_computed_tokens = num_computed
+    prefill.num_blocks = -(-num_computed // cache.block_size)
+    cache.cache_blocks(prefill, num_computed)

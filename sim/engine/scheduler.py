@@ -28,9 +28,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
-from sim.engine.leap import Leap, leap
+from sim.engine.leap import (
+    Decodes,
+    Flight,
+    Leap,
+    fly_decodes,
+    fly_prefill,
+    land_decodes,
+    land_prefill,
+    look_ahead,
+)
 from sim.engine.output import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepTime
+from sim.engine.step_time import StepTime, StepTotals
 from sim.kv.host_cache import HostCache
 from sim.kv.interface import KVCache
 from sim.kv.segments import SegmentCache
@@ -57,8 +66,9 @@ class Scheduler:
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the waiting queue."""
+        if not self.waiting:  # else the first in line is blocked, and stays so
+            self._only_decodes = False
         self.waiting.append(request)
-        self._only_decodes = False
 
     def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
         """Return what names the blocks of an agent that has not called yet."""
@@ -99,22 +109,75 @@ class Scheduler:
                     finished.append(request)
         for request in finished:
             self._finish(request, time_s)
-        if finished:
-            self.running = [r for r in self.running if r.status is RequestStatus.RUNNING]
         self._take_note_of_decodes(output, len(finished))
         return finished
 
-    def leap(self, step_time: StepTime, *, begin_s: float, until_s: float, decode_s: float) -> Leap | None:
-        """Run the coming steps at once as far as nothing but decoding goes on; `None` if it does not.
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> Leap | None:
+        """Run the coming steps at once as far as that is exact, and add them to `totals`; else `None`.
 
         For synchronous scheduling on segments, where the last step's output is in.
         """
         cache = self.kv_cache_manager
-        if not self._only_decodes or not isinstance(cache, SegmentCache):
+        if not isinstance(cache, SegmentCache):
             return None
-        done = leap(self.running, cache, step_time, begin_s=begin_s, until_s=until_s, decode_s=decode_s)
-        self._stats.generation_tokens += done.num_steps * len(self.running)
-        return done
+        if self._only_decodes:
+            decodes = look_ahead(self.running, cache.block_size)
+            flight = fly_decodes(
+                decodes, cache.num_free_blocks, step_time, totals, begin_s=begin_s, until_s=until_s
+            )
+            return self._land(cache, flight, decodes)
+        chunk = self._chunk_of_long_prefill()
+        if not chunk:
+            return None
+        prefill = self.running[-1]
+        decodes = look_ahead(self.running[:-1], cache.block_size)
+        flight = fly_prefill(
+            decodes,
+            prefill,
+            chunk,
+            cache.num_free_blocks,
+            step_time,
+            totals,
+            begin_s=begin_s,
+            until_s=until_s,
+        )
+        return self._land(cache, flight, decodes, prefill, chunk)
+
+    def _chunk_of_long_prefill(self) -> int:
+        """Tokens per step of a last prefill that takes all the budget that the decodes leave, else 0."""
+        num_decodes = self._num_decodes
+        if num_decodes != len(self.running) - 1 or self.config.long_prefill_token_threshold:
+            return 0
+        prefill = self.running[-1]
+        chunk = self.config.max_num_batched_tokens - num_decodes
+        return chunk if prefill.num_tokens - prefill.num_computed_tokens > chunk else 0
+
+    def _land(
+        self,
+        cache: SegmentCache,
+        flight: Flight,
+        decodes: Decodes,
+        prefill: Request | None = None,
+        chunk: int = 0,
+    ) -> Leap:
+        """Bring everything up to date; stats are of the moment before the step in flight."""
+        if flight.num_blocks:
+            cache.take(flight.num_blocks)
+        self._stats.generation_tokens += flight.num_steps * len(decodes.requests)
+        stats = self.make_stats() if flight.num_steps else None
+        if flight.num_next_blocks:
+            cache.take(flight.num_next_blocks)
+        land_decodes(decodes, flight, cache)
+        if prefill is not None:
+            land_prefill(prefill, chunk, flight, cache)
+        if flight.next_batch is None:
+            return Leap(flight, stats, None)
+        output = SchedulerOutput(batch=flight.next_batch, decodes=decodes.requests[:])
+        if prefill is None:
+            output.is_full = True
+        else:
+            output.scheduled.append((prefill, chunk, False))
+        return Leap(flight, stats, output)
 
     def _take_note_of_decodes(self, output: SchedulerOutput, num_finished: int) -> None:
         """Count the leading running requests that decode next, and find out if nothing else will happen.
@@ -173,6 +236,8 @@ class Scheduler:
     def _finish(self, request: Request, time_s: float) -> None:
         if request.status is RequestStatus.PREEMPTED:  # its last token was in flight
             self.waiting.remove(request)
+        else:
+            self.running.remove(request)
         request.status = RequestStatus.FINISHED
         request.finished_s = time_s
         self.kv_cache_manager.free(request)

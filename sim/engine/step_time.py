@@ -150,6 +150,25 @@ class StepCost:
     decode_s: float
 
 
+@dataclass(slots=True)
+class StepTotals:
+    """What all steps of an engine add up to; the three sums of time are as in `StepCost`."""
+
+    num_steps: int = 0
+    recomputed_tokens: int = 0
+    prefill_s: float = 0.0
+    recompute_s: float = 0.0
+    decode_s: float = 0.0
+
+    def add(self, batch: StepBatch, cost: StepCost) -> None:
+        """Add one step."""
+        self.num_steps += 1
+        self.recomputed_tokens += batch.recomputed_tokens
+        self.prefill_s += cost.prefill_s
+        self.recompute_s += cost.recompute_s
+        self.decode_s += cost.decode_s
+
+
 def step_cost(step_time: StepTime, batch: StepBatch) -> StepCost:
     """Return the duration of a step that is run, and its split."""
     step_time.observe(batch)

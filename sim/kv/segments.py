@@ -254,7 +254,11 @@ class SegmentCache:
                 run.segments.remove(segment)
 
     def _num_idle(self, run: Run, length: int) -> int:
-        return sum(max(min(segment.high, length) - segment.low, 0) for segment in run.segments)
+        idle = 0
+        for segment in run.segments:
+            if segment.low < length:
+                idle += min(segment.high, length) - segment.low
+        return idle
 
     def _touch(self, run: Run, length: int) -> None:
         """Take the first `length` blocks of a run out of the free queue; later ones keep their places."""

@@ -87,7 +87,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     write_samples(Samples(steps(), make_provenance(schema_version=99)), path)
-    with pytest.raises(SamplesError, match=r"schema version 99 is newer than 1; update concur"):
+    with pytest.raises(SamplesError, match=r"schema version 99 is newer than 1; update it"):
         read_samples(path)
 
 
