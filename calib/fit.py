@@ -85,7 +85,7 @@ def vectorised_step_s(
     prefill_s = (
         c["prefill_s"]
         + c["per_prefill_seq_s"] * regressors.prefill_seqs
-        + c["per_prefill_token_s"] * regressors.prefill_tokens
+        + c.get("per_prefill_token_s", 0.0) * regressors.prefill_tokens
         + c["per_prefill_pair_s"] * regressors.prefill_pairs
     )
     decode_s = (
@@ -106,6 +106,10 @@ def _num_experts(model: dict[str, Any]) -> tuple[int, int]:
 
 def _coefficient_names(provenance: Provenance) -> tuple[str, ...]:
     names = list(_ALWAYS)
+    if (
+        not provenance.cudagraph_capture_sizes
+    ):  # T = P + D exactly: per_token_s and per_decode_seq_s say it all
+        names.remove("per_prefill_token_s")
     if _num_experts(provenance.model)[0]:
         names += ["experts_s", "experts_tokens"]
     if provenance.tensor_parallel_size > 1:

@@ -15,6 +15,7 @@ from sim.profile import Regime, RegimeErrors, StepTimeProfile
 _HIGH_CORRELATION: Final = 0.95
 _HIGH_CONDITION: Final = 1e4
 _LARGE_ERROR_FRAC: Final = 0.5
+_POOR_FRAC: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,12 @@ def _warnings(
     loose = [c.name for c in coefficients if c.value > 0 and c.standard_error > _LARGE_ERROR_FRAC * c.value]
     if loose:
         warnings.append(f"known to worse than {_LARGE_ERROR_FRAC:.0%}: {', '.join(loose)}")
+    poor = [f"{regime} {e.median_ape:.0%}" for regime, e in held_out.items() if e.median_ape > _POOR_FRAC]
+    if poor:
+        warnings.append(f"poor on held-out steps (median error): {', '.join(poor)}; noise, or another law")
+    unknown = [c.name for c in coefficients if math.isnan(c.standard_error) and not c.is_at_bound]
+    if unknown:
+        warnings.append(f"not determined by the samples: {', '.join(unknown)}")
     missing = [regime for regime in ("prefill", "decode", "mixed") if regime not in held_out]
     if missing:
         warnings.append(f"not judged on held-out steps: {', '.join(missing)}")

@@ -88,10 +88,11 @@ def _statistics(
     """Return standard errors, correlations and the condition number, by singular values."""
     size = len(is_free)
     errors, correlation = np.full(size, np.nan), np.full((size, size), np.nan)
+    is_free = is_free & (np.linalg.norm(jacobian, axis=0) > 0)  # no residual depends on the others
     free = jacobian[:, is_free]
     norms = np.linalg.norm(free, axis=0)
     degrees = len(jacobian) - free.shape[1]
-    if not free.size or degrees < 1 or not norms.all():
+    if not free.size or degrees < 1:
         return errors, correlation, math.inf
     _, singular, rotation = np.linalg.svd(free / norms, full_matrices=False)
     condition = float(singular[0] / singular[-1]) if singular[-1] > 0 else math.inf

@@ -13,7 +13,7 @@ from calib.regressors import predicted_s, regressors_of
 from calib.samples import Samples
 from sim.engine.roofline import RooflineStepTime
 from sim.profile import load_profile
-from tests.calib.helpers import COEFFICIENTS, make_profile, make_samples
+from tests.calib.helpers import COEFFICIENTS, make_profile, make_provenance, make_samples
 
 # NIST Statistical Reference Datasets, nonlinear regression, https://www.itl.nist.gov/div898/strd/nls/
 MISRA1A = np.array(
@@ -56,6 +56,37 @@ def test_an_outlier_moves_the_robust_fit_less() -> None:
     plain = minimise(lambda b: np.log(b[0] * x / y), [1.0], bounds)
     robust = minimise(lambda b: np.log(b[0] * x / y), [1.0], bounds, outlier_scale=0.1)
     assert abs(robust.values[0] - 2.0) < 0.01 < 0.1 < abs(plain.values[0] - 2.0)
+
+
+def test_a_parameter_that_nothing_depends_on_spoils_no_other() -> None:
+    x = np.linspace(1, 10, 50)
+    y = 2.0 * x + np.sin(x)
+    bounds = ((0.0, 0.0), (math.inf, math.inf))
+    found = minimise(lambda b: y - b[0] * x + 0.0 * b[1], [1.0, 1.0], bounds)
+    assert math.isfinite(found.standard_errors[0])
+    assert math.isnan(found.standard_errors[1])
+
+
+def test_without_padding_no_term_repeats_the_sum_of_two_others() -> None:
+    eager = make_profile(cudagraph_capture_sizes=())
+    steps = make_samples(profile=eager).steps
+    fit = fit_step_time(Samples(steps, make_provenance(cudagraph_capture_sizes=())), name="tiny")
+    by_name = {coefficient.name: coefficient for coefficient in fit.coefficients}
+    assert "per_prefill_token_s" not in by_name
+    assert fit.held_out["all"].median_ape < 0.01
+    error = by_name["per_decode_seq_s"].standard_error
+    true = (
+        COEFFICIENTS.per_decode_seq_s - COEFFICIENTS.per_prefill_token_s
+    )  # a token's share is in per_token_s
+    assert abs(by_name["per_decode_seq_s"].value - true) < 3 * error < true
+
+
+def test_a_poor_fit_is_warned_of() -> None:
+    fit = fit_step_time(make_samples(noise=0.5), name="tiny")
+    assert any("poor on held-out steps" in warning for warning in fit.profile.warnings)
+    assert not any(
+        "poor" in warning for warning in fit_step_time(make_samples(), name="tiny").profile.warnings
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
