@@ -5,7 +5,7 @@ metadata. Which of a step's requests are prefills and which are decodes is defin
 `sim.engine.step_time.StepBatch`.
 """
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from calib.errors import SamplesError
+from calib.files import whole_file
 
 SCHEMA_VERSION: Final = 1
 _KEY: Final = b"concur.provenance"
@@ -33,6 +34,10 @@ SCHEMA: Final = pa.schema(
         ("prefill_context_tokens", _TOKENS),  # per prefill: tokens computed before
         ("decode_context_tokens", _TOKENS),  # per decode: tokens computed before
     ]
+)
+_ONE_ENGINE: Final = (
+    *("source", "engine", "device", "model", "dtype", "tensor_parallel_size", "block_size"),
+    *("async_scheduling", "cudagraph_capture_sizes"),
 )
 _LISTS: Final = ("prefill_tokens", "prefill_context_tokens", "decode_context_tokens")
 
@@ -98,7 +103,7 @@ def read_samples(path: Path) -> Samples:
         If the file is missing, no parquet, truncated, of a newer schema, or fails the checks of `Samples`.
     """
     try:
-        table = pq.read_table(path)  # type: ignore[no-untyped-call]
+        table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise SamplesError(
             f"{path}: not a readable samples file ({error}); measure or import again"
@@ -123,17 +128,37 @@ def read_samples(path: Path) -> Samples:
         raise SamplesError(f"{path}: {error}") from None
 
 
+def concatenate_samples(parts: Sequence[Samples]) -> Samples:
+    """Join samples of one engine.
+
+    Raises
+    ------
+    SamplesError
+        If there are none, or they differ in the engine, the device, the model or how they were run.
+    """
+    if not parts:
+        raise SamplesError("no samples given; name at least one file")
+    first = parts[0].provenance
+    for part in parts[1:]:
+        for name in _ONE_ENGINE:
+            mine, other = getattr(first, name), getattr(part.provenance, name)
+            if mine != other:
+                raise SamplesError(f"samples of {name} = {mine!r} and {other!r} do not mix; fit them apart")
+    return Samples(pd.concat([part.steps for part in parts], ignore_index=True), first)
+
+
 def write_samples(samples: Samples, path: Path) -> None:
-    """Write a samples file, under a temporary name first."""
+    """Write a samples file, under a temporary name first.
+
+    Raises
+    ------
+    SamplesError
+        If the place cannot be written to.
+    """
     table = pa.Table.from_pandas(samples.steps, schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_KEY: samples.provenance.model_dump_json().encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        pq.write_table(table, temporary, compression="zstd")  # type: ignore[no-untyped-call]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path, SamplesError) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _first(error: ValidationError) -> str:

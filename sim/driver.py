@@ -21,13 +21,13 @@ from sim.engine.engine import (
     build_reference_scheduler,
     build_scheduler,
 )
+from sim.engine.make_step_time import make_step_time
 from sim.engine.output import SchedulerStats
-from sim.engine.step_time import make_step_time
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
-from sim.scenario import Scenario
+from sim.scenario import Scenario, profile_hash
 from sim.workload.build import build_workload
 from sim.workload.spec import Workload
 
@@ -88,8 +88,8 @@ class _World:
         self.scenario = scenario
         self.workload = workload
         self.env = env = Clock()
-        step_time = make_step_time(scenario.step_time)
-        self.engine = Engine(env, scenario.engine, step_time, scheduler)
+        self.step_time = make_step_time(scenario.step_time)
+        self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
         config = scenario.controller
         self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
         order = scenario.gate
@@ -216,9 +216,9 @@ class _World:
             "workload": {"source": self.workload.source, "sha256": self.workload.sha256},
             "versions": versions(),
             "git_commit": git_commit(),
-            "profile_hash": None,
+            "profile_hash": profile_hash(self.scenario.step_time),
             "metrics": metrics,
-            "warnings": ["step time is not calibrated: linear coefficients from the scenario"],
+            "warnings": self.step_time.warnings(),
         }
 
 

@@ -3,6 +3,7 @@
 ConcurError
 ├── TraceError       a trace line that breaks the format
 ├── ScenarioError    a scenario that cannot be run as written
+├── ProfileError     a step-time profile that cannot be used
 └── RecordError      a run record that cannot be read or written
 """
 
@@ -19,3 +20,7 @@ class ScenarioError(ConcurError, ValueError):
 
 class RecordError(ConcurError, ValueError):
     """Report a run record that cannot be read or written."""
+
+
+class ProfileError(ConcurError, ValueError):
+    """Report a step-time profile that cannot be used: file, value, remedy."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from concur.controllers import WRAPPERS, controller_params
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
+from sim.profile import StepTimeProfile, load_profile
 from sim.workload.generators import GENERATORS
 
 # vLLM's own names for what the simulated engine does not do.
@@ -169,6 +170,54 @@ class LinearStepTimeConfig(_Section):
         return self
 
 
+class ProfileStepTimeConfig(_Section):
+    """`[step_time]`: a measured engine's profile, by the name of a shipped one or by path.
+
+    With it, `engine.num_gpu_blocks` (and, in `[engine.host_cache]`, `kv_bytes_per_token` and
+    `bandwidth_bytes_per_s`) may be left out: they are the measured engine's.
+    """
+
+    kind: Literal["profile"] = "profile"
+    profile: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        load_profile(self.profile)
+        return self
+
+
+def _step_time_form(raw: Any) -> str:
+    is_profile = "profile" in raw if isinstance(raw, dict) else isinstance(raw, ProfileStepTimeConfig)
+    return "<profile>" if is_profile else "<linear>"
+
+
+StepTimeConfig = Annotated[
+    Annotated[LinearStepTimeConfig, Tag("<linear>")] | Annotated[ProfileStepTimeConfig, Tag("<profile>")],
+    Discriminator(_step_time_form),
+]
+
+
+def _with_measured(engine: Mapping[str, Any], profile: StepTimeProfile) -> dict[str, Any]:
+    """Return `[engine]` with what it leaves out and the profile knows."""
+    filled = dict(engine)
+    block_size = filled.get("block_size", EngineConfig.model_fields["block_size"].default)
+    if isinstance(block_size, int) and block_size > 0:
+        filled.setdefault("num_gpu_blocks", profile.num_blocks_of(block_size))
+    measured = {
+        "kv_bytes_per_token": profile.kv_bytes_per_token,
+        "bandwidth_bytes_per_s": profile.host_to_device_bytes_per_s,
+    }
+    if isinstance(filled.get("host_cache"), Mapping):
+        known = {key: value for key, value in measured.items() if value is not None}
+        filled["host_cache"] = known | dict(filled["host_cache"])
+    return filled
+
+
+def profile_hash(config: LinearStepTimeConfig | ProfileStepTimeConfig) -> str | None:
+    """Return the SHA-256 of the step-time profile, `None` where there is none."""
+    return load_profile(config.profile).sha256 if config.kind == "profile" else None
+
+
 class GateConfig(_Section):
     """`[gate]`: who goes first, and after how long anyone does (`max_wait_s`)."""
 
@@ -237,11 +286,22 @@ class Scenario(_Section):
     seed: int = Field(0, ge=0)
     workload: WorkloadConfig
     engine: EngineConfig
-    step_time: LinearStepTimeConfig = LinearStepTimeConfig()
+    step_time: StepTimeConfig = LinearStepTimeConfig()
     gate: GateConfig = GateConfig()
     controller: ControllerConfig = ControllerConfig()
     record: RecordConfig = RecordConfig()
     compare: CompareConfig = CompareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_profile(cls, raw: Any) -> Any:
+        """Fill in what the profile knows of the engine and the scenario leaves out."""
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("step_time"), Mapping):
+            return raw
+        name, engine = raw["step_time"].get("profile"), raw.get("engine", {})
+        if not isinstance(name, str) or not isinstance(engine, Mapping):
+            return raw
+        return {**raw, "engine": _with_measured(engine, load_profile(name))}
 
     def with_controller(self, controller: ControllerConfig) -> "Scenario":
         """Return the same experiment under another controller."""
@@ -251,7 +311,8 @@ class Scenario(_Section):
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     """Read a scenario file and apply `section.key=value` overrides (values as in TOML, or bare text).
 
-    A relative trace path in the file is relative to the file; one in an override, to the working folder.
+    A relative path (trace, profile) in the file is relative to the file; in an override, to the working
+    folder.
 
     Raises
     ------
@@ -267,6 +328,9 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     workload = raw.get("workload")
     if isinstance(workload, dict) and isinstance(workload.get("trace"), str):
         workload["trace"] = str(path.parent / workload["trace"])
+    step_time = raw.get("step_time")
+    if isinstance(step_time, dict) and str(step_time.get("profile", "")).endswith(".json"):
+        step_time["profile"] = str(path.parent / str(step_time["profile"]))
     for override in overrides:
         _apply(raw, override)
     return parse_scenario(raw, origin=str(path))

@@ -1,6 +1,7 @@
 """How long one engine step takes, given what it computes.
 
-The linear model (`kind = "linear"`), with the terms of `StepBatch`::
+The calibrated model is in `sim.engine.roofline`. The linear one (`kind = "linear"`), with the terms of
+`StepBatch`::
 
     step_s = base_s + per_prefill_token_s * P + per_decode_seq_s * D + per_context_token_s * C
            + per_prefill_pair_s * Q
@@ -14,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sim.scenario import LinearStepTimeConfig
-
 
 @dataclass(slots=True)
 class StepBatch:
@@ -27,8 +26,9 @@ class StepBatch:
 
     `prefill_tokens`: P, sum of n. `decode_seqs`: D, number of decodes. `context_tokens`: C, sum over decodes
     of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2.
-    `recomputed_tokens` and `recomputed_pairs`: the part of P and Q that was computed for the same agent
-    before; within a prefill those tokens come first.
+    `prefill_seqs`: K, number of prefills. `recomputed_tokens`, `recomputed_pairs`: the part of P and Q that
+    was computed for the same agent before; within a prefill those tokens come first. `recomputed_seqs`:
+    prefills that are all recompute.
     """
 
     prefill_tokens: int = 0
@@ -37,6 +37,8 @@ class StepBatch:
     prefill_pairs: int = 0
     recomputed_tokens: int = 0
     recomputed_pairs: int = 0
+    prefill_seqs: int = 0
+    recomputed_seqs: int = 0
 
     def add_decode(self, num_computed_tokens: int) -> None:
         """Add one decoding sequence with that many tokens before it."""
@@ -45,11 +47,14 @@ class StepBatch:
 
     def add_prefill(self, num_tokens: int, num_computed_tokens: int, num_recomputed_tokens: int) -> None:
         """Add a prefill chunk whose first `num_recomputed_tokens` tokens were computed before."""
+        self.prefill_seqs += 1
         self.prefill_tokens += num_tokens
         self.prefill_pairs += _pairs(num_tokens, num_computed_tokens)
         if num_recomputed_tokens:
             self.recomputed_tokens += num_recomputed_tokens
             self.recomputed_pairs += _pairs(num_recomputed_tokens, num_computed_tokens)
+            if num_recomputed_tokens == num_tokens:
+                self.recomputed_seqs += 1
 
     def without_recompute(self) -> "StepBatch":
         """Return the batch as a cache that never evicts would have left it."""
@@ -58,6 +63,7 @@ class StepBatch:
             self.decode_seqs,
             self.context_tokens,
             self.prefill_pairs - self.recomputed_pairs,
+            prefill_seqs=self.prefill_seqs - self.recomputed_seqs,
         )
 
     def decodes_only(self) -> "StepBatch":
@@ -82,6 +88,14 @@ class StepTime(Protocol):
 
         Bit-identical to calling with such a batch; for the many steps of a leap.
         """
+        ...
+
+    def observe(self, batch: StepBatch) -> None:
+        """Take note of a step that is run; `of_decodes` takes note by itself."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the durations should know; for the run record."""
         ...
 
 
@@ -112,6 +126,13 @@ class LinearStepTime:
         )  # in the order of __call__; + 0.0 is exact
         per_context_token_s = self.per_context_token_s
         return lambda context_tokens: fixed_s + per_context_token_s * context_tokens
+
+    def observe(self, batch: StepBatch) -> None:
+        """Take no note: the formula has no domain."""
+
+    def warnings(self) -> list[str]:
+        """Say that nothing was measured."""
+        return ["step time is not calibrated: linear coefficients from the scenario"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +170,8 @@ class StepTotals:
 
 
 def step_cost(step_time: StepTime, batch: StepBatch) -> StepCost:
-    """Return the duration of a step and its split."""
+    """Return the duration of a step that is run, and its split."""
+    step_time.observe(batch)
     total_s = step_time(batch)
     if not batch.prefill_tokens:
         return StepCost(total_s, 0.0, 0.0, total_s)
@@ -159,17 +181,6 @@ def step_cost(step_time: StepTime, batch: StepBatch) -> StepCost:
     useful = batch.without_recompute()
     useful_s = 0.0 if useful.is_empty else step_time(useful)
     return StepCost(total_s, useful_s - decode_s, total_s - useful_s, decode_s)
-
-
-def make_step_time(config: LinearStepTimeConfig) -> StepTime:
-    """Build the step time of a scenario."""
-    return LinearStepTime(
-        config.base_s,
-        config.per_prefill_token_s,
-        config.per_decode_seq_s,
-        config.per_context_token_s,
-        config.per_prefill_pair_s,
-    )
 
 
 def _pairs(num_tokens: int, num_computed_tokens: int) -> int:

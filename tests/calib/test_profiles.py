@@ -1,0 +1,76 @@
+"""The shipped profiles: as good as they claim, on steps that their fit has not seen."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from calib.check import parse_batch, predict_step
+from calib.fit import fit_step_time
+from calib.regressors import errors_by_regime, predicted_s, regressors_of
+from calib.samples import Samples, read_samples
+from sim.engine.roofline import RooflineStepTime
+from sim.profile import load_profile, shipped_profiles
+
+NAMES = [
+    "h100-sxm_deepseek-v3_tp16",
+    "h100-sxm_qwen3-32b_tp2",
+    "h100-sxm_qwen3-32b_tp8",
+    "h200-sxm_qwen3-32b_tp1",
+]
+MEDIAN_BOUND = {("h100-sxm_deepseek-v3_tp16", "decode"): 0.035}  # expert kernels of uneven speed, see README
+
+
+def shipped_samples(name: str) -> Samples:
+    return read_samples(Path(str(files("calib"))) / "samples" / f"{name}.parquet")
+
+
+def test_these_are_shipped() -> None:
+    assert shipped_profiles() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_held_out_errors_are_within_bounds_and_as_claimed(name: str) -> None:
+    profile, samples = load_profile(name), shipped_samples(name)
+    regressors = regressors_of(samples)
+    is_held_out = regressors.is_held_out()
+    step_s = samples.steps["step_s"].to_numpy()
+    predicted = predicted_s(RooflineStepTime(profile), regressors)
+    held_out = errors_by_regime(regressors.where(is_held_out), step_s[is_held_out], predicted[is_held_out])
+    assert held_out["all"].num_steps > 100
+    for regime, errors in held_out.items():
+        assert errors.median_ape <= MEDIAN_BOUND.get((name, regime), 0.03), regime
+        assert errors.p95_ape <= 0.10, regime
+        assert errors.model_dump() == pytest.approx(profile.held_out[regime].model_dump(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("prefills", "decodes", "known_ms"),
+    [(["4096@0"], [], 87.1), ([], ["1x4096"], 5.82), ([], ["32x4096"], 8.30), ([], ["128x4096"], 13.42)],
+)
+def test_known_steps_of_qwen3_on_eight_h100(prefills: list[str], decodes: list[str], known_ms: float) -> None:
+    step = predict_step(load_profile("h100-sxm_qwen3-32b_tp8"), parse_batch(prefills, decodes))
+    assert step.step_ms == pytest.approx(known_ms, rel=0.05)
+    assert sum(step.parts_ms.values()) == pytest.approx(step.step_ms, rel=1e-12)
+    assert not step.warnings
+
+
+def test_memory_of_the_shipped_models() -> None:
+    qwen, deepseek = load_profile("h100-sxm_qwen3-32b_tp8"), load_profile("h100-sxm_deepseek-v3_tp16")
+    assert qwen.kv_bytes_per_token == 64 * 8 * 128 * 2 * 2
+    assert qwen.weights_bytes == pytest.approx(2 * 32.76e9, rel=0.001)  # the model card's 32.8 B parameters
+    assert deepseek.kv_bytes_per_token == 61 * (512 + 64) * 2
+    assert deepseek.weights_bytes == pytest.approx(671e9, rel=0.01)  # 671 B parameters, almost all in fp8
+
+
+def test_the_shipped_profile_is_what_its_samples_give() -> None:
+    name = "h100-sxm_qwen3-32b_tp2"
+    again = fit_step_time(shipped_samples(name), name=name).profile
+    shipped = load_profile(name)
+    batch = parse_batch(["700@9000"], ["20x3000"])
+    assert predict_step(again, batch).step_ms == pytest.approx(predict_step(shipped, batch).step_ms, rel=1e-3)
+
+
+def test_a_step_beyond_the_domain_is_warned_of() -> None:
+    step = predict_step(load_profile("h100-sxm_qwen3-32b_tp8"), parse_batch([], ["600x100"]))
+    assert any("decode_seqs = 600 is beyond the fitted 0 to 512" in warning for warning in step.warnings)
