@@ -2,7 +2,9 @@
 
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
-└── OutOfScopeError       the scenario asks for something that parity does not cover
+├── OutOfScopeError       the scenario asks for something that parity does not cover
+├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
+└── CallError             a model call that failed for good
 """
 
 from concur.errors import ConcurError
@@ -14,3 +16,11 @@ class VllmMissingError(ConcurError, ImportError):
 
 class OutOfScopeError(ConcurError, ValueError):
     """Report a scenario that has no counterpart in vLLM's scheduler."""
+
+
+class ServerError(ConcurError, RuntimeError):
+    """Report a server that cannot be started, reached or reset, or a model that is none: what, the remedy."""
+
+
+class CallError(ConcurError, RuntimeError):
+    """Report a model call that failed for good: the last cause, and how often it was tried."""

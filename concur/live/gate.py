@@ -132,12 +132,16 @@ class AsyncGate:
 
 
 class LiveAgent:
-    """An agent that is at the gate. Life: arrived -> (waits -> in a step -> in a tool wait) ... -> gone."""
+    """An agent that is at the gate. Life: arrived -> (waits -> in a step -> in a tool wait) ... -> gone.
+
+    `admitted_s` (its first slot, `None` if it had none), `left_s` and `num_pauses` are there once it is gone.
+    """
 
     def __init__(self, gate: AsyncGate, agent_id: str) -> None:
         self.agent_id = agent_id
         self.context_tokens = 0
         self.admitted_s: float | None = None
+        self.left_s = 0.0
         self.num_pauses = 0
         self._gate = gate
         self._is_here = True
@@ -168,6 +172,7 @@ class LiveAgent:
         if not self._is_here:
             return
         self._is_here = False
+        self.left_s = self._gate.now_s()
         gate = self._gate.gate
         self.admitted_s, self.num_pauses = gate.admitted_s(self.agent_id), gate.num_pauses(self.agent_id)
         self._gate.leave(self.agent_id)

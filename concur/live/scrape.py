@@ -80,11 +80,12 @@ class MetricsReader:
         self.engines = engines  # from here on nothing can fail
         self._add(engines)
         totals = {name: _total(engines, name) for name in _SUMMED} | self._counts()
+        whole: dict[str, Any] = {name: round(totals[name]) for name in (*GAUGES[:2], *COUNTERS)}
         return Snapshot(
             time_s=time_s,
             kv_cache_usage_frac=usage,
             kv_cache_resident_frac=_resident(totals),
-            **{name: round(totals[name]) for name in (*GAUGES[:2], *COUNTERS)},
+            **whole,
             num_gpu_blocks=round(totals["num_gpu_blocks"]),
             block_size=round(sizes.pop()),
         )
