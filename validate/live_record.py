@@ -182,7 +182,7 @@ def make_record(
     facts: Mapping[str, Any],
     wall_clock_s: float,
 ) -> RunRecord:
-    """Put tables, metrics and provenance together; `complete` in `run.json` is false if anything is missing."""
+    """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing."""
     frames = tables.frames()
     metrics = _metrics(frames, faults, first, workload)
     metrics["wall_clock_s"] = wall_clock_s
