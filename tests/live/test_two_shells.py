@@ -73,9 +73,7 @@ class Seen:
 
 
 def make_world(kind: str, order: str) -> tuple[Controller, GateOrders]:
-    parameters: dict[str, Any] = (
-        {"cap": 5} if kind.endswith("_cap") else {"initial_window": 6} if kind == "concur" else {}
-    )
+    parameters: dict[str, Any] = {"concur": {"initial_window": 6}, "none": {}}.get(kind, {"cap": 5})
     controller = make_controller(kind, interval_s=INTERVAL_S, **parameters)
     return controller, GateOrders(order_named(order), order_named("oldest"), order_named("youngest"))
 
