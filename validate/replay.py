@@ -21,7 +21,7 @@ from concur.controllers import make_controller, make_gate
 from concur.errors import ConcurError
 from concur.gate import GateOrders
 from concur.live.controlling import StaleTick, Tick, control
-from concur.live.errors import ScrapeError
+from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import AsyncGate, LiveAgent
 from concur.live.scrape import MetricsScraper
 from concur.orders import order_named
@@ -164,6 +164,8 @@ class LiveRun:
         )
         try:
             self._first = await self._scraper.start()
+        except MetricNamesError:
+            raise
         except ScrapeError as error:
             raise ServerError(f"{error}; is the server up?") from None
         self._start_s = asyncio.get_running_loop().time()  # time 0, now that all is ready

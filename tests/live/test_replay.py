@@ -1,0 +1,314 @@
+"""A workload on a live server: the record is the server's truth, and faults are survived and told.
+
+Each fault has a test: the server dies, refuses, hangs, breaks off; metrics are malformed, gone, or reset; an
+agent is cancelled or fails. Always: no slot stays taken, the other agents finish, the record says what
+happened.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from concur.controllers import make_controller
+from concur.live.controlling import replay_decisions
+from concur.live.errors import MetricNamesError
+from sim.driver import simulate
+from sim.record import load_record, write_record
+from tests.live.helpers import QUICK, as_server, live_run, live_scenario, run_on_fake, small_workload
+from validate.client import RetryPolicy
+from validate.errors import ServerError
+from validate.fake_server import (
+    BREAK_OFF,
+    CUT_OFF,
+    HANG,
+    MALFORMED,
+    MISSING_NAME,
+    RESET,
+    FakeServer,
+    Faults,
+)
+from validate.live_record import recorded_ticks
+from validate.replay import LiveRun, exit_status
+from validate.server import Server
+
+NONE = live_scenario()
+CAPPED = live_scenario(controller={"kind": "agent_cap", "cap": 2, "interval_s": 0.02})
+ADAPTIVE = live_scenario(controller={"kind": "concur", "interval_s": 0.01, "initial_window": 2})
+
+
+def assert_gate_is_empty(run: LiveRun) -> None:
+    gate = run.gate.gate
+    assert (gate.active, gate.paused, gate.waiting) == (0, 0, 0)
+
+
+def test_the_record_of_a_run_is_the_servers_truth(tmp_path: Path) -> None:
+    record, server, run = run_on_fake(NONE, small_workload())
+    assert len(record.requests) == len(server.served) == 15
+    by_prompt = record.requests.sort_values("submitted_s", kind="stable")
+    assert record.requests["prompt_tokens"].sum() == sum(len(served.prompt) for served in server.served)
+    assert record.metrics["cached_tokens"] == sum(served.cached_tokens for served in server.served)
+    assert record.metrics["generated_tokens"] == 15 * 6
+    assert (by_prompt["ready_s"] <= by_prompt["submitted_s"]).all()
+    assert (record.requests["first_token_s"] < record.requests["finished_s"]).all()
+    last = record.timeline.iloc[-1]
+    assert last["prefix_cache_hits_tokens"] == record.metrics["cached_tokens"]
+    assert last["generation_tokens"] == 15 * 6
+    assert (last["agents_finished"], last["agents_active"]) == (5, 0)
+    assert record.timeline["t_s"].iloc[0] == 0
+    assert record.timeline["t_s"].is_monotonic_increasing
+    assert record.requests["num_preemptions"].isna().all()
+    assert record.requests["recomputed_tokens"].isna().all()
+    assert record.metrics["num_preemptions"] == 0
+    assert (record.run["world"], record.run["complete"], record.run["warnings"]) == ("live", True, [])
+    assert exit_status(record) == 0
+    assert_gate_is_empty(run)
+    write_record(record, tmp_path / "run")
+    again = load_record(tmp_path / "run")
+    pd.testing.assert_frame_equal(again.requests, record.requests)
+    assert again.metrics == json.loads(json.dumps(record.metrics))
+
+
+def test_histories_are_exactly_what_an_agent_would_send() -> None:
+    workload = small_workload(num_agents=3)
+    _, server, _ = run_on_fake(NONE, workload)
+    by_length: dict[int, list[tuple[int, ...]]] = {}
+    for served in server.served:
+        by_length.setdefault(len(served.prompt), []).append(served.prompt)
+    firsts, seconds, thirds = (by_length[length] for length in sorted(by_length))
+    assert len({prompt[:32] for prompt in firsts}) == 1, "the group's prefix is shared"
+    assert len({prompt[32:] for prompt in firsts}) == 3, "the rest is an agent's own"
+    for shorter, longer in ((firsts, seconds), (seconds, thirds)):
+        for prompt in longer:
+            before = prompt[: len(shorter[0])]
+            assert before in shorter
+            answer = tuple(10 + (len(before) + i) % 2000 for i in range(6))
+            assert prompt[len(before) : len(before) + 6] == answer, "what the engine said comes next"
+
+
+def test_prompts_do_not_depend_on_who_runs_when() -> None:
+    sent = [
+        sorted(served.prompt for served in run_on_fake(scenario, small_workload())[1].served)
+        for scenario in (NONE, CAPPED)
+    ]
+    assert sent[0] == sent[1]
+
+
+def test_a_cap_holds_on_the_server_and_agents_keep_their_slot() -> None:
+    record, server, _ = run_on_fake(CAPPED, small_workload())
+    assert server.most_running <= 2
+    assert record.timeline["agents_active"].max() == 2
+    order = record.agents.sort_values("admitted_s")["agent_index"].tolist()
+    assert order == [0, 1, 2, 3, 4]
+    assert (record.agents["gate_wait_s"].iloc[2:] > 0).all()
+    assert run_on_fake(NONE, small_workload())[1].most_running == 5, "without a cap they are all there"
+
+
+def test_live_and_simulated_records_have_the_same_columns() -> None:
+    workload = small_workload()
+    live, _, _ = run_on_fake(CAPPED, workload)
+    simulated = simulate(CAPPED, workload)
+    for table in ("requests", "agents", "ticks", "timeline"):
+        ours, theirs = getattr(live, table), getattr(simulated, table)
+        assert list(ours.columns) == list(theirs.columns)
+        assert list(ours.dtypes) == list(theirs.dtypes)
+    assert live.metrics.keys() == simulated.metrics.keys()
+    assert live.metrics["prompt_tokens"] == simulated.metrics["prompt_tokens"]
+    assert live.run.keys() >= simulated.run.keys()
+
+
+def test_recorded_ticks_decide_the_same_windows_again() -> None:
+    record, _, _ = run_on_fake(ADAPTIVE, small_workload(num_agents=12), num_gpu_blocks=1001)
+    assert len(record.ticks) >= 5
+    assert record.ticks["window"].nunique() >= 3, "a window that never moves proves nothing"
+    config = ADAPTIVE.controller
+    fresh = make_controller(config.kind, **config.parameters)
+    windows = list(replay_decisions(fresh, recorded_ticks(record, fresh)))
+    assert windows == record.ticks["window"].tolist()
+
+
+@pytest.mark.parametrize("fault", [429, 500, HANG, BREAK_OFF])
+def test_calls_that_fail_once_are_repeated_and_told(fault: int | str) -> None:
+    retry = RetryPolicy(max_attempts=3, timeout_s=0.3, first_pause_s=0.001)
+    record, _, run = run_on_fake(
+        CAPPED, small_workload(), faults=Faults(calls={3: fault, 7: fault}), retry=retry
+    )
+    assert len(record.requests) == 15
+    assert record.run["complete"]
+    assert any("2 attempts of calls were repeated" in line for line in record.run["warnings"])
+    assert_gate_is_empty(run)
+
+
+@pytest.mark.parametrize("fault", [400, 500])
+def test_an_agent_whose_call_fails_for_good_leaves_and_the_others_finish(fault: int) -> None:
+    attempts = 1 if fault == 400 else QUICK.max_attempts
+    faults = Faults(calls=dict.fromkeys(range(2, 2 + attempts), fault))
+    scenario = live_scenario(controller={"kind": "agent_cap", "cap": 1, "interval_s": 0.02})
+    record, _, run = run_on_fake(scenario, small_workload(), faults=faults)
+    assert record.run["complete"] is False
+    assert [(each["agent_id"], each["call_index"]) for each in record.run["failures"]] == [("agent-0", 2)]
+    assert "agent-0 failed at call 2" in record.run["warnings"][0]
+    assert record.agents["agent_index"].tolist() == [1, 2, 3, 4]
+    assert record.metrics["num_agents"] == 4
+    assert "makespan_s" not in record.metrics, "a makespan of part of the work is no makespan"
+    assert exit_status(record) == 1
+    assert_gate_is_empty(run)
+
+
+@pytest.mark.parametrize("scenario", [NONE, CAPPED], ids=["none", "agent_cap"])
+def test_a_server_that_dies_ends_the_run_and_leaves_a_record(tmp_path: Path, scenario: object) -> None:
+    record, _, run = run_on_fake(scenario, small_workload(num_agents=8), faults=Faults(die_at_call=10))  # type: ignore[arg-type]
+    assert record.run["complete"] is False
+    assert len(record.requests) >= 3
+    assert len(record.run["failures"]) + len(record.agents) == 8
+    assert len(record.run["failures"]) >= 1
+    assert any("metrics could not be read" in line for line in record.run["warnings"])
+    assert_gate_is_empty(run)
+    write_record(record, tmp_path / "run")
+    assert exit_status(load_record(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize("fault", [MALFORMED, CUT_OFF, MISSING_NAME, 500])
+def test_metrics_that_cannot_be_read_freeze_the_window_and_are_told(fault: int | str) -> None:
+    faults = Faults(metrics=dict.fromkeys(range(1, 8), fault))
+    record, server, run = run_on_fake(ADAPTIVE, small_workload(num_agents=8), faults=faults, token_s=0.003)
+    assert server.num_scrapes > 10
+    assert len(record.requests) == 24
+    assert record.run["complete"] is False
+    assert len(run.faults.stale_ticks) + len(run.faults.missed_samples) == 7
+    first_tick = record.ticks.iloc[0]
+    assert first_tick["window_before"] == 2, "no growth while nothing could be read"
+    assert "makespan_s" in record.metrics, "all the work was done"
+    assert any("decisions were not taken" in line for line in record.run["warnings"])
+    assert_gate_is_empty(run)
+
+
+def test_counters_that_are_reset_do_not_go_backwards_and_are_told() -> None:
+    record, _, _ = run_on_fake(NONE, small_workload(num_agents=8), faults=Faults(metrics={4: RESET}))
+    assert len(record.requests) == 24
+    for name in ("prefix_cache_queries_tokens", "prefix_cache_hits_tokens", "generation_tokens"):
+        assert record.timeline[name].is_monotonic_increasing
+    assert record.run["complete"] is False
+    assert any("counters were reset 1 times" in line for line in record.run["warnings"])
+    assert record.metrics["num_preemptions"] is None
+
+
+def test_an_agent_that_is_cancelled_passes_its_slot_on() -> None:
+    async def main() -> LiveRun:
+        async with FakeServer().running() as server:
+            run = LiveRun(CAPPED, small_workload(num_calls=6), as_server(server), retry=QUICK)
+            running = asyncio.create_task(run.run())
+            while len(run.tables.requests) < 3:
+                await asyncio.sleep(0.001)
+            run.cancel_agent("agent-0")
+            run.cancel_agent("agent-4")
+            await running
+            return run
+
+    run = asyncio.run(main())
+    record = run.record()
+    assert record.agents["agent_index"].tolist() == [1, 2, 3]
+    assert {each["agent_id"]: each["cause"] for each in record.run["failures"]} == {
+        "agent-0": "cancelled",
+        "agent-4": "cancelled",
+    }
+    assert_gate_is_empty(run)
+
+
+def test_a_run_that_is_cancelled_leaves_a_record() -> None:
+    async def main() -> LiveRun:
+        async with FakeServer().running() as server:
+            run = LiveRun(CAPPED, small_workload(num_calls=6), as_server(server), retry=QUICK)
+            running = asyncio.create_task(run.run())
+            while len(run.tables.requests) < 4:
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+            return run
+
+    run = asyncio.run(main())
+    record = run.record()
+    assert len(record.requests) >= 4
+    assert (record.run["complete"], record.run["interrupted"]) == (False, True)
+    assert exit_status(record) == 130
+    assert_gate_is_empty(run)
+
+
+def test_a_server_that_lacks_a_metric_is_refused_before_any_agent_starts() -> None:
+    async def main() -> int:
+        faults = Faults(metrics={0: MISSING_NAME})
+        async with FakeServer(faults=faults).running() as server:
+            with pytest.raises(MetricNamesError, match="prefix_cache_hits_total not published"):
+                await LiveRun(NONE, small_workload(), as_server(server)).run()
+            return server.num_calls
+
+    assert asyncio.run(main()) == 0
+
+
+def test_a_server_that_is_not_there_is_a_clear_error() -> None:
+    run = LiveRun(NONE, small_workload(), Server("http://127.0.0.1:9", "none", {}))
+    with pytest.raises(ServerError, match="is the server up"):
+        asyncio.run(run.run())
+
+
+def test_an_engine_that_is_not_the_scenarios_is_told() -> None:
+    async def main() -> LiveRun:
+        async with FakeServer().running() as server:
+            facts = {"vllm": "0.32.0", "max_num_seqs": 3, "block_size": 16}
+            run = LiveRun(NONE, small_workload(1, 1), Server(server.url, "fake", facts))
+            await run.run()
+            return run
+
+    record = asyncio.run(main()).record()
+    assert record.run["warnings"] == ["the engine's max_num_seqs is 3, the scenario's 256"]
+    assert record.run["engine"]["num_gpu_blocks"] == 101, "as the server publishes it"
+
+
+def test_the_request_gate_lets_other_calls_through_in_tool_waits() -> None:
+    scenario = live_scenario(controller={"kind": "request_cap", "cap": 1, "interval_s": 0.02})
+    run, server = asyncio.run(live_run(scenario, small_workload()))
+    assert server.most_running == 1
+    calls = [(row.agent_index, row.call_index) for row in run.tables.requests]
+    assert calls[:5] == [(index, 0) for index in range(5)]
+    assert_gate_is_empty(run)
+
+
+def test_a_supervised_command_dies_with_its_parent(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    stubborn = (
+        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "os.fork(); pathlib.Path(sys.argv[1]).open('a').write(f'{os.getpid()}\\n'); time.sleep(600)"
+    )
+    supervisor = "import sys, validate.supervise as s; s.STOP_S = 0.2; s.main(sys.argv[1:])"
+    parent = (
+        "import subprocess as sp, sys, time; command = [sys.executable, '-c', *sys.argv[1:]]; "
+        "child = sp.Popen(command, stdin=sp.PIPE, start_new_session=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", stubborn, str(pids)]
+    process = subprocess.Popen([sys.executable, "-c", parent, supervisor, *command])
+    try:
+        while not pids.exists() or len(pids.read_text().splitlines()) < 2:
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for pid in map(int, pids.read_text().split()):
+        while is_alive(pid):
+            time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"

@@ -1,0 +1,169 @@
+"""A real vLLM server: it is started, used, reset and stopped, and its counts are those of the record."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, VLLM
+from concur.live.scrape import detect_names
+from sim.scenario import EngineConfig, Scenario
+from sim.workload.spec import Workload
+from tests.helpers import make_agent, make_scenario, make_workload
+from validate.errors import ServerError
+from validate.replay import exit_status, replay
+from validate.server import Server, ServerOptions, attach, server_flags, started, stop
+
+ENGINE = EngineConfig(
+    block_size=32, num_gpu_blocks=65, max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=512
+)
+
+
+def test_flags_are_vllms_own() -> None:
+    flags = server_flags(ServerOptions(model="tiny", engine=ENGINE, steps_file=Path("steps.jsonl")))
+    assert flags[flags.index("--num-gpu-blocks-override") + 1] == "65"
+    assert "--no-async-scheduling" in flags
+    assert "validate.recorder.RecordingScheduler" in flags
+
+
+def test_a_server_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho 'no such device' >&2\nexit 3\n")
+    script.chmod(0o755)
+    options = ServerOptions(model="tiny", engine=ENGINE, python=str(script))
+    with (
+        pytest.raises(ServerError, match=r"(?s)ended before it was ready.*no such device"),
+        started(options, tmp_path),
+    ):
+        pass
+    assert "no such device" in (tmp_path / "server.log").read_text(), "the log is kept"
+
+
+def test_a_server_that_is_never_ready_is_stopped(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    script.chmod(0o755)
+    options = ServerOptions(model="tiny", engine=ENGINE, python=str(script), start_s=0.5)
+    with pytest.raises(ServerError, match="not ready after"), started(options, tmp_path):
+        pass
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_model_that_is_none_is_an_error_before_anything_starts(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ServerError, match="neither a folder"),
+        started(ServerOptions(model="no-such", engine=ENGINE), tmp_path / "logs"),
+    ):
+        pass
+
+
+def test_nothing_to_attach_to_is_a_clear_error() -> None:
+    with pytest.raises(ServerError, match="no vLLM server answers there"):
+        attach("http://127.0.0.1:9")
+
+
+def test_stopping_twice_is_no_error() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    stop(process)
+    stop(process)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    folder = tmp_path_factory.mktemp("server")
+    steps = folder / "steps.jsonl.gz"
+    options = ServerOptions(model="tiny", engine=ENGINE, steps_file=steps, extra=("--enforce-eager",))
+    with started(options, folder) as server:
+        yield server, steps
+    with pytest.raises(ServerError):
+        attach(server.url)
+
+
+def vllm_scenario(**controller: object) -> Scenario:
+    return make_scenario(
+        engine=ENGINE.model_dump(exclude={"host_cache"}),
+        controller={"interval_s": 0.2} | controller,
+        record={"timeline_interval_s": 0.1},
+    )
+
+
+def vllm_workload() -> Workload:
+    return make_workload(
+        *(
+            make_agent(index, [(150, 12), (60, 12), (60, 12)], wait_s=0.05, group="team", shared=96)
+            for index in range(6)
+        )
+    )
+
+
+def metrics_text(server: Server) -> str:
+    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+        text: str = response.read().decode()
+        return text
+
+
+@pytest.mark.vllm
+def test_the_names_of_the_table_are_those_of_the_live_server(served: tuple[Server, Path]) -> None:
+    text = metrics_text(served[0])
+    assert detect_names(text) is VLLM
+    for field in (*GAUGES, *COUNTERS, *CAPACITY):
+        assert f"{VLLM.series[field].name}{{" in text
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("controller", [{"kind": "none"}, {"kind": "agent_cap", "cap": 2}])
+def test_a_live_run_counts_what_the_engine_counts(
+    served: tuple[Server, Path], controller: dict[str, object]
+) -> None:
+    server, workload = served[0], vllm_workload()
+    server.reset_prefix_cache()
+    record = replay(vllm_scenario(**controller), workload, server)
+    assert record.run["warnings"] == []
+    assert exit_status(record) == 0
+    assert len(record.requests) == 18
+    specs = {(agent.index, n): step for agent in workload.agents for n, step in enumerate(agent.steps)}
+    for row in record.requests.itertuples():
+        step = specs[row.agent_index, row.call_index]  # type: ignore[index]
+        assert (row.prompt_tokens, row.output_tokens) == (step.prompt_tokens, step.output_tokens)
+        assert row.ready_s <= row.submitted_s <= row.scheduled_s <= row.first_token_s <= row.finished_s  # type: ignore[operator]
+    assert record.requests["cached_tokens"].sum() > 0
+    last, metrics = record.timeline.iloc[-1], record.metrics
+    assert last["prompt_tokens"] == metrics["prompt_tokens"]
+    assert last["generation_tokens"] == metrics["generated_tokens"]
+    if metrics["num_preemptions"] == 0:
+        assert last["prefix_cache_queries_tokens"] == metrics["prompt_tokens"]
+        assert last["prefix_cache_hits_tokens"] == metrics["cached_tokens"]
+    assert (record.run["engine"]["num_gpu_blocks"], record.run["engine"]["block_size"]) == (65, 32)
+    if "cap" in controller:
+        assert record.timeline["num_requests_running"].max() <= 2
+        assert metrics["hit_rate"] == metrics["ideal_hit_rate"], "two agents fit: the cache loses nothing"
+
+
+@pytest.mark.vllm
+def test_a_reset_cache_is_cold(served: tuple[Server, Path]) -> None:
+    server, workload = served[0], make_workload(make_agent(0, [(200, 4)]))
+    server.reset_prefix_cache()
+    scenario = vllm_scenario(kind="none")
+    cold, warm = (replay(scenario, workload, server).metrics["cached_tokens"] for _ in range(2))
+    server.reset_prefix_cache()
+    again = replay(scenario, workload, server).metrics["cached_tokens"]
+    assert (cold, warm, again) == (0, 192, 0)
+
+
+@pytest.mark.vllm
+def test_steps_are_recorded_and_facts_are_the_engines(served: tuple[Server, Path]) -> None:
+    server, steps = served
+    replay(vllm_scenario(kind="none"), make_workload(make_agent(0, [(100, 3)])), server)
+    time.sleep(1.5)  # the recorder flushes when idle, at least every second
+    assert steps.stat().st_size > 0
+    assert server.facts["vllm"].startswith("0.")
+    assert (server.facts["max_num_seqs"], server.facts["max_num_batched_tokens"]) == (16, 512)
+    assert "/" not in json.dumps(server.facts), "no path of this machine"
