@@ -23,6 +23,7 @@ from validate.server import Server, ServerOptions, attach, server_flags, started
 ENGINE = EngineConfig(
     block_size=32, num_gpu_blocks=65, max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=512
 )
+INSTANTS = ("ready_s", "submitted_s", "scheduled_s", "first_token_s", "finished_s")
 
 
 def test_flags_are_vllms_own() -> None:
@@ -130,10 +131,11 @@ def test_a_live_run_counts_what_the_engine_counts(
     assert exit_status(record) == 0
     assert len(record.requests) == 18
     specs = {(agent.index, n): step for agent in workload.agents for n, step in enumerate(agent.steps)}
-    for row in record.requests.itertuples():
-        step = specs[row.agent_index, row.call_index]  # type: ignore[index]
-        assert (row.prompt_tokens, row.output_tokens) == (step.prompt_tokens, step.output_tokens)
-        assert row.ready_s <= row.submitted_s <= row.scheduled_s <= row.first_token_s <= row.finished_s  # type: ignore[operator]
+    for call in record.requests.to_dict("records"):
+        step = specs[call["agent_index"], call["call_index"]]
+        assert (call["prompt_tokens"], call["output_tokens"]) == (step.prompt_tokens, step.output_tokens)
+        instants = [call[name] for name in INSTANTS]
+        assert instants == sorted(instants)
     assert record.requests["cached_tokens"].sum() > 0
     last, metrics = record.timeline.iloc[-1], record.metrics
     assert last["prompt_tokens"] == metrics["prompt_tokens"]
