@@ -18,6 +18,8 @@ from aiohttp import web
 
 HANG: Final = "hang"  # no answer, until the client gives up
 BREAK_OFF: Final = "break off"  # half an answer, then the connection is cut
+NO_USAGE: Final = "no usage"  # an answer that ends in good order, but too early
+SHORT: Final = "short"  # one token less than was asked for
 MALFORMED: Final = "malformed"
 CUT_OFF: Final = "cut off"
 MISSING_NAME: Final = "missing name"
@@ -114,10 +116,11 @@ class FakeServer:
             await self._hanging.wait()
         body = await request.json()
         served = self._schedule(number, body["prompt"])
+        num_tokens = body["max_tokens"] - (fault == SHORT)
         try:
             if body.get("stream"):
-                return await self._stream(request, served, body["max_tokens"], breaks=fault == BREAK_OFF)
-            token_ids = [token async for token in self._generate(served, body["max_tokens"])]
+                return await self._stream(request, served, num_tokens, fault)
+            token_ids = [token async for token in self._generate(served, num_tokens)]
             choice = {"token_ids": token_ids, "finish_reason": "length"}
             self._finish(served)
             return web.json_response({"choices": [choice], "usage": _usage(served, len(token_ids))})
@@ -149,17 +152,19 @@ class FakeServer:
             yield 10 + (len(served.prompt) + position) % 2000
 
     async def _stream(
-        self, request: web.Request, served: Served, max_tokens: int, *, breaks: bool
+        self, request: web.Request, served: Served, max_tokens: int, fault: int | str | None
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async for token in self._generate(served, max_tokens):
             choice: dict[str, Any] = {"token_ids": [token], "finish_reason": None}
             await _send(response, {"choices": [choice]})
-            if breaks:
+            if fault == BREAK_OFF:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
+        if fault == NO_USAGE:
+            return response
         self._finish(served)
         await _send(response, {"choices": [], "usage": _usage(served, max_tokens)})
         await response.write(b"data: [DONE]\n\n")

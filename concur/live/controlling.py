@@ -17,15 +17,12 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
 
 from concur.controllers import Controller
 from concur.errors import require
 from concur.live.errors import ScrapeError
 from concur.live.gate import AsyncGate
 from concur.signals import Snapshot
-
-_SAME_INSTANT: Final = 1e-9  # relative: multiples of an interval are not exact in floating point
 
 ReadSnapshot = Callable[[], Awaitable[Snapshot]]
 """Read the engine; raises `ScrapeError` when it cannot be read. Gate fields are filled in by the loop."""
@@ -103,4 +100,4 @@ def replay_decisions(controller: Controller, ticks: Iterable[tuple[Snapshot, int
 
 
 def _next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
-    return max(number, math.floor(elapsed_s / interval_s * (1 + _SAME_INSTANT))) + 1
+    return max(number, math.floor(elapsed_s / interval_s)) + 1

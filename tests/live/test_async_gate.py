@@ -141,6 +141,43 @@ def test_an_agent_that_gave_up_waiting_may_ask_again(kind: type[Gate]) -> None:
     assert run_jumping(main()) == [(0, "a"), (1, "c"), (2.5, "impatient")]
 
 
+@pytest.mark.parametrize("kind", [AgentGate, RequestGate])
+def test_a_turn_that_comes_too_late_is_given_back_and_may_be_asked_for_again(kind: type[Gate]) -> None:
+    async def main() -> None:
+        gate = AsyncGate(kind(1))
+        async with gate.agent("holder") as holder, gate.agent("late") as late, holder.step():
+            asking = asyncio.create_task(late.step().__aenter__())
+            await asyncio.sleep(0)
+            gate.resize(2)  # its turn has come ...
+            asking.cancel()  # ... and nobody is there to take it
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            assert not any(view.is_in_step for view in gate.gate.views() if view.agent_id == "late")
+            async with asyncio.timeout(1.0), late.step():
+                pass
+        assert is_empty(gate.gate)
+
+    run_jumping(main())
+
+
+def test_after_its_last_step_an_agent_is_gone_though_it_lingers() -> None:
+    async def lingering(gate: AsyncGate) -> None:
+        async with gate.agent("a") as agent:
+            async with agent.last_step():
+                await asyncio.sleep(1.0)
+            assert (agent.admitted_s, agent.left_s, agent.num_pauses) == (0, 1, 0)
+            await asyncio.sleep(5.0)
+
+    async def main() -> list[tuple[float, str]]:
+        gate, log = AsyncGate(AgentGate(1)), list[tuple[float, str]]()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lingering(gate))
+            group.create_task(agent_steps(gate, "b", log, num_steps=1))
+        return log
+
+    assert run_jumping(main()) == [(1, "b")]
+
+
 def test_a_paused_agent_that_gave_up_waiting_gets_its_slot_back_when_there_is_one() -> None:
     gate = AgentGate(2)
     for name in "ab":

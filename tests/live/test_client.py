@@ -10,7 +10,7 @@ import pytest
 
 from validate.client import CompletionClient, RetryPolicy
 from validate.errors import CallError
-from validate.fake_server import BREAK_OFF, HANG, FakeEngine, FakeServer, Faults
+from validate.fake_server import BREAK_OFF, HANG, NO_USAGE, SHORT, FakeEngine, FakeServer, Faults
 
 T = TypeVar("T")
 PROMPT = tuple(range(100, 150))
@@ -85,7 +85,7 @@ def test_a_prompt_of_many_chunks_arrives_whole() -> None:
     assert done.prompt_tokens == 100_000
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, BREAK_OFF])
+@pytest.mark.parametrize("fault", [429, 500, 503, BREAK_OFF, NO_USAGE])
 def test_a_passing_failure_is_tried_again(fault: int | str) -> None:
     async def use(client: CompletionClient, server: FakeServer) -> None:
         done = await client.complete(PROMPT, 3)
@@ -135,3 +135,12 @@ def test_a_server_that_is_gone_is_an_error_after_the_last_attempt() -> None:
         assert not server.served[0].is_complete
 
     run_client(use, faults=Faults(die_at_call=0))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_of_another_length_is_refused(stream: bool) -> None:
+    async def use(client: CompletionClient, server: FakeServer) -> None:
+        with pytest.raises(CallError, match=r"\(50, 4, 4\) but \(50, 5, 5\) were asked for"):
+            await client.complete(PROMPT, 5)
+
+    run_client(use, faults=Faults(calls={0: SHORT}), stream=stream)

@@ -8,9 +8,11 @@ happened.
 import asyncio
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from validate.fake_server import (
     Faults,
 )
 from validate.live_record import recorded_ticks
-from validate.replay import LiveRun, exit_status
+from validate.replay import LiveRun, exit_status, replay
 from validate.server import Server
 
 NONE = live_scenario()
@@ -111,6 +113,69 @@ def test_a_cap_holds_on_the_server_and_agents_keep_their_slot() -> None:
     assert run_on_fake(NONE, small_workload())[1].most_running == 5, "without a cap they are all there"
 
 
+def test_a_second_run_on_the_same_server_counts_from_zero() -> None:
+    async def main() -> list[LiveRun]:
+        async with FakeServer().running() as server:
+            runs = [LiveRun(CAPPED, small_workload(), as_server(server)) for _ in range(2)]
+            for run in runs:
+                await run.run()
+            return runs
+
+    first, second = (run.record() for run in asyncio.run(main()))
+    for record in (first, second):
+        assert record.timeline["prompt_tokens"].iloc[0] == 0
+        assert record.timeline["prompt_tokens"].iloc[-1] == record.metrics["prompt_tokens"]
+    assert second.metrics["cached_tokens"] > first.metrics["cached_tokens"], "the cache was not reset between"
+
+
+def test_the_gate_hears_every_context_and_the_last_step_ends_with_the_agent() -> None:
+    heard: list[tuple[str, int]] = []
+
+    async def main() -> None:
+        async with FakeServer().running() as server:
+            run = LiveRun(NONE, small_workload(), as_server(server))
+            gate = run.gate.gate
+            step_done = gate.step_done
+
+            def listen(agent_id: str, *, time_s: float, context_tokens: int) -> list[str]:
+                heard.append((agent_id, context_tokens))
+                return step_done(agent_id, time_s=time_s, context_tokens=context_tokens)
+
+            gate.step_done = listen  # type: ignore[method-assign]
+            await run.run()
+
+    asyncio.run(main())
+    steps = {spec.agent_id: spec.steps for spec in small_workload().agents}
+    assert sorted(heard) == sorted((name, step.context_tokens) for name in steps for step in steps[name][:-1])
+
+
+def test_a_ctrl_c_leaves_a_record() -> None:
+    address: queue.Queue[str] = queue.Queue()
+    done = threading.Event()
+
+    def interrupt_once(num_ended: int, num_agents: int) -> None:
+        if num_ended == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    async def serve() -> None:
+        async with FakeServer().running() as server:
+            address.put(server.url)
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        server = Server(address.get(timeout=10), "fake", {})
+        record = replay(CAPPED, small_workload(), server, on_progress=interrupt_once)
+    finally:
+        done.set()
+        thread.join()
+    assert 1 <= len(record.agents) <= 2, "interrupted when the first had ended"
+    assert len(record.agents) + len(record.run["failures"]) == 5
+    assert record.run["warnings"][0] == "the run was interrupted"
+    assert exit_status(record) == 130
+
+
 def test_live_and_simulated_records_have_the_same_columns() -> None:
     workload = small_workload()
     live, _, _ = run_on_fake(CAPPED, workload)
@@ -170,6 +235,9 @@ def test_a_server_that_dies_ends_the_run_and_leaves_a_record(tmp_path: Path, sce
     assert len(record.run["failures"]) + len(record.agents) == 8
     assert len(record.run["failures"]) >= 1
     assert any("metrics could not be read" in line for line in record.run["warnings"])
+    if scenario is CAPPED:  # the others do not try, one by one, what is known to be in vain
+        causes = {each["cause"] for each in record.run["failures"]}
+        assert "the server no longer answers" in causes
     assert_gate_is_empty(run)
     write_record(record, tmp_path / "run")
     assert exit_status(load_record(tmp_path / "run")) == 1
