@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from calib.regressors import Array, Regressors
 from sim.profile import Regime
@@ -52,6 +53,10 @@ def plot_agreement(ax: Axes, regressors: Regressors, step_s: Array, predicted: A
         mask = regressors.regime(regime)
         artists += ax.plot(1e3 * step_s[mask], 1e3 * predicted[mask], ".", ms=4, color=colour, label=regime)
     ax.set(xscale="log", yscale="log", xlabel="measured step (ms)", ylabel="predicted step (ms)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_formatter(NullFormatter())
     ax.legend()
     return artists
 

@@ -5,8 +5,8 @@ what a simulation hands on. Beyond 10 % a residual counts by its size, not its s
 interrupted step is slow by chance, not by law. Coefficients are bounded below by 0. The tile of matrix
 kernels is structural: the fit takes the better of none and 64 tokens (Hopper's `wgmma` computes 64 rows: PTX
 ISA, "asynchronous warpgroup level matrix instructions"). Terms that the engine cannot have are left out:
-experts of a dense model, all-reduces of a single GPU, reads of a prefill's context where the database of kernels
-has none.
+experts of a dense model, all-reduces of a single GPU, reads of a prefill's context where the database of
+kernels has none.
 """
 
 import math

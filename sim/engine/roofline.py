@@ -19,8 +19,8 @@ touch E * (1 - (1 - k/E)**T), hence `experts_tokens` near -1 / ln(1 - k/E). Norm
 cost per token. An all-reduce changes its algorithm at some size (vLLM's `custom_all_reduce.cuh`: one stage
 below 256 or 512 KB, then two; NCCL likewise across machines): what small messages cost more per token stops
 growing there (`allreduce_switch_s`). Prefill attention reads the keys and values of R tokens and computes Q
-pairs, decode attention reads those of C tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of
-sequences, the imbalance among them, and any slowing by neighbours.
+pairs, decode attention reads those of C tokens (so it is bound by bandwidth), and both have launch costs.
+What is left out: the order of sequences, the imbalance among them, and any slowing by neighbours.
 
 `num_outside` counts steps beyond the domain of the fit.
 """
