@@ -2,7 +2,8 @@
 
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
-└── OutOfScopeError       the scenario asks for something that parity does not cover
+├── OutOfScopeError       the scenario asks for something that parity does not cover
+└── ConfrontError         runs of the two worlds that cannot be compared
 """
 
 from concur.errors import ConcurError
@@ -14,3 +15,7 @@ class VllmMissingError(ConcurError, ImportError):
 
 class OutOfScopeError(ConcurError, ValueError):
     """Report a scenario that has no counterpart in vLLM's scheduler."""
+
+
+class ConfrontError(ConcurError, ValueError):
+    """Report runs of the two worlds that cannot be put side by side."""
