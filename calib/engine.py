@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from calib.errors import EngineError
-from calib.geometries import model_folder
 from calib.grid import Limits
+from validate.geometries import model_folder
 from validate.step_log import StepRow
 from validate.vllm_scheduler import vllm_version
 

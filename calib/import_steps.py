@@ -17,10 +17,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from calib.errors import SamplesError
-from calib.geometries import GEOMETRIES
 from calib.lines import read_json_lines
 from calib.samples import Provenance, Samples
 from calib.step_samples import sample_rows, steps_frame
+from validate.geometries import GEOMETRIES
 from validate.step_log import HEADER_KEY, ScheduledRequest, StepRow
 
 _ROW: Final = TypeAdapter(StepRow)

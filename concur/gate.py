@@ -192,6 +192,20 @@ class Gate(ABC):
     def resize(self, window: int, *, time_s: float) -> list[str]:
         """Set the window."""
 
+    def withdraw(self, agent_id: str) -> None:
+        """Take back the agent's request for a step: whoever made it gave up waiting.
+
+        Raises
+        ------
+        GateError
+            If the agent is not waiting.
+        """
+        member = self._member(agent_id)
+        if member.waiting_since_s is None:
+            raise GateError(f"agent {agent_id!r} took back a step that it is not waiting for")
+        member.waiting_since_s = None
+        member.ticket = 0  # its queue entries are stale from now on
+
     def leave(self, agent_id: str, *, time_s: float) -> list[str]:
         """Let the agent go, whether it ended well or failed; its slot passes on at once."""
         member = self._member(agent_id)
@@ -279,6 +293,14 @@ class AgentGate(Gate):
             if not member.is_in_step:
                 self._pause(member)
         return self._fill(time_s)
+
+    def withdraw(self, agent_id: str) -> None:
+        """Take back the agent's request for a step; a paused agent is as in a tool wait again."""
+        super().withdraw(agent_id)
+        member = self._member(agent_id)
+        if member.slot is _Slot.PAUSED:
+            self._give_ticket(member)
+            self._idle.push(member)
 
     def _surplus(self) -> list[_Member]:
         surplus = len(self._active) - self.window

@@ -3,6 +3,8 @@
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
 ├── OutOfScopeError       the scenario asks for something that parity does not cover
+├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
+├── CallError             a model call that failed for good
 └── ConfrontError         runs of the two worlds that cannot be compared
 """
 
@@ -19,3 +21,11 @@ class OutOfScopeError(ConcurError, ValueError):
 
 class ConfrontError(ConcurError, ValueError):
     """Report runs of the two worlds that cannot be put side by side."""
+
+
+class ServerError(ConcurError, RuntimeError):
+    """Report a server that cannot be started, reached or reset, or a model that is none: what, the remedy."""
+
+
+class CallError(ConcurError, RuntimeError):
+    """Report a model call that failed for good: the last cause, and how often it was tried."""

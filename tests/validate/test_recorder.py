@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from calib.engine import EngineOptions, Finished, VllmEngine
-from calib.geometries import model_folder
 from calib.import_steps import import_steps
 from calib.samples import read_samples
 from sim.driver import simulate
@@ -24,6 +23,7 @@ from sim.engine.output import SchedulerOutput
 from sim.engine.step_time import StepBatch
 from tests.parity.scenarios import corner
 from validate.errors import OutOfScopeError
+from validate.geometries import model_folder
 from validate.step_log import StepRow, step_spans
 from validate.vllm_scheduler import VllmScheduler
 

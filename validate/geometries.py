@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from calib.errors import EngineError
+from validate.errors import ServerError
 
 _COMMON: Final = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -61,7 +61,7 @@ def model_folder(model: str, scratch: Path) -> Path:
 
     Raises
     ------
-    EngineError
+    ServerError
         If `model` is neither a built-in geometry nor a folder with (or the path of) a `config.json`.
     """
     if model in GEOMETRIES:
@@ -72,7 +72,7 @@ def model_folder(model: str, scratch: Path) -> Path:
     path = Path(model)
     folder = path.parent if path.name == "config.json" else path
     if not (folder / "config.json").is_file():
-        raise EngineError(
+        raise ServerError(
             f"model = {model!r} is neither a folder with config.json nor one of {sorted(GEOMETRIES)}; "
             "download the model's config.json (weights are not needed with --load-format dummy)"
         )

@@ -1,0 +1,152 @@
+"""From `/metrics` to snapshots. The danger is a wrong name or number that is no error: an empty column."""
+
+from pathlib import Path
+
+import pytest
+
+from concur.live.errors import MetricNamesError, ScrapeError
+from concur.live.metric_names import CAPACITY, COUNTERS, ENGINES, GAUGES, SGLANG, VLLM, MetricNames
+from concur.live.scrape import MetricsReader, detect_names
+from concur.signals import Snapshot
+
+METRICS = Path(__file__).parent / "metrics"
+VLLM_TEXT = (METRICS / "vllm-0.32.0.txt").read_text()
+SGLANG_TEXT = (METRICS / "sglang-0.5.17.txt").read_text()
+GOLDENS = sorted(METRICS.glob("*.txt"))
+
+
+def vllm_text(engines: dict[str, dict[str, float]]) -> str:
+    """A text of several engines: the golden's samples of engine 0, with values replaced."""
+    lines = [line for line in VLLM_TEXT.splitlines() if 'engine="0"' in line]
+    text = []
+    for engine, values in engines.items():
+        for line in lines:
+            series, _, value = line.rpartition(" ")
+            name = series.partition("{")[0]
+            series = series.replace('engine="0"', f'engine="{engine}"')
+            text.append(f"{series} {values.get(name, float(value))}")
+    return "\n".join(text) + "\n"
+
+
+def reader() -> MetricsReader:
+    return MetricsReader(VLLM)
+
+
+def test_there_is_a_golden_for_every_engine() -> None:
+    assert [detect_names(path.read_text()).engine for path in GOLDENS] == ["sglang", "vllm"]
+
+
+def test_a_real_servers_metrics_become_the_snapshot_that_they_are() -> None:
+    assert reader().read(VLLM_TEXT, time_s=7.0) == Snapshot(
+        time_s=7.0,
+        prefix_cache_queries_tokens=200,
+        prefix_cache_hits_tokens=96,
+        prompt_tokens=200,
+        generation_tokens=6,
+        num_gpu_blocks=64,
+        block_size=32,
+    )
+
+
+def test_sglangs_ranks_and_priorities_are_counted_once() -> None:
+    read = MetricsReader(SGLANG)
+    assert read.read(SGLANG_TEXT, time_s=7.0) == Snapshot(
+        time_s=7.0,
+        num_requests_running=7,
+        num_requests_waiting=1,
+        kv_cache_usage_frac=0.4,
+        kv_cache_resident_frac=0.75,
+        prefix_cache_queries_tokens=9000,
+        prefix_cache_hits_tokens=6000,
+        prompt_tokens=9000,
+        generation_tokens=500,
+        num_gpu_blocks=2000,
+        block_size=16,
+    )
+    assert [read.engines[rank]["kv_cache_usage_frac"] for rank in "01"] == [0.2, 0.6]
+
+
+@pytest.mark.parametrize("names", ENGINES, ids=lambda names: names.engine)
+def test_every_table_names_every_field(names: MetricNames) -> None:
+    assert {*GAUGES, *COUNTERS, *CAPACITY} <= names.series.keys()
+
+
+@pytest.mark.parametrize(("names", "text"), [(VLLM, VLLM_TEXT), (SGLANG, SGLANG_TEXT)])
+def test_every_name_that_vanishes_is_an_error_at_the_start_and_later(names: MetricNames, text: str) -> None:
+    needed = {
+        series.name
+        for field, series in names.series.items()
+        if not series.is_late and field in (*GAUGES, *COUNTERS, *CAPACITY)
+    }
+    assert len(needed) >= 7
+    for name in needed:
+        renamed = text.replace(f"{name}{{", f"{name}_new{{")
+        with pytest.raises(MetricNamesError, match=name):
+            detect_names(renamed)
+        with pytest.raises(MetricNamesError, match=name):
+            MetricsReader(names).read(renamed, time_s=0.0)
+
+
+def test_a_server_of_another_kind_is_refused() -> None:
+    with pytest.raises(MetricNamesError, match="none that begins with vllm:, sglang:"):
+        detect_names("# TYPE up gauge\nup 1.0\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('engine="0",model_name="tiny"} 200.0', 'engine="0",model_name="tiny" 200.0', "malformed"),
+        ("} 96.0", "} ninety", "malformed"),
+        ("} 96.0", "} NaN", "must be a number"),
+        ("} 96.0", "} -1.0", "at least 0"),
+        ('num_gpu_blocks="64"', 'num_gpu_blocks="None"', r"num_gpu_blocks\} = None"),
+        ('kv_cache_usage_perc{engine="0",model_name="tiny"} 0.0', "kv_cache_usage_perc 72.0", "fraction"),
+        ("\n", "", "cut off"),
+    ],
+)
+def test_malformed_metrics_are_an_error_and_change_nothing(old: str, new: str, message: str) -> None:
+    assert old in VLLM_TEXT
+    read = reader()
+    before = read.read(VLLM_TEXT, time_s=1.0)
+    with pytest.raises(ScrapeError, match=message):
+        read.read(VLLM_TEXT.replace(old, new), time_s=2.0)
+    assert read.read(VLLM_TEXT, time_s=1.0) == before
+
+
+@pytest.mark.parametrize("length", range(200, len(VLLM_TEXT) - 1, 97))
+def test_a_text_that_is_cut_off_anywhere_is_an_error(length: int) -> None:
+    with pytest.raises(ScrapeError):
+        reader().read(VLLM_TEXT[:length], time_s=1.0)
+
+
+def test_engines_are_summed_and_their_usage_is_weighted_by_blocks() -> None:
+    text = vllm_text(
+        {
+            "0": {"vllm:kv_cache_usage_perc": 0.9, "vllm:num_requests_running": 5},
+            "1": {"vllm:kv_cache_usage_perc": 0.1, "vllm:num_requests_running": 2},
+        }
+    )
+    read = reader()
+    snapshot = read.read(text, time_s=0.0)
+    assert (snapshot.num_requests_running, snapshot.num_gpu_blocks, snapshot.block_size) == (7, 128, 32)
+    assert snapshot.prefix_cache_queries_tokens == 400
+    assert snapshot.kv_cache_usage_frac == pytest.approx(0.5)
+    assert read.engines["0"]["kv_cache_usage_frac"] == 0.9, "the collapsing one is still to be seen"
+
+
+def test_counters_that_are_reset_go_on_from_where_they_were() -> None:
+    read, name = reader(), "vllm:prompt_tokens_total"
+    counted = [
+        read.read(vllm_text({"0": {name: value}}), time_s=float(t)).prompt_tokens
+        for t, value in enumerate([100, 150, 20, 30, 0, 10])
+    ]
+    assert counted == [100, 150, 170, 180, 180, 190]
+    assert read.num_resets == 2
+
+
+def test_an_engine_that_is_gone_for_a_reading_is_not_counted_twice() -> None:
+    read, name = reader(), "vllm:prompt_tokens_total"
+    both = vllm_text({"0": {name: 100}, "1": {name: 40}})
+    one = vllm_text({"0": {name: 110}})
+    assert [read.read(text, time_s=0.0).prompt_tokens for text in (both, one, both)] == [140, 150, 250]
+    assert read.num_resets == 1, "engine 0 went back from 110 to 100"

@@ -1,0 +1,260 @@
+"""A small deterministic server with vLLM's endpoints whose truth is known; for tests of what speaks to one.
+
+Never a source of results: its "engine" is a sleep per token. It knows which tokens it really credited from
+its (never-evicting) prefix cache, and when it really sent each one. Faults are scripted by the number of the
+request, counted from 0: completions in `Faults.calls`, readings of /metrics in `Faults.metrics`.
+
+Token i of an answer to a prompt of n tokens is `10 + (n + i) % 2000`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+
+HANG: Final = "hang"  # no answer, until the client gives up
+BREAK_OFF: Final = "break off"  # half an answer, then the connection is cut
+MALFORMED: Final = "malformed"
+CUT_OFF: Final = "cut off"
+MISSING_NAME: Final = "missing name"
+RESET: Final = "reset"  # the counters begin anew, as after a restart
+_LARGEST_BODY: Final = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong: by request number, a status to answer with or one of this module's words.
+
+    `die_at_call`: the server is gone, in the middle of its answer, at that call.
+    """
+
+    calls: Mapping[int, int | str] = field(default_factory=dict)
+    metrics: Mapping[int, int | str] = field(default_factory=dict)
+    die_at_call: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FakeEngine:
+    """Sizes of the pretended engine and the seconds that it takes per token."""
+
+    block_size: int = 16
+    num_gpu_blocks: int = 101
+    token_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Served:
+    """The truth about one call: what was asked and credited, and when each token was sent (loop time)."""
+
+    number: int
+    prompt: tuple[int, ...]
+    cached_tokens: int
+    sent_s: list[float] = field(default_factory=list)
+    is_complete: bool = False
+
+
+class FakeServer:
+    """vLLM's endpoints over a sleep. `served` is the truth, in order of arrival; `url` where it runs."""
+
+    def __init__(self, engine: FakeEngine | None = None, faults: Faults | None = None) -> None:
+        self.engine = engine or FakeEngine()
+        self.faults = faults or Faults()
+        self.url = ""
+        self.served: list[Served] = []
+        self.num_calls = 0
+        self.num_scrapes = 0
+        self.most_running = 0
+        self._running: dict[int, int] = {}  # tokens of each call in flight
+        self._blocks: set[int] = set()
+        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._hanging = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["FakeServer"]:
+        """Serve on a free port of this machine until the end of the block."""
+        app = web.Application(client_max_size=_LARGEST_BODY)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/reset_prefix_cache", self._reset)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/health", _ok)
+        app.router.add_get("/version", self._version)
+        app.router.add_get("/v1/models", self._models)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = _address(self._runner)
+        try:
+            yield self
+        finally:
+            await self._runner.cleanup()
+
+    async def die(self) -> None:
+        """Refuse connections and cut those that are open, at once, as a killed process does."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        for site in list(self._runner.sites):
+            await site.stop()
+        for connection in list(self._runner.server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        number = self.num_calls
+        self.num_calls += 1
+        fault = self.faults.calls.get(number)
+        if isinstance(fault, int):
+            return web.json_response({"error": {"message": "scripted", "code": fault}}, status=fault)
+        if fault == HANG:
+            await self._hanging.wait()
+        body = await request.json()
+        served = self._schedule(number, body["prompt"])
+        try:
+            if body.get("stream"):
+                return await self._stream(request, served, body["max_tokens"], breaks=fault == BREAK_OFF)
+            token_ids = [token async for token in self._generate(served, body["max_tokens"])]
+            choice = {"token_ids": token_ids, "finish_reason": "length"}
+            self._finish(served)
+            return web.json_response({"choices": [choice], "usage": _usage(served, len(token_ids))})
+        finally:
+            self._running.pop(number)
+
+    def _schedule(self, number: int, prompt: Sequence[int]) -> Served:
+        blocks = list(_block_names(prompt, self.engine.block_size))
+        known = next((n for n, block in enumerate(blocks) if block not in self._blocks), len(blocks))
+        cached = min(known, (len(prompt) - 1) // self.engine.block_size) * self.engine.block_size
+        self._blocks.update(blocks)
+        served = Served(number, tuple(prompt), cached)
+        self.served.append(served)
+        self._running[number] = len(prompt)
+        self.most_running = max(self.most_running, len(self._running))
+        self._counters["prefix_cache_queries"] += len(prompt)
+        self._counters["prefix_cache_hits"] += cached
+        self._counters["prompt_tokens"] += len(prompt)
+        return served
+
+    async def _generate(self, served: Served, max_tokens: int) -> AsyncIterator[int]:
+        for position in range(max_tokens):
+            await asyncio.sleep(self.engine.token_s)
+            if served.number == self.faults.die_at_call and position == max_tokens // 2:
+                await self.die()
+                await self._hanging.wait()
+            served.sent_s.append(asyncio.get_running_loop().time())
+            self._counters["generation_tokens"] += 1
+            yield 10 + (len(served.prompt) + position) % 2000
+
+    async def _stream(
+        self, request: web.Request, served: Served, max_tokens: int, *, breaks: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        async for token in self._generate(served, max_tokens):
+            choice: dict[str, Any] = {"token_ids": [token], "finish_reason": None}
+            await _send(response, {"choices": [choice]})
+            if breaks:
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+        self._finish(served)
+        await _send(response, {"choices": [], "usage": _usage(served, max_tokens)})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def _finish(self, served: Served) -> None:
+        served.is_complete = True
+        answer = [10 + (len(served.prompt) + i) % 2000 for i in range(len(served.sent_s) - 1)]
+        self._blocks.update(_block_names([*served.prompt, *answer], self.engine.block_size))
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        if self._running:
+            return web.json_response({"success": False})
+        self._blocks.clear()
+        return web.json_response({"success": True})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.0"})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "fake"}]})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        fault = self.faults.metrics.get(self.num_scrapes)
+        self.num_scrapes += 1
+        if isinstance(fault, int):
+            return web.Response(status=fault)
+        if fault == HANG:
+            await self._hanging.wait()
+        if fault == RESET:
+            self._counters = dict.fromkeys(_COUNTERS, 0)
+        return web.Response(text=_spoil(self._metrics_text(), fault))
+
+    def _metrics_text(self) -> str:
+        engine = self.engine
+        used = sum(-(-tokens // engine.block_size) for tokens in self._running.values())
+        gauges = {
+            "num_requests_running": len(self._running),
+            "num_requests_waiting": 0,
+            "kv_cache_usage_perc": min(used / (engine.num_gpu_blocks - 1), 1.0),
+        }
+        lines = []
+        for name, value in gauges.items():
+            lines += [f"# TYPE vllm:{name} gauge", f'vllm:{name}{{engine="0"}} {float(value)}']
+        for name, value in self._counters.items():
+            lines += [f"# TYPE vllm:{name}_total counter", f'vllm:{name}_total{{engine="0"}} {float(value)}']
+        labels = f'engine="0",block_size="{engine.block_size}",num_gpu_blocks="{engine.num_gpu_blocks}"'
+        lines += ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{labels}}} 1.0"]
+        return "\n".join(lines) + "\n"
+
+
+_COUNTERS: Final = (
+    "prefix_cache_queries",
+    "prefix_cache_hits",
+    "num_preemptions",
+    "prompt_tokens",
+    "generation_tokens",
+)
+
+
+def _spoil(text: str, fault: int | str | None) -> str:
+    if fault == MALFORMED:
+        return text.replace('engine="0"}', 'engine="0"', 1)
+    if fault == CUT_OFF:
+        return text[: len(text) * 2 // 3]
+    if fault == MISSING_NAME:
+        return text.replace("vllm:prefix_cache_hits_total", "vllm:prefix_cache_hit_tokens_total")
+    return text
+
+
+def _block_names(tokens: Sequence[int], block_size: int) -> list[int]:
+    """Name every full block by everything up to its end."""
+    names, name = [], 0
+    for end in range(block_size, len(tokens) + 1, block_size):
+        name = hash((name, *tokens[end - block_size : end]))
+        names.append(name)
+    return names
+
+
+def _usage(served: Served, num_tokens: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": len(served.prompt),
+        "completion_tokens": num_tokens,
+        "prompt_tokens_details": {"cached_tokens": served.cached_tokens},
+    }
+
+
+async def _ok(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+def _address(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"

@@ -1,0 +1,279 @@
+"""Start, wait for, attach to, reset and stop a vLLM API server.
+
+::
+
+    options = ServerOptions(model="tiny", engine=EngineConfig(block_size=32, num_gpu_blocks=512))
+    with started(options, folder) as server:
+        server.reset_prefix_cache()
+        ...  # server.url, server.facts
+
+The server runs under `validate.supervise`: it is gone, its engine core with it, when the block ends and when
+this process does, even by SIGKILL. Flags and endpoints are those of vLLM 0.32.0 (engine/arg_utils.py;
+entrypoints/serve/dev/cache/api_router.py, entrypoints/serve/dev/server_info/api_router.py). The endpoints of
+its development mode, which is switched on here, must not be exposed to a network.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sim.scenario import EngineConfig
+from validate.errors import ServerError
+from validate.geometries import model_folder
+from validate.supervise import STOP_S
+
+_POLL_S: Final = 0.3
+_ANSWER_S: Final = 10.0
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_CACHE_KEYS: Final = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "cache_dtype")
+_SCHEDULER_KEYS: Final = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "long_prefill_token_threshold",
+    "scheduler_reserve_full_isl",
+    "watermark",
+    "async_scheduling",
+    "policy",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What to start.
+
+    `model`: a folder or name that vLLM takes, or a geometry of `validate.geometries` (then `load_format` must
+    be "dummy"). `engine`: its sizes and scheduling, in vLLM's own terms. `python`: the interpreter that has
+    vLLM. `steps_file`: record every engine step there, through `validate.recorder`. `per_request_metrics`:
+    ask for the times of each call (vLLM 0.32.0; leave out for releases without that flag). `extra`: more
+    flags, as they are.
+    """
+
+    model: str
+    engine: EngineConfig
+    load_format: str = "dummy"
+    python: str = sys.executable
+    steps_file: Path | None = None
+    per_request_metrics: bool = True
+    extra: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    start_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers. Calls must name `model`; `facts` are what decides a run's numbers."""
+
+    url: str
+    model: str
+    facts: dict[str, Any]
+
+    def reset_prefix_cache(self, *, within_s: float = 10.0) -> None:
+        """Empty the prefix cache, so that the next run starts cold.
+
+        vLLM refuses while blocks are held (`success` false), e.g. by a request just cancelled: asked again
+        until `within_s` seconds have passed.
+
+        Raises
+        ------
+        ServerError
+            If the server was started without VLLM_SERVER_DEV_MODE=1, or still holds blocks in the end.
+        """
+        deadline_s = time.perf_counter() + within_s
+        while not self._reset_once():
+            if time.perf_counter() > deadline_s:
+                raise ServerError(
+                    f"{self.url}: the prefix cache is still in use after {within_s} s; end the calls"
+                )
+            time.sleep(_POLL_S)
+
+    def _reset_once(self) -> bool:
+        try:
+            body = _post(f"{self.url}/reset_prefix_cache")
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise ServerError(f"{self.url}: reset_prefix_cache failed with status {error.code}") from None
+            raise ServerError(
+                f"{self.url} has no /reset_prefix_cache; start it with VLLM_SERVER_DEV_MODE=1"
+            ) from None
+        except (urllib.error.URLError, OSError) as error:
+            raise ServerError(f"{self.url} does not answer ({error})") from None
+        return bool(json.loads(body).get("success", True)) if body else True  # older releases say nothing
+
+
+@contextmanager
+def started(options: ServerOptions, folder: Path) -> Iterator[Server]:
+    """Start a server, yield it when it is ready, and stop it; its log is kept as `server.log` in `folder`.
+
+    Raises
+    ------
+    ServerError
+        If the model is none, or the server ends or is not ready in time: the end of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = options.model
+    if options.load_format == "dummy":
+        model = str(model_folder(model, folder))
+    url = f"http://127.0.0.1:{_free_port()}"
+    flags = server_flags(options)
+    command = [options.python, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += [*flags, "--served-model-name", Path(model).name]
+    command += ["--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
+    log_path = folder / "server.log"
+    with log_path.open("wb") as log:
+        process = _supervised(command, _environment(options), log)
+        try:
+            _wait_until_ready(process, url, log_path, options.start_s)
+            server = attach(url)
+            yield Server(server.url, server.model, server.facts | {"flags": _without_paths(flags)})
+        finally:
+            stop(process)
+
+
+def attach(url: str) -> Server:
+    """Return a server that runs already; it is left running.
+
+    Raises
+    ------
+    ServerError
+        If it does not answer, or not as vLLM does.
+    """
+    url = url.rstrip("/")
+    try:
+        models = json.loads(_get(f"{url}/v1/models"))["data"]
+        facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]}
+        return Server(url, models[0]["id"], facts | _resolved(url))
+    except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ServerError(
+            f"{url}: no vLLM server answers there ({type(error).__name__}: {error}); start one, or correct "
+            "the address"
+        ) from None
+
+
+def server_flags(options: ServerOptions) -> list[str]:
+    """Return vLLM's flags for `options`, without model and address."""
+    engine = options.engine
+    sizes = {
+        "--load-format": options.load_format,
+        "--block-size": engine.block_size,
+        "--num-gpu-blocks-override": engine.num_gpu_blocks,
+        "--max-num-seqs": engine.max_num_seqs,
+        "--max-num-batched-tokens": engine.max_num_batched_tokens,
+        "--max-model-len": engine.max_model_len,
+        "--long-prefill-token-threshold": engine.long_prefill_token_threshold,
+        "--watermark": engine.watermark,
+    }
+    switches = {
+        "enable-prefix-caching": engine.enable_prefix_caching,
+        "async-scheduling": engine.async_scheduling,
+        "scheduler-reserve-full-isl": engine.scheduler_reserve_full_isl,
+    }
+    flags = [text for flag, value in sizes.items() for text in (flag, str(value))]
+    flags += [f"--{name}" if is_on else f"--no-{name}" for name, is_on in switches.items()]
+    flags += ["--skip-tokenizer-init", "--enable-prompt-tokens-details"]
+    if options.per_request_metrics:
+        flags.append("--enable-per-request-metrics")
+    if options.steps_file is not None:
+        kind = "RecordingAsyncScheduler" if engine.async_scheduling else "RecordingScheduler"
+        flags += ["--scheduler-cls", f"validate.recorder.{kind}"]
+    return [*flags, *options.extra]
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a supervised process and all that it started; ending it twice is no error."""
+    assert process.stdin is not None
+    process.stdin.close()  # the supervisor does the rest
+    try:
+        process.wait(2 * STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _supervised(command: list[str], env: dict[str, str], log: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "validate.supervise", *command],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,  # a Ctrl-C at the terminal is for us; we stop the server in our own time
+    )
+
+
+def _environment(options: ServerOptions) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    env = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": path}
+    env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; the CPU build reserves 4 otherwise
+    if options.steps_file is not None:
+        env["CONCUR_STEPS_FILE"] = str(options.steps_file.absolute())
+    return env | options.env
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log_path: Path, within_s: float) -> None:
+    deadline_s = time.perf_counter() + within_s
+    while not _is_healthy(url):
+        if process.poll() is not None:
+            raise ServerError(f"the server ended before it was ready; {_tail(log_path)}")
+        if time.perf_counter() > deadline_s:
+            raise ServerError(f"the server is not ready after {within_s} s; {_tail(log_path)}")
+        time.sleep(_POLL_S)
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        _get(f"{url}/health")
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+def _resolved(url: str) -> dict[str, Any]:
+    """Return the configuration that vLLM resolved; outside its development mode it does not say."""
+    try:
+        config = json.loads(_get(f"{url}/server_info?config_format=json"))["vllm_config"]
+    except urllib.error.HTTPError:
+        return {}
+    cache, scheduler = config["cache_config"], config["scheduler_config"]
+    return (
+        {name: cache[name] for name in _CACHE_KEYS if name in cache}
+        | {name: scheduler[name] for name in _SCHEDULER_KEYS if name in scheduler}
+        | {"max_model_len": config["model_config"].get("max_model_len")}
+    )
+
+
+def _without_paths(flags: list[str]) -> list[str]:
+    return [Path(flag).name if flag.startswith("/") else flag for flag in flags]
+
+
+def _tail(log_path: Path, num_lines: int = 8) -> str:
+    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"the end of {log_path}:\n" + "\n".join(lines[-num_lines:])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=_ANSWER_S) as response:
+        body: bytes = response.read()
+        return body
+
+
+def _post(url: str) -> bytes:
+    request = urllib.request.Request(url, data=b"", method="POST")
+    with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
+        body: bytes = response.read()
+        return body
