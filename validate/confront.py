@@ -1,8 +1,8 @@
-"""Simulated against live: is the prediction of each policy right, and of what follows from it?
+"""Simulated against live: whether each policy is predicted, and what follows from comparing them.
 
-Live runs of one policy are repeated; their median is what the simulator has to meet, their range how well the
-engine meets itself. A figure is right if it is within the tolerance of the live median, or inside the range of
-the live repeats where that is wider.
+Live runs of one policy are repeated; their median is what the simulator has to meet, their range how well
+the engine meets itself. A figure is right if it is within the tolerance of the live median, or inside the
+range of the live repeats where that is wider.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,9 +74,11 @@ class Confrontation:
 
     @property
     def misranked(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of policies that the worlds put in opposite order, beyond what the live repeats leave open."""
+        """Pairs of policies in opposite order in the two worlds, where the live repeats leave no doubt."""
         return tuple(
-            (one.label, other.label) for one, other in combinations(self.policies, 2) if _is_misranked(one, other)
+            (one.label, other.label)
+            for one, other in combinations(self.policies, 2)
+            if _is_misranked(one, other)
         )
 
     @property
@@ -168,15 +170,15 @@ def _check(live: RunRecord, simulated: Mapping[str, RunRecord]) -> None:
     if live.label not in simulated:
         raise ConfrontError(f"{live.label} ran live but was not simulated; simulate it too")
     if live.run["workload"] != simulated[live.label].run["workload"]:
-        raise ConfrontError(f"{live.label} ran different workloads in the two worlds; run both from one scenario")
+        raise ConfrontError(
+            f"{live.label} ran different workloads in the two worlds; run both from one scenario"
+        )
 
 
 def _verdict(simulated: RunRecord, live: Sequence[RunRecord]) -> PolicyVerdict:
     controller = simulated.run["scenario"]["controller"]
     figures = {
-        name: Figure(
-            float(simulated.metrics[name]), tuple(float(record.metrics[name]) for record in live)
-        )
+        name: Figure(float(simulated.metrics[name]), tuple(float(record.metrics[name]) for record in live))
         for name in _METRICS
         if all(record.metrics[name] is not None for record in (simulated, *live))
     }

@@ -3,6 +3,7 @@
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
 ├── OutOfScopeError       the scenario asks for something that parity does not cover
+├── LiveExtraMissingError the packages that speak HTTP are not installed in this environment
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
 ├── CallError             a model call that failed for good
 └── ConfrontError         runs of the two worlds that cannot be compared
@@ -21,6 +22,10 @@ class OutOfScopeError(ConcurError, ValueError):
 
 class ConfrontError(ConcurError, ValueError):
     """Report runs of the two worlds that cannot be put side by side."""
+
+
+class LiveExtraMissingError(ConcurError, ImportError):
+    """Report that the extra `live` is not installed, and how to get it."""
 
 
 class ServerError(ConcurError, RuntimeError):

@@ -1,6 +1,7 @@
-"""Figures of the two worlds, one over the other: the simulation as lines, the live engine as points and dashes."""
+"""Figures of the two worlds, one over the other: simulation as lines, live engine as points and dots."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -12,8 +13,10 @@ from sim.record import RunRecord
 from validate.confront import Confrontation, PolicyVerdict
 
 
-def overlay_figure(result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord]) -> Figure:
-    """Draw makespan and hit rate against the cap, and the hit rate of no control over time, in both worlds."""
+def overlay_figure(
+    result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord]
+) -> Figure:
+    """Draw makespan and hit rate against the cap, and the hit rate over time without control."""
     figure = Figure(figsize=(12.0, 3.7), layout="constrained")
     makespan, hits, collapse = figure.subplots(1, 3)
     plot_against_cap(makespan, result, "makespan_s")
@@ -46,7 +49,7 @@ def plot_against_cap(ax: Axes, result: Confrontation, metric: str) -> list[Artis
     """Plot a metric against the static cap, other policies as levels: live repeats as points."""
     artists: list[Artist] = []
     caps = sorted((each for each in result.policies if each.cap is not None), key=lambda each: each.cap or 0)
-    where = [each.cap for each in caps]
+    where = [float(each.cap or 0) for each in caps]
     blue = COLOURS["agent_cap"]
     if caps:
         simulated = [each.figures[metric].simulated for each in caps]
@@ -82,15 +85,15 @@ def _points(ax: Axes, policy: PolicyVerdict, metric: str, x: float, shade: str) 
     return ax.plot([x] * len(live), live, "o", ms=4, color=shade, mfc="none")[0]
 
 
-def _hit_rate(record: RunRecord) -> "np.ndarray":
+def _hit_rate(record: RunRecord) -> "np.ndarray[Any, Any]":
     window_s = max(record.metrics["makespan_s"] / 20, 1.0)
     hits = windowed_rate(record.timeline, "prefix_cache_hits_tokens", window_s)
     queries = windowed_rate(record.timeline, "prefix_cache_queries_tokens", window_s)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(queries > 0, hits / queries, np.nan)
+        return np.asarray(np.where(queries > 0, hits / queries, np.nan))
 
 
-def _line(record: RunRecord) -> dict[str, object]:
+def _line(record: RunRecord) -> dict[str, Any]:
     is_live = record.run["world"] == "live"
     return {"color": colour(record), "ls": ":" if is_live else "-", "alpha": 0.9 if is_live else 1.0}
 
