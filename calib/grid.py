@@ -79,9 +79,12 @@ def sizes_beside(limits: Limits) -> list[int]:
     return [size + 1 for size in captured if size < limits.max_num_seqs]
 
 
-def context_ladder(limits: Limits) -> list[int]:
-    """Return context lengths in tokens, whole blocks, growing geometrically up to the longest possible."""
-    longest = limits.max_model_len - _SLACK_TOKENS
+def context_ladder(limits: Limits, *, room_tokens: int = 0) -> list[int]:
+    """Return context lengths in tokens, whole blocks, growing geometrically up to the longest possible.
+
+    The longest leaves room for `room_tokens` more.
+    """
+    longest = limits.max_model_len - _SLACK_TOKENS - room_tokens
     lengths = _geometric(_FIRST_CONTEXT_TOKENS, longest)
     block = limits.block_size
     return sorted({max(block, length // block * block) for length in lengths})
@@ -106,19 +109,20 @@ def _unequal_decodes(limits: Limits) -> Iterator[Point]:
 
 def _prefills(limits: Limits) -> Iterator[Point]:
     chunks = _geometric(_FIRST_CHUNK_TOKENS, limits.max_num_batched_tokens)
-    for chunk, context in product(chunks, (0, *context_ladder(limits))):
-        yield Point(prefills=(Prefill(chunk, context),))
+    for chunk in chunks:
+        for context in (0, *context_ladder(limits, room_tokens=chunk)):
+            yield Point(prefills=(Prefill(chunk, context),))
     for number, chunk, context in product((_FACTOR, _FACTOR**2), chunks, (0, *context_ladder(limits)[1:3])):
         yield Point(prefills=(Prefill(chunk, context),) * number)
 
 
 def _mixed(limits: Limits) -> Iterator[Point]:
-    contexts = context_ladder(limits)
     sizes = [size for size in (1, 8, 64) if size < limits.max_num_seqs]
-    for size, decode_context, prefill_context in product(sizes, contexts[1:4:2], (0, *contexts[1::2])):
+    for size, decode_context in product(sizes, context_ladder(limits)[1:4:2]):
         budget = limits.max_num_batched_tokens - size
         for chunk in (_FIRST_CHUNK_TOKENS, budget // 8, budget):
-            yield Point((decode_context,) * size, (Prefill(chunk, prefill_context),))
+            for prefill_context in (0, *context_ladder(limits, room_tokens=chunk)[1::2]):
+                yield Point((decode_context,) * size, (Prefill(chunk, prefill_context),))
 
 
 def _geometric(first: int, last: int) -> list[int]:

@@ -22,6 +22,7 @@ class Regressors:
 
     prefill_seqs: Array
     prefill_tokens: Array
+    prefill_context_tokens: Array
     prefill_pairs: Array
     decode_seqs: Array
     context_tokens: Array
@@ -81,8 +82,9 @@ class Regressors:
                 context_tokens=int(context),
                 prefill_pairs=int(pairs),
                 prefill_seqs=int(seqs),
+                prefill_context_tokens=int(prefill_context),
             )
-            for seqs, tokens, pairs, decodes, context in zip(
+            for seqs, tokens, prefill_context, pairs, decodes, context in zip(
                 *(getattr(self, name) for name in self.__dataclass_fields__), strict=True
             )
         ]
@@ -97,6 +99,7 @@ def regressors_of(samples: Samples) -> Regressors:
     return Regressors(
         prefill_seqs=np.array([len(tokens) for tokens in chunks], dtype=float),
         prefill_tokens=np.array([tokens.sum() for tokens in chunks]),
+        prefill_context_tokens=np.array([context.sum() for context in contexts]),
         prefill_pairs=np.array(
             [
                 (tokens * context + tokens * (tokens + 1) / 2).sum()

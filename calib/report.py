@@ -57,7 +57,7 @@ def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None
     parts.append(
         f"<p>{len(samples)} steps: {html.escape(source.model_name)} on {html.escape(source.device)}, "
         f"tensor_parallel_size = {source.tensor_parallel_size}, {html.escape(source.engine)}, "
-        f"{html.escape(source.source)}, {html.escape(source.date)}. {html.escape('; '.join(source.notes))}"
+        f"{html.escape(source.source)}, {html.escape('; '.join((source.date, *source.notes)))}"
         ".</p>"
     )
     parts.append("<h2>these samples</h2>" + _error_table(check_profile(profile, samples)))

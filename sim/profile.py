@@ -42,6 +42,7 @@ class RooflineCoefficients(_Part):
     prefill_s: _NonNegative = 0.0
     per_prefill_seq_s: _NonNegative = 0.0
     per_prefill_token_s: _NonNegative = 0.0
+    per_prefill_context_token_s: _NonNegative = 0.0
     per_prefill_pair_s: _NonNegative = 0.0
     decode_s: _NonNegative = 0.0
     per_decode_seq_s: _NonNegative = 0.0
@@ -69,6 +70,7 @@ class StepDomain(_Part):
     num_tokens: tuple[int, int]
     prefill_seqs: tuple[int, int]
     prefill_tokens: tuple[int, int]
+    prefill_context_tokens: tuple[int, int]
     prefill_pairs: tuple[int, int]
     decode_seqs: tuple[int, int]
     context_tokens: tuple[int, int]

@@ -96,11 +96,11 @@ def _page(records: Sequence[RunRecord], images: dict[str, bytes]) -> str:
     source = records[0].run["workload"]["source"]
     title = f"{source}: {len(records)} policies" if several else f"{source}: {records[0].label}"
     parts = [_warnings(records)]
-    parts.append(_html_table(comparison_table(records) if several else metrics_table(records[0])))
+    parts.append(html_table(comparison_table(records) if several else metrics_table(records[0])))
     for name, data in images.items():
         if not name.startswith("timeline"):
             parts.append(f"<h2>{html.escape(name.replace('_', ' '))}</h2>{_image(data, name)}")
-    parts.append("<h2>phases</h2>" + _html_table(phase_table(records)))
+    parts.append("<h2>phases</h2>" + html_table(phase_table(records)))
     parts.append(f"<p>Rule: {html.escape(records[0].metrics['phases']['rule'])}.</p><h2>timelines</h2>")
     timelines = [(name, data) for name, data in images.items() if name.startswith("timeline")]
     for (name, data), record in zip(timelines, records, strict=True):
@@ -110,7 +110,12 @@ def _page(records: Sequence[RunRecord], images: dict[str, bytes]) -> str:
         )
     scenario = html.escape(json.dumps(records[0].run["scenario"], indent=1))
     parts.append(f"<h2>scenario of {html.escape(records[0].label)}</h2><pre>{scenario}</pre>")
-    return _PAGE.substitute(title=html.escape(title), body="\n".join(parts))
+    return page_text(title, "\n".join(parts))
+
+
+def page_text(title: str, body: str) -> str:
+    """Return a self-contained HTML page in the project's style around `body`, which is HTML."""
+    return _PAGE.substitute(title=html.escape(title), body=body)
 
 
 def _warnings(records: Sequence[RunRecord]) -> str:
@@ -118,7 +123,7 @@ def _warnings(records: Sequence[RunRecord]) -> str:
     return "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in warnings)
 
 
-def _html_table(table: Table) -> str:
+def html_table(table: Table) -> str:
     """Render a terminal table as HTML: the same numbers in both places."""
     headings = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in table.columns)
     rows = zip(*(column.cells for column in table.columns), strict=True)

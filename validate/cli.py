@@ -1,4 +1,4 @@
-"""The validation verbs: `concur validate parity`."""
+"""The validation verbs: `concur validate parity`, `run`, `compare`."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from sim.scenario import load_scenario
 from sim.workload.build import build_workload
+from validate import live_cli
 from validate.explain import explain_result, result_json
 from validate.parity import run_parity
 from validate.vllm_scheduler import check_in_scope, vllm_version
@@ -20,6 +21,9 @@ def register(app: typer.Typer) -> None:
     validate = typer.Typer(help="Hold the simulator against vLLM.", no_args_is_help=True)
     validate.callback()(_group)
     validate.command("parity")(parity)
+    more = {"allow_extra_args": True, "ignore_unknown_options": False}  # `--policies a b c`
+    validate.command("run", context_settings=more)(live_cli.run)
+    validate.command("compare")(live_cli.compare)
     app.add_typer(validate, name="validate")
 
 

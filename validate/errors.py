@@ -3,8 +3,10 @@
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
 ├── OutOfScopeError       the scenario asks for something that parity does not cover
+├── LiveExtraMissingError the packages that speak HTTP are not installed in this environment
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
-└── CallError             a model call that failed for good
+├── CallError             a model call that failed for good
+└── ConfrontError         runs of the two worlds that cannot be compared
 """
 
 from concur.errors import ConcurError
@@ -16,6 +18,14 @@ class VllmMissingError(ConcurError, ImportError):
 
 class OutOfScopeError(ConcurError, ValueError):
     """Report a scenario that has no counterpart in vLLM's scheduler."""
+
+
+class ConfrontError(ConcurError, ValueError):
+    """Report runs of the two worlds that cannot be put side by side."""
+
+
+class LiveExtraMissingError(ConcurError, ImportError):
+    """Report that the extra `live` is not installed, and how to get it."""
 
 
 class ServerError(ConcurError, RuntimeError):

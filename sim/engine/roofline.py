@@ -1,13 +1,14 @@
 """The calibrated step time: a roofline over a step's tokens, and attention beside it.
 
 With T tokens scheduled (padded to the next CUDA-graph capture size, where there is one), of them K prefills
-with P tokens and Q attended pairs, and D decodes with C tokens of context::
+with P tokens on R computed ones and Q attended pairs, and D decodes with C tokens of context::
 
     read_s    = weights_s + experts_s * (1 - exp(-T / experts_tokens))
     gemm_s    = (read_s**p + (per_gemm_token_s * tiles(T))**p) ** (1 / p),    p = roofline_sharpness
     reduce_s  = min(per_allreduce_token_s * T, allreduce_switch_s)
     step_s    = base_s + gemm_s + per_token_s * T + reduce_s
-              + [P > 0] (prefill_s + per_prefill_seq_s * K + per_prefill_token_s * P + per_prefill_pair_s * Q)
+              + [P > 0] (prefill_s + per_prefill_seq_s * K + per_prefill_token_s * P
+                         + per_prefill_context_token_s * R + per_prefill_pair_s * Q)
               + [D > 0] (decode_s + per_decode_seq_s * D + per_context_token_s * C)
 
 Where the terms come from. A step reads every weight once and multiplies it with every token; it is bound by
@@ -17,9 +18,9 @@ compute whole tiles: `tiles` rounds T up to `gemm_tile_tokens`. Of E experts wit
 touch E * (1 - (1 - k/E)**T), hence `experts_tokens` near -1 / ln(1 - k/E). Norms, activations and all-reduces
 cost per token. An all-reduce changes its algorithm at some size (vLLM's `custom_all_reduce.cuh`: one stage
 below 256 or 512 KB, then two; NCCL likewise across machines): what small messages cost more per token stops
-growing there (`allreduce_switch_s`). Prefill attention computes Q pairs, decode attention reads the keys and
-values of C tokens (so it is bound by bandwidth), and both have launch costs. What is left out: the order of
-sequences, the imbalance among them, and any slowing by neighbours.
+growing there (`allreduce_switch_s`). Prefill attention reads the keys and values of R tokens and computes Q
+pairs, decode attention reads those of C tokens (so it is bound by bandwidth), and both have launch costs.
+What is left out: the order of sequences, the imbalance among them, and any slowing by neighbours.
 
 `num_outside` counts steps beyond the domain of the fit.
 """
@@ -50,6 +51,7 @@ class RooflineStepTime:
         self._limits = (
             domain.num_tokens[1],
             domain.prefill_seqs[1],
+            domain.prefill_context_tokens[1],
             domain.prefill_pairs[1],
             domain.decode_seqs[1],
             domain.context_tokens[1],
@@ -68,6 +70,7 @@ class RooflineStepTime:
                 c.prefill_s
                 + c.per_prefill_seq_s * batch.prefill_seqs
                 + c.per_prefill_token_s * prefill_tokens
+                + c.per_prefill_context_token_s * batch.prefill_context_tokens
                 + c.per_prefill_pair_s * batch.prefill_pairs
             )
         if decode_seqs:
@@ -81,7 +84,7 @@ class RooflineStepTime:
         decode_s, per_decode_seq_s, per_context_token_s = self._decode_s
         fixed_s = self._tokens_s.get(decode_seqs) or self._of_tokens(decode_seqs)
         fixed_s += decode_s + per_decode_seq_s * decode_seqs  # in the order of __call__
-        limit = self._limits[4] if decode_seqs <= self._limits[3] else -1
+        limit = self._limits[5] if decode_seqs <= self._limits[4] else -1
 
         def step_s(context_tokens: int) -> float:
             if context_tokens > limit:
@@ -92,12 +95,13 @@ class RooflineStepTime:
 
     def observe(self, batch: StepBatch) -> None:
         """Take note of a step that is run, to tell later what lay beyond the domain."""
-        tokens, seqs, pairs, decodes, context = self._limits
+        tokens, seqs, prefill_context, pairs, decodes, context = self._limits
         if (
             batch.prefill_pairs > pairs
             or batch.context_tokens > context
             or batch.decode_seqs > decodes
             or batch.prefill_seqs > seqs
+            or batch.prefill_context_tokens > prefill_context
             or batch.prefill_tokens + batch.decode_seqs > tokens
         ):
             self._note(batch)
@@ -113,6 +117,7 @@ class RooflineStepTime:
                 c.prefill_s
                 + c.per_prefill_seq_s * batch.prefill_seqs
                 + c.per_prefill_token_s * batch.prefill_tokens
+                + c.per_prefill_context_token_s * batch.prefill_context_tokens
                 + c.per_prefill_pair_s * batch.prefill_pairs
             )
         decode_s = c.decode_s + c.per_decode_seq_s * batch.decode_seqs
@@ -163,10 +168,13 @@ class RooflineStepTime:
         return c.per_token_s * num_tokens + reduce_s
 
 
-_REGRESSORS = ("num_tokens", "prefill_seqs", "prefill_pairs", "decode_seqs", "context_tokens")
+_REGRESSORS = (
+    *("num_tokens", "prefill_seqs", "prefill_context_tokens", "prefill_pairs"),
+    *("decode_seqs", "context_tokens"),
+)
 
 
-def regressors(batch: StepBatch) -> tuple[int, int, int, int, int]:
-    """Return a batch's tokens, prefills, pairs, decodes and context tokens."""
+def regressors(batch: StepBatch) -> tuple[int, ...]:
+    """Return a batch's regressors, in the order of `_REGRESSORS`."""
     tokens = batch.prefill_tokens + batch.decode_seqs
-    return tokens, batch.prefill_seqs, batch.prefill_pairs, batch.decode_seqs, batch.context_tokens
+    return tokens, *(getattr(batch, name) for name in _REGRESSORS[1:])

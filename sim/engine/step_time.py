@@ -26,9 +26,10 @@ class StepBatch:
 
     `prefill_tokens`: P, sum of n. `decode_seqs`: D, number of decodes. `context_tokens`: C, sum over decodes
     of the tokens before the step. `prefill_pairs`: Q, sum over prefills of n*c + n*(n+1)/2.
-    `prefill_seqs`: K, number of prefills. `recomputed_tokens`, `recomputed_pairs`: the part of P and Q that
-    was computed for the same agent before; within a prefill those tokens come first. `recomputed_seqs`:
-    prefills that are all recompute.
+    `prefill_seqs`: K, number of prefills. `prefill_context_tokens`: R, sum over prefills of c.
+    `recomputed_tokens`, `recomputed_pairs`: the part of P and Q that was computed for the same agent before;
+    within a prefill those tokens come first. `recomputed_seqs`: prefills that are all recompute.
+    `useful_context_tokens`: R if what is recomputed were context, and what is all recompute were not there.
     """
 
     prefill_tokens: int = 0
@@ -38,7 +39,9 @@ class StepBatch:
     recomputed_tokens: int = 0
     recomputed_pairs: int = 0
     prefill_seqs: int = 0
+    prefill_context_tokens: int = 0
     recomputed_seqs: int = 0
+    useful_context_tokens: int = 0
 
     def add_decode(self, num_computed_tokens: int) -> None:
         """Add one decoding sequence with that many tokens before it."""
@@ -50,11 +53,14 @@ class StepBatch:
         self.prefill_seqs += 1
         self.prefill_tokens += num_tokens
         self.prefill_pairs += _pairs(num_tokens, num_computed_tokens)
+        self.prefill_context_tokens += num_computed_tokens
         if num_recomputed_tokens:
             self.recomputed_tokens += num_recomputed_tokens
             self.recomputed_pairs += _pairs(num_recomputed_tokens, num_computed_tokens)
-            if num_recomputed_tokens == num_tokens:
-                self.recomputed_seqs += 1
+        if num_recomputed_tokens == num_tokens:
+            self.recomputed_seqs += 1
+        else:
+            self.useful_context_tokens += num_computed_tokens + num_recomputed_tokens
 
     def without_recompute(self) -> "StepBatch":
         """Return the batch as a cache that never evicts would have left it."""
@@ -64,6 +70,8 @@ class StepBatch:
             self.context_tokens,
             self.prefill_pairs - self.recomputed_pairs,
             prefill_seqs=self.prefill_seqs - self.recomputed_seqs,
+            prefill_context_tokens=self.useful_context_tokens,
+            useful_context_tokens=self.useful_context_tokens,
         )
 
     def decodes_only(self) -> "StepBatch":

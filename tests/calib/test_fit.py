@@ -134,7 +134,7 @@ def test_all_steps_of_a_shape_are_on_one_side() -> None:
 
 
 def test_too_little_to_fit_is_said() -> None:
-    with pytest.raises(FitError, match=r"shapes of steps are left to fit 12 coefficients but at least 36"):
+    with pytest.raises(FitError, match=r"shapes of steps are left to fit 13 coefficients but at least 39"):
         fit_step_time(make_samples(30), name="tiny")
     samples = make_samples(600)
     decodes = samples.steps[samples.steps["phase"] == "decode"].reset_index(drop=True)

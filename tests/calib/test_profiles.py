@@ -10,7 +10,7 @@ from calib.fit import fit_step_time
 from calib.regressors import errors_by_regime, predicted_s, regressors_of
 from calib.samples import Samples, read_samples
 from sim.engine.roofline import RooflineStepTime
-from sim.profile import load_profile, shipped_profiles
+from sim.profile import REGIMES, load_profile, shipped_profiles
 
 NAMES = [
     "h100-sxm_deepseek-v3_tp16",
@@ -26,7 +26,24 @@ def shipped_samples(name: str) -> Samples:
 
 
 def test_these_are_shipped() -> None:
-    assert shipped_profiles() == NAMES
+    assert shipped_profiles() == ["cpu_tiny", *NAMES]
+
+
+def test_the_cpu_engine_is_predicted_within_a_tenth_on_steps_not_seen() -> None:
+    profile, samples = load_profile("cpu_tiny"), shipped_samples("cpu_tiny")
+    regressors = regressors_of(samples)
+    is_held_out = regressors.is_held_out()
+    step_s = samples.steps["step_s"].to_numpy()[is_held_out]
+    regressors = regressors.where(is_held_out)
+    errors = errors_by_regime(regressors, step_s, predicted_s(RooflineStepTime(profile), regressors))
+    assert {regime for regime, error in errors.items() if error.median_ape <= 0.10} == set(REGIMES)
+
+
+def test_a_run_of_the_cpu_engine_that_no_fit_has_seen_takes_the_predicted_time() -> None:
+    samples = shipped_samples("cpu_tiny_run")
+    assert set(samples.steps["phase"]) == {"run:cap6", "run:capnone"}
+    predicted = predicted_s(RooflineStepTime(load_profile("cpu_tiny")), regressors_of(samples))
+    assert predicted.sum() == pytest.approx(samples.steps["step_s"].sum(), rel=0.10)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,6 +27,10 @@ def test_recompute_is_the_first_part_of_a_chunk() -> None:
     assert useful.prefill_tokens == 70
     # the other 70 tokens sit on 80 computed ones
     assert useful.prefill_pairs == 70 * 80 + 70 * 71 // 2
+    assert useful.prefill_context_tokens == 80
+    batch.add_prefill(10, 500, 10)  # all of it
+    assert batch.without_recompute() == useful
+    assert batch.prefill_context_tokens == 550
 
 
 @given(st.integers(1, 1000), st.integers(0, 10**8), st.lists(st.floats(0, 1), min_size=5, max_size=5))

@@ -1,0 +1,141 @@
+"""The verbs that confront the simulator with a live engine: `concur validate run` and `compare`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sim.compare import policies
+from sim.record import check_writable
+from sim.scenario import Scenario, load_scenario
+from sim.workload.build import build_workload
+from validate.confront import Confrontation, confront, confrontation_json
+from validate.confront_report import confrontation_table, write_confrontation
+from validate.live_runs import OnProgress, load_worlds, plan, run_live, simulate_policies
+from validate.server import Server, ServerOptions, attach, started
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def run(
+    context: typer.Context,
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Records of both worlds and the report.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key.")
+    ] = None,
+    policy_texts: Annotated[
+        list[str] | None,
+        typer.Option("--policies", metavar="POLICY...", help="As `concur compare --controllers` takes them."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="cpu|gpu|URL", help="Start a server, or use one that runs.")
+    ] = "cpu",
+    model: Annotated[
+        str, typer.Option("--model", help="tiny, qwen3-8b, qwen3-32b (dummy weights), or what vLLM takes.")
+    ] = "tiny",
+    load_format: Annotated[str, typer.Option("--load-format", help="vLLM's.")] = "dummy",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Live runs of each policy.")] = 1,
+    record_steps: Annotated[
+        bool, typer.Option("--record-steps", help="Also record every engine step, for calibration.")
+    ] = False,
+    judge: Annotated[
+        bool, typer.Option("--judge/--no-judge", help="Whether tolerances decide the exit status.")
+    ] = True,
+    as_json: _Json = False,
+) -> None:
+    """Replay policies on a live engine, simulate the same, and compare.
+
+    Stopped, it goes on where it was: complete runs are not repeated. Exit status 1 if the worlds differ by
+    more than the tolerances or a run is not complete.
+    """
+    config = load_scenario(scenario, overrides or ())
+    workload = build_workload(config)
+    texts = [*(policy_texts or ()), *context.args]
+    chosen = policies(config, texts, num_agents=len(workload.agents))
+    runs = plan(out, chosen, repeats=repeats)
+    for each in runs:
+        check_writable(each.folder)
+    options = server_options(config, engine, model, load_format, out / "server" if record_steps else None)
+    if runs:
+        with _server(engine, options, out / "server") as server, _progress() as on_progress:
+            for record in run_live(config, workload, server, runs, on_progress):
+                if not record.run["complete"]:
+                    _say_and_exit(record.run)
+    simulated = simulate_policies(config, workload, chosen, out)
+    _, live = load_worlds(out)
+    live = [record for record in live if record.label in {each.label for each in chosen}]
+    result = confront(simulated, live)
+    page = write_confrontation(result, simulated, live, out / "report")
+    _print(result, as_json)
+    if not as_json:
+        print(f"records: {out}\nreport: {page}")
+    raise typer.Exit(0 if result.ok or not judge else 1)
+
+
+def compare(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `concur validate run` left.")],
+    as_json: _Json = False,
+) -> None:
+    """Compare the records of both worlds; exit status 1 if they differ by more than the tolerances."""
+    simulated, live = load_worlds(folder)
+    result = confront(simulated, live)
+    _print(result, as_json)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+def server_options(
+    config: Scenario, engine: str, model: str, load_format: str, steps_folder: Path | None
+) -> ServerOptions:
+    """Return what to start: on a CPU without compilation, whose minutes a small model never earns back."""
+    return ServerOptions(
+        model=model,
+        engine=config.engine,
+        load_format=load_format,
+        steps_file=steps_folder / "steps.jsonl.gz" if steps_folder else None,
+        extra=("--enforce-eager",) if engine == "cpu" else (),
+    )
+
+
+@contextmanager
+def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Server]:
+    if engine not in ("cpu", "gpu"):
+        yield attach(engine)
+        return
+    with started(options, folder) as server:
+        yield server
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = progress.add_task(label, total=total)
+            progress.update(tasks[label], completed=done)
+
+        yield on_progress
+
+
+def _print(result: Confrontation, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(confrontation_json(result), indent=1))
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=140)).print(confrontation_table(result))
+
+
+def _say_and_exit(run: dict[str, Any]) -> None:
+    """Say what went wrong in an incomplete run; status 130 after a Ctrl-C, as the shell has it."""
+    for warning in run["warnings"]:
+        print(f"concur: {warning}", file=sys.stderr)
+    raise typer.Exit(130 if run.get("interrupted") else 1)
