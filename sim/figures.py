@@ -24,6 +24,7 @@ SPLIT: Final = {
     "recompute": "#D55E00",
     "decode": "#009E73",
     "idle": "#DDDDDD",
+    "not published": "#F5F5F5",
 }
 STYLE: Final[Any] = {
     "axes.grid": True,
@@ -218,20 +219,29 @@ def plot_time_split(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
     ax.invert_yaxis()
     ax.set(xlabel="time (s)")
     ax.grid(visible=False, axis="y")
-    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return artists
 
 
 def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
-    """Return seconds of each kind per run, arrays of shape (num_runs,); they add up to the makespans."""
-    last = [record.timeline.iloc[-1] for record in records]
+    """Return seconds of each kind per run, arrays of shape (num_runs,); they add up to the makespans.
+
+    A live engine publishes no times by kind; where there are such runs, their whole makespan is a kind of its
+    own, "not published".
+    """
+    last = pd.DataFrame([record.timeline.iloc[-1] for record in records])
     prefill, recompute, decode = (
-        np.array([row[column] for row in last], np.float64)
+        pd.to_numeric(last[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         for column in ("prefill_s", "recompute_s", "decode_s")
     )
     makespan = np.array([record.metrics["makespan_s"] for record in records], np.float64)
     idle = np.maximum(makespan - prefill - recompute - decode, 0.0)
-    return {"useful prefill": prefill, "recompute": recompute, "decode": decode, "idle": idle}
+    split = {"useful prefill": prefill, "recompute": recompute, "decode": decode, "idle": idle}
+    unknown = np.isnan(idle)
+    if unknown.any():
+        split = {name: np.where(unknown, 0.0, widths) for name, widths in split.items()}
+        split["not published"] = np.where(unknown, makespan, 0.0)
+    return split
 
 
 def _first(records: Sequence[RunRecord], kind: str) -> RunRecord | None:

@@ -23,7 +23,9 @@ from concur.controllers import make_controller
 from concur.live.controlling import replay_decisions
 from concur.live.errors import MetricNamesError
 from sim.driver import simulate
+from sim.figures import time_split
 from sim.record import load_record, write_record
+from sim.report import write_report
 from tests.live.helpers import QUICK, as_server, live_run, live_scenario, run_on_fake, small_workload
 from validate.client import RetryPolicy
 from validate.errors import ServerError
@@ -380,3 +382,15 @@ def is_alive(pid: int) -> bool:
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state != "Z"
+
+
+def test_a_report_shows_live_and_simulated_runs_side_by_side(tmp_path: Path) -> None:
+    workload = small_workload()
+    live, _, _ = run_on_fake(CAPPED, workload)
+    simulated = simulate(NONE, workload)
+    split = time_split([live, simulated])
+    makespans = [record.metrics["makespan_s"] for record in (live, simulated)]
+    assert sum(split.values()).tolist() == pytest.approx(makespans)  # type: ignore[union-attr]
+    assert split["not published"].tolist() == [makespans[0], 0.0]
+    write_report([live, simulated], tmp_path / "report")
+    assert (tmp_path / "report" / "time_split.png").exists()
