@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from concur.controllers import WRAPPERS, controller_params
+from concur.controllers import WRAPPERS, ControllerParams, controller_params
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.workload.generators import GENERATORS
@@ -378,7 +378,8 @@ def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfi
     name, _, values = text.partition("=")
     kind, *wrappers = name.split("+")
     given = dict(base.parameters) if kind == base.kind else {}
-    given.setdefault("interval_s", base.interval_s)
+    if base.interval_s != ControllerParams().interval_s:  # one that was asked for holds for every law
+        given.setdefault("interval_s", base.interval_s)
     raws: list[dict[str, Any]] = [given | {"kind": kind, "wrappers": wrappers}]
     if values:
         raws = [raws[0] | {"cap": value} for part in values.split(",") for value in _caps(part)]
