@@ -4,9 +4,9 @@
     W        = 0.8 W + 0.2 (W * gradient + 4)
 
 *Work* is tokens computed per token generated (`TokenWork`) in the place of a round-trip time; its long-term
-value is an exponential average over 600 samples, the plain mean of the first ten, taken 5 % smaller whenever it
-is more than twice the present one. Changes nothing while less than half of the window is in use, as there.
-Signals: see `TokenWork`.
+value is an exponential average over 600 samples, the plain mean of the first ten, taken 5 % smaller
+whenever it is more than twice the present one. Changes nothing while less than half of the window is in use,
+as there. Signals: see `TokenWork`.
 """
 
 import math

@@ -5,9 +5,9 @@ Every tick::
     used     = sum(tokens of agents in a call) + w * sum(tokens of agents in tools) + 100 per agent
     capacity = block_size * num_gpu_blocks
 
-While used > capacity, agents in tools are paused, then those in a call (they stop at its end), smallest first.
-Else waiting agents are let in while they fit: those past their first step, then new ones, smallest first. After
-1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or comes back
+While used > capacity, agents in tools are paused, then those in a call (they stop at its end), smallest
+first. Else waiting agents are let in while they fit: those past their first step, then new ones, smallest
+first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or comes back
 is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
 
 Not taken over: the decay of tool-waiting tokens, which is optional there. Known defects, off by default and
