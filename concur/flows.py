@@ -50,11 +50,11 @@ class Freshness:
 class Flows:
     """Cumulative sums at one reading, or the difference of two.
 
-    `steps`: calls that ended. `departures`: agents that held a slot and have left. `grown_tokens`: growth of
-    the agents' contexts, by new prompt and output. `busy_s`, `idle_s`: agent-seconds in a call, and in tool
-    waits with a slot. `private_token_s`: private tokens of the holders, integrated over time. `queried_tokens`,
-    `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters. `net_private_tokens`: the
-    ledger's private tokens themselves, so that a difference is their net growth.
+    `steps`: calls that ended. `departures`: agents that held a slot and have left. `grown_tokens`: growth
+    of the agents' contexts, by new prompt and output. `busy_s`, `idle_s`: agent-seconds in a call, and in
+    tool waits with a slot. `private_token_s`: private tokens of the holders, integrated over time.
+    `queried_tokens`, `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters.
+    `net_private_tokens`: the ledger's private tokens themselves, so that a difference is their net growth.
     """
 
     time_s: float = 0.0

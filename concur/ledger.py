@@ -14,9 +14,10 @@ from concur.signals import AgentView
 class Ledger:
     """What the agents that hold a slot keep in the cache.
 
-    `private_tokens`: sum of their contexts without the shared prefixes, each with the half block that its last,
-    partly filled block wastes on average. `shared_tokens`: one prefix per group. `in_step_tokens`: the private
-    tokens of those whose call is in the engine now. `oldest_steps`: steps done by the furthest of them.
+    `private_tokens`: sum of their contexts without the shared prefixes, each with the half block that its
+    last, partly filled block wastes on average. `shared_tokens`: one prefix per group. `in_step_tokens`:
+    the private tokens of those whose call is in the engine now. `oldest_steps`: steps done by the furthest
+    of them.
     """
 
     num_agents: int

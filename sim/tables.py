@@ -46,7 +46,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
 
 
 def interval_table(runs: BySeed) -> Table:
-    """Return one row per policy with the mean over seeds and its 95 % interval; `*` marks the best static cap.
+    """Return one row per policy: means over seeds and 95 % intervals; `*` marks the best static cap.
 
     Speed-ups are paired by seed: against no control, and against the best static cap.
     """

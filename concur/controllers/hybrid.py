@@ -15,11 +15,12 @@ in). Before a whole turnover was seen, the missing share is filled with what the
 the median of the remaining life at a scale-free prior; Gott, Nature 363, 1993).
 
 *Free room.* R = A + F. In an LRU cache an idle history survives a tool wait if fewer tokens than are free
-are allocated meanwhile (Denning's working set, CACM 11, 1968). A = `tool_waits` * mean tool wait * tokens allocated
-per second, from the engine's counters: uncached plus generated. Misses allocate; so a collapse raises A and
-shrinks the window by itself: this is the feedback of the hit rate. The mean tool wait is Little's law: idle
-agent-seconds / calls. F is the net growth of the private tokens over the time that a cut needs to act: one
-interval plus one mean call (busy agent-seconds / calls), for no running call is ever cancelled.
+are allocated meanwhile (Denning's working set, CACM 11, 1968). A = `tool_waits` * mean tool wait * tokens
+allocated per second, from the engine's counters: uncached plus generated. Misses allocate; so a collapse
+raises A and shrinks the window by itself: this is the feedback of the hit rate. The mean tool wait is
+Little's law: idle agent-seconds / calls. F is the net growth of the private tokens over the time that a cut
+needs to act: one interval plus one mean call (busy agent-seconds / calls), for no running call is ever
+cancelled.
 
 *Strangers.* S = blocks referenced by running requests, less those of our agents in a call: callers that pass
 no gate take from the pool, and are seen in the usage gauge only.

@@ -7,8 +7,8 @@ Every tick::
 
 While used > capacity, agents in tools are paused, then those in a call (they stop at its end), smallest
 first. Else waiting agents are let in while they fit: those past their first step, then new ones, smallest
-first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or comes back
-is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
+first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or
+comes back is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
 
 Not taken over: the decay of tool-waiting tokens, which is optional there. Known defects, off by default and
 turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
@@ -32,8 +32,8 @@ from concur.signals import UNLIMITED, AgentView, Snapshot
 class LedgerParams(ControllerParams):
     """Parameters of `ledger`; defaults are ThunderAgent's.
 
-    `tool_weight` is w, `buffer_tokens` the 100 per agent, `max_wait_s` the forced resume. `faithful` = 1 keeps
-    its defects. `initial_window`: no bound before the first tick.
+    `tool_weight` is w, `buffer_tokens` the 100 per agent, `max_wait_s` the forced resume. `faithful` = 1
+    keeps its defects. `initial_window`: no bound before the first tick.
     """
 
     tool_weight: float = 1.0

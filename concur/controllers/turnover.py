@@ -11,8 +11,9 @@ From its shipping `ConcurrencyController` (PrimeIntellect-ai/prime-rl)::
     the same again once drained           W *= 0.5
 
 A cut freezes the law until active agents have drained to the window and nothing queues; without that one
-collapse is cut for many times over. U is vLLM's gauge: blocks of running requests, so idle agents do not show.
-Not taken over: cancelling the youngest call at U > 0.9, for this project never touches a running call.
+collapse is cut for many times over. U is vLLM's gauge: blocks of running requests, so idle agents do not
+show. Not taken over: cancelling the youngest call at U > 0.9, for this project never touches a running
+call.
 
 Signals: `vllm:kv_cache_usage_perc`, `vllm:num_requests_running`, `vllm:num_requests_waiting` (the law reads
 those that wait for capacity, a label of newer versions), `vllm:num_preemptions_total`, and who has left.
@@ -42,8 +43,8 @@ _QUEUED_AGAIN: Final = 0.5
 class TurnoverParams(ControllerParams):
     """Parameters of `turnover`.
 
-    `max_model_len`: its start is KV tokens / max_model_len; 0, the default, starts at `initial_window` instead,
-    as the other laws do.
+    `max_model_len`: its start is KV tokens / max_model_len; 0, the default, starts at `initial_window`
+    instead, as the other laws do.
     """
 
     max_model_len: int = 0
