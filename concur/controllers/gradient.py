@@ -69,7 +69,7 @@ class Gradient:
         if 2 * active >= self.window:
             gradient = min(max(_TOLERANCE * long / work, 0.5), 1.0)
             wanted = self._limit * gradient + _QUEUE
-            self._limit = min(max(1.0, self._limit + _SMOOTHING * (wanted - self._limit)), float(UNLIMITED))
+            self._limit = min(self._limit + _SMOOTHING * (wanted - self._limit), float(UNLIMITED))
         self.window = math.floor(self._limit)
         return self.window
 

@@ -69,7 +69,7 @@ class Vegas:
         queue = self._limit * (1 - self._least / work)
         change = _change(queue, max(1.0, math.log10(self._limit)))
         if change < 0 or 2 * active >= self.window:
-            self._limit = min(max(1.0, self._limit + change), float(UNLIMITED))
+            self._limit = min(self._limit + change, float(UNLIMITED))  # a cut needs 6 agents or more
         self.window = math.floor(self._limit)
         return self.window
 

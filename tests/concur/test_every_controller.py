@@ -145,7 +145,12 @@ def moved(snapshot: Snapshot, passed_s: float, **changes: Any) -> Snapshot:
 
 
 def stale(snapshot: Snapshot, how: str) -> Snapshot:
-    """A reading after `snapshot` from which nothing may be concluded."""
+    """A reading after `snapshot` from which nothing may be concluded, not even that all have left."""
+    snapshot = replace(
+        snapshot,
+        num_requests_waiting=0,
+        agents=tuple(AgentView(f"n{n}", 500 + n, 0.0, waiting_since_s=snapshot.time_s) for n in range(200)),
+    )
     counters = ("prefix_cache_queries_tokens", "prefix_cache_hits_tokens", "generation_tokens")
     return {
         "again": snapshot,

@@ -87,6 +87,9 @@ def test_strangers_in_the_pool_are_seen_in_the_usage_gauge() -> None:
     hybrid = law()
     grown(hybrid, kv_cache_usage_frac=0.5)
     assert hybrid.log_state()["stranger_tokens"] == 8000
+    alone = law()
+    grown(alone)
+    assert alone.log_state()["fit"] - hybrid.log_state()["fit"] == pytest.approx(8000 / 400)
     ours = [replace(view, is_in_step=True) for view in cohort(399, 1)]
     hybrid = law()
     grown(hybrid, kv_cache_usage_frac=0.5, agents=ours)
@@ -123,6 +126,16 @@ def test_lasting_distress_takes_the_pool_for_smaller_and_quiet_gives_it_back() -
     fractions = [tick(number, waiting=9) for number in range(1, 9)]
     assert fractions == pytest.approx([1, 1, 1, 0.9, 0.9, 0.81, 0.81, 0.729])
     assert tick(9, waiting=0) == pytest.approx(0.729 * 1.01)
+    per_agent_tokens = tokens + 1
+    assert hybrid.log_state()["fit"] == pytest.approx(0.73629 * POOL_TOKENS / per_agent_tokens, rel=0.01)
+
+
+def test_who_holds_no_slot_is_not_in_the_ledger() -> None:
+    hybrid = law()
+    paused = [replace(view, agent_id=f"p{view.index}", holds_slot=False) for view in cohort(399, 1)]
+    grown(hybrid, agents=[*cohort(399, 1), *paused])
+    assert hybrid.log_state()["per_agent_tokens"] == 400
+    assert hybrid.log_state()["ahead_tokens"] == pytest.approx(159.6 * 10)
 
 
 def test_stale_readings_freeze_it() -> None:
@@ -144,7 +157,7 @@ def test_an_agent_that_waits_too_long_opens_a_slot_of_its_own_for_as_long_as_it_
 def test_lindys_guess_gives_way_to_what_a_turnover_has_shown() -> None:
     hybrid = law(window_s=1000.0)
     for number in range(1, 8):  # each reading all four agents are new ones that end after one call of 399
-        agents = [replace(agent(n, 399, 1), agent_id=f"{number}-{n}", index=4 * number + n) for n in range(4)]
+        agents = [replace(agent(n, 399, 5), agent_id=f"{number}-{n}", index=4 * number + n) for n in range(4)]
         hybrid.update(
             reading(
                 10.0 * number,

@@ -95,6 +95,13 @@ class TestTurnover:
         assert self.tick(law, 2, "abc", kv_cache_usage_frac=0.9) == 7  # floor(10 * 0.7 / 0.9)
         assert self.tick(law, 3, "abc", kv_cache_usage_frac=0.9, num_preemptions=9) == 7  # 10 > 7: draining
 
+        assert self.tick(law, 4, "abc", kv_cache_usage_frac=0.9, num_preemptions=19) == 7  # still draining
+
+    def test_cuts_end_at_one(self) -> None:
+        law = make_controller("turnover", initial_window=1)
+        windows = [self.tick(law, n, "abc", num_preemptions=n) for n in range(1, 9)]
+        assert set(windows) == {1}
+
     def test_a_preemption_takes_a_fifth(self) -> None:
         law = make_controller("turnover", initial_window=10)
         self.tick(law, 1, "abc")
