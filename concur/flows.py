@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Final
 
-from concur.ledger import Ledger, prefix_tokens
+from concur.ledger import Ledger, prefix_tokens, private_tokens
 from concur.signals import AgentView, Snapshot
 
 _COUNTERS: Final = (
@@ -52,9 +52,10 @@ class Flows:
 
     `steps`: calls that ended. `departures`: agents that held a slot and have left. `grown_tokens`: growth
     of the agents' contexts, by new prompt and output. `busy_s`, `idle_s`: agent-seconds in a call, and in
-    tool waits with a slot. `private_token_s`: private tokens of the holders, integrated over time.
-    `queried_tokens`, `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters.
-    `net_private_tokens`: the ledger's private tokens themselves, so that a difference is their net growth.
+    tool waits with a slot. `ended_calls`, `ended_call_tokens`: the calls of agents that have left, and
+    their private tokens summed over those calls. `queried_tokens`, `uncached_tokens`, `generated_tokens`,
+    `preemptions`: the engine's counters. `net_private_tokens`: the ledger's private tokens themselves, so
+    that a difference is their net growth.
     """
 
     time_s: float = 0.0
@@ -63,7 +64,8 @@ class Flows:
     grown_tokens: int = 0
     busy_s: float = 0.0
     idle_s: float = 0.0
-    private_token_s: float = 0.0
+    ended_calls: int = 0
+    ended_call_tokens: int = 0
     queried_tokens: int = 0
     uncached_tokens: int = 0
     generated_tokens: int = 0
@@ -74,31 +76,30 @@ class Flows:
         """Return what has been added since an earlier reading."""
         return Flows(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
 
-    @property
-    def agent_s(self) -> float:
-        """Agent-seconds with a slot."""
-        return self.busy_s + self.idle_s
-
 
 class FlowMeter:
     """Add up flows, reading by reading."""
 
-    __slots__ = ("_agents", "now")
+    __slots__ = ("_agents", "_call_tokens", "now")
 
     def __init__(self) -> None:
         self.now = Flows()
         self._agents: dict[str, AgentView] = {}
+        self._call_tokens: dict[str, int] = {}  # of each agent here: private tokens, summed over its calls
 
     def update(self, snapshot: Snapshot, ledger: Ledger) -> Flows:
         """Take a reading and return the sums up to it."""
         before, was = self.now, self._agents
         self._agents = agents = {agent.agent_id: agent for agent in snapshot.agents}
-        left = sum(1 for name, agent in was.items() if agent.steps_done and name not in agents)
+        ended = [agent for name, agent in was.items() if agent.steps_done and name not in agents]
+        left = len(ended)
         passed_s = max(0.0, snapshot.time_s - before.time_s)
         steps = grown = 0
         for name, agent in agents.items():
             last = was.get(name)
-            steps += agent.steps_done - (last.steps_done if last else 0)
+            calls = agent.steps_done - (last.steps_done if last else 0)
+            self._call_tokens[name] = self._call_tokens.get(name, 0) + calls * private_tokens(agent)
+            steps += calls
             known = max(last.context_tokens if last else 0, prefix_tokens(agent))
             grown += max(0, agent.context_tokens - known)
         self.now = Flows(
@@ -108,7 +109,9 @@ class FlowMeter:
             grown_tokens=before.grown_tokens + grown,
             busy_s=before.busy_s + ledger.num_in_step * passed_s,
             idle_s=before.idle_s + (ledger.num_agents - ledger.num_in_step) * passed_s,
-            private_token_s=before.private_token_s + ledger.private_tokens * passed_s,
+            ended_calls=before.ended_calls + sum(agent.steps_done for agent in ended),
+            ended_call_tokens=before.ended_call_tokens
+            + sum(self._call_tokens.pop(agent.agent_id, 0) for agent in ended),
             queried_tokens=snapshot.prefix_cache_queries_tokens,
             uncached_tokens=snapshot.prefix_cache_queries_tokens - snapshot.prefix_cache_hits_tokens,
             generated_tokens=snapshot.generation_tokens,

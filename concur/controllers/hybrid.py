@@ -9,10 +9,10 @@ with p the private tokens of an agent, R what must stay free, and S what strange
 *Private tokens.* Now, p = (sum of private contexts + g per agent in a call) / agents, with g the mean growth
 of a context per call. This bound, `fit`, pauses agents when it falls below the number active. Growing by it
 alone would admit a cohort while it is young and pay when it has aged; therefore growth has a second bound,
-`sustained`, with p the average over agents *and* time of the last turnover (as many departures as agents are
-in). Before a whole turnover was seen, the missing share is filled with what the furthest agent will end at:
-2 * g * steps done so far, because a life that has lasted n steps will last about as long again (Lindy's law:
-the median of the remaining life at a scale-free prior; Gott, Nature 363, 1993).
+`sustained`, with p the mean over whole lives, call by call, of the agents that left in the last turnover (as
+many departures as agents are in). Until a whole turnover was seen, the missing share is filled with what the
+furthest agent will end at, 2 * g * steps done so far, because a life that has lasted n steps will last about
+as long again (the median under a scale-free prior; Gott, Nature 363, 1993).
 
 *Free room.* R = A + F. In an LRU cache an idle history survives a tool wait if fewer tokens than are free
 are allocated meanwhile (Denning's working set, CACM 11, 1968). A = `tool_waits` * mean tool wait * tokens
@@ -169,7 +169,7 @@ class Hybrid:
         ahead = max(0.0, recent.net_private_tokens / recent.time_s) * delay_s  # F
         room = pool_tokens * self._usable_frac - ledger.shared_tokens - strangers - allocated
         per_agent = (ledger.private_tokens + in_call) / agents
-        lifelong = self._lifelong_tokens(ledger, turnover, growth) + in_call / agents
+        lifelong = self._lifelong_tokens(ledger, turnover, growth)
         self._state |= {
             "growth_tokens": growth,
             "allocated_tokens": allocated,
@@ -183,7 +183,7 @@ class Hybrid:
 
     def _lifelong_tokens(self, ledger: Ledger, turnover: Flows, growth: float) -> float:
         """Return the private tokens of an agent, averaged over its life as far as that is known."""
-        seen = turnover.private_token_s / turnover.agent_s if turnover.agent_s else 0.0
+        seen = turnover.ended_call_tokens / turnover.ended_calls if turnover.ended_calls else 0.0
         known_frac = min(1.0, turnover.departures / ledger.num_agents)
         expected = _LINDY * growth * ledger.oldest_steps
         return max(seen, known_frac * seen + (1.0 - known_frac) * expected)
