@@ -34,9 +34,9 @@ for `window_s` although nothing drains, the ledger misses something: the usable 
 (prime-rl's factor), and given back by 1 % a reading once it is quiet and the window is used. On stale signals
 (see `Freshness`) nothing moves.
 
-Starvation bound: `max_wait_s`. Slots beyond the bound open for agents that have waited longer, and the
-gate lets those in first; each gets a step within one interval more. The surplus then pauses at its next step
-boundary, so that the pool is exceeded by one step at most.
+Starvation bound: `max_wait_s`. A slot opens for every agent that has waited longer, beside those who are in,
+and the gate lets those in first if its own bound is the same; so each gets its step within one interval more.
+The surplus then pauses at its next step boundary. A bound that the pool cannot honour costs recomputation.
 
 Everything is ours but where a source is named. The pause order is assumed to be the gate's default (youngest
 first) nowhere: the bound is on how many, by the mean.
@@ -146,11 +146,11 @@ class Hybrid:
             return self.window
         if not ledger.num_agents or not recent.steps or snapshot.num_gpu_blocks < 2:
             self._state = {}
-            return self._open_for_overdue(snapshot)  # nothing is known yet
+            return self._open_for_overdue(snapshot, active)  # nothing is known yet
         has_distress = self._judge(snapshot, recent, active)
         bounds = self._bounds(snapshot, ledger, recent, turnover)
         self._move(bounds, steps=flows.steps - steps_before, active=active, may_grow=not has_distress)
-        return self._open_for_overdue(snapshot)
+        return self._open_for_overdue(snapshot, active)
 
     def log_state(self) -> dict[str, LogValue]:
         """Return the bounds and measurements of the last decision."""
@@ -221,11 +221,12 @@ class Hybrid:
             self._bound = fit
         self._state |= {"fit": bounds.fit, "sustained": bounds.sustained}
 
-    def _open_for_overdue(self, snapshot: Snapshot) -> int:
+    def _open_for_overdue(self, snapshot: Snapshot, active: int) -> int:
         overdue = sum(
             agent.waiting_since_s is not None
             and snapshot.time_s - agent.waiting_since_s >= self.params.max_wait_s
             for agent in snapshot.agents
         )
-        self.window = min(self._bound + overdue, UNLIMITED)
+        # Beside those who are in: some of them may be on their way out, and only leave when their call ends.
+        self.window = min(max(self._bound, active) + overdue if overdue else self._bound, UNLIMITED)
         return self.window

@@ -272,3 +272,22 @@ def test_the_window_is_a_whole_number_from_one_to_unlimited(kind: str, story: li
         assert type(window) is int
         assert 1 <= window == controller.window <= UNLIMITED
         assert all(isinstance(value, int | float | str | None) for value in controller.log_state().values())
+
+
+@pytest.mark.parametrize("bound_s", [20.0, 60.0])
+def test_the_starvation_bound_of_the_hybrid_holds_in_seconds(bound_s: float) -> None:
+    """Gate and law have the same bound: whoever has waited for it gets a step within one interval."""
+    scenario = make_scenario(
+        workload={"num_agents": 48},
+        engine={"num_gpu_blocks": 1001},
+        controller={"kind": "hybrid", "interval_s": INTERVAL_S, "max_wait_s": bound_s},
+        gate={"max_wait_s": bound_s},
+    )
+    run = simulate(scenario)
+    assert run.metrics["step_wait_s"]["max"] <= bound_s + INTERVAL_S
+    unbound = simulate(
+        make_scenario(
+            workload={"num_agents": 48}, engine={"num_gpu_blocks": 1001}, controller={"kind": "hybrid"}
+        )
+    )
+    assert unbound.metrics["step_wait_s"]["max"] > bound_s + INTERVAL_S, "or the bound has nothing to do"

@@ -149,7 +149,7 @@ def test_stale_readings_freeze_it() -> None:
 def test_an_agent_that_waits_too_long_opens_a_slot_of_its_own_for_as_long_as_it_waits() -> None:
     hybrid = law(max_wait_s=15.0)
     late = [AgentView(f"w{n}", 50 + n, 0.0, waiting_since_s=since_s) for n, since_s in enumerate((0, 5, 6))]
-    assert grown(hybrid, tokens=4999, agents=[*cohort(4999, 1), *late], num_requests_waiting=9) == 1 + 2
+    assert grown(hybrid, tokens=4999, agents=[*cohort(4999, 1), *late], num_requests_waiting=9) == 4 + 2
     gone = reading(30.0, cohort(4999, 2), generation_tokens=500, prefix_cache_queries_tokens=1196)
     assert hybrid.update(gone, active=4) == 1
 
