@@ -20,26 +20,25 @@ allocated per second, from the engine's counters: uncached plus generated. Misse
 raises A and shrinks the window by itself: this is the feedback of the hit rate. The mean tool wait is
 Little's law: idle agent-seconds / calls. F is the net growth of the private tokens over the time that a cut
 needs to act: one interval plus one mean call (busy agent-seconds / calls), for no running call is ever
-cancelled.
+cancelled; it counts against `fit` alone, for over whole lives growth is in p already.
 
 *Strangers.* S = blocks referenced by running requests, less those of our agents in a call: callers that pass
 no gate take from the pool, and are seen in the usage gauge only.
 
-Growth is paced by turnover: each call that ends brings evidence and opens at most one more slot (the slow
-start of TCP, RFC 5681). It waits until a cut has drained, and is vetoed while the engine shows distress:
-tokens computed again beyond `shortfall_frac` of all prompt tokens (the hit rate against the ideal one, which
-the contexts give: what agents grew by, less what they generated, is all that had to be prefilled), or more
-than half as many requests queued in the engine as run (prime-rl's ratio). If distress, or preemptions, last
-for `window_s` although nothing drains, the ledger misses something: the usable pool is taken 10 % smaller
-(prime-rl's factor), and given back by 1 % a reading once it is quiet and the window is used. On stale signals
-(see `Freshness`) nothing moves.
+Growth is paced by turnover: each call that ends brings evidence and opens at most one more slot, one a
+reading at least (the slow start of TCP, RFC 5681). It waits until a cut has drained, and is vetoed while
+the engine shows distress: tokens computed again beyond `shortfall_frac` of all prompt tokens (the hit rate
+against the ideal one, which the contexts give: what agents grew by, less what they generated, is all that
+had to be prefilled), or more than half as many requests queued in the engine as run (prime-rl's ratio). If
+distress, or preemptions, last for `window_s` although nothing drains, the ledger misses something: the
+usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a reading once it is quiet and
+the window is used. On stale signals (see `Freshness`) nothing moves.
 
 Starvation bound: `max_wait_s`. A slot opens for every agent that has waited longer, beside those who are in,
 and the gate lets those in first if its own bound is the same; so each gets its step within one interval more.
 The surplus then pauses at its next step boundary. A bound that the pool cannot honour costs recomputation.
 
-Everything is ours but where a source is named. The pause order is assumed to be the gate's default (youngest
-first) nowhere: the bound is on how many, by the mean.
+Everything is ours but where a source is named. The law says how many; who pauses is the gate's order.
 """
 
 import math
