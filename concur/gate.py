@@ -76,6 +76,7 @@ class _Member:
             prefix_group=self.prefix_group,
             shared_prefix_tokens=self.shared_prefix_tokens,
             is_in_step=self.is_in_step,
+            holds_slot=self.slot is _Slot.ACTIVE,
         )
 
 

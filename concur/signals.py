@@ -17,7 +17,8 @@ class AgentView:
     """What the gate knows of one agent.
 
     `context_tokens` is prompt + output of its last answer (`usage` of the response; 0 before the first),
-    `waiting_since_s` the time at which it asked for the step that it is waiting for.
+    `waiting_since_s` the time at which it asked for the step that it is waiting for, `holds_slot` whether it
+    is active: in a step, or in the tool wait after one.
     """
 
     agent_id: str
@@ -30,6 +31,7 @@ class AgentView:
     prefix_group: str | None = None
     shared_prefix_tokens: int = 0
     is_in_step: bool = False
+    holds_slot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sim.compare import policies, run_policies, write_records
+from sim.compare import by_policy, policies, run_policies, run_seeds, write_records
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
+from sim.intervals import summary
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
-from sim.scenario import load_scenario
-from sim.tables import comparison_table, metrics_table, phase_table, trace_table
+from sim.scenario import ControllerConfig, Scenario, load_scenario
+from sim.tables import comparison_table, interval_table, metrics_table, phase_table, trace_table
 from sim.workload.build import build_workload
 from sim.workload.describe import describe_trace
 from sim.workload.trace import read_trace
@@ -78,7 +79,8 @@ def compare(
         typer.Option(
             "--controllers",
             metavar="POLICY...",
-            help="none, request_cap=N[,N], agent_cap=N[,N], concur; all that follow belong to it.",
+            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ...; "
+            "all that follow belong to it.",
         ),
     ] = None,
     out: Annotated[
@@ -86,11 +88,17 @@ def compare(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Run one workload under several policies and compare them in one table."""
+    """Run one workload under several policies and compare them in one table.
+
+    With `compare.seeds` the table has the mean over seeds and its 95 % interval.
+    """
     config = load_scenario(scenario, overrides or ())
     texts = _policy_texts(context, controllers)
     workload = build_workload(config)
     chosen = policies(config, texts, num_agents=len(workload.agents))
+    if config.compare.seeds:
+        _compare_seeds(config, chosen, out, as_json=as_json)
+        return
     if out is not None:
         check_report_folder(out / "report")
         for controller in chosen:
@@ -110,6 +118,31 @@ def compare(
         page = _report(records, out / "report")
         if not as_json:
             print(f"records: {out}\nreport: {page}")
+
+
+def _compare_seeds(
+    config: Scenario, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool
+) -> None:
+    seeds = config.compare.seeds
+    if out is not None:
+        for seed in seeds:
+            for controller in chosen:
+                check_writable(out / f"seed-{seed}" / controller.label)
+    records: list[RunRecord] = []
+    with _progress("simulating policies and seeds", len(chosen) * len(seeds)) as advance:
+        for record in run_seeds(config, chosen, seeds):
+            records.append(record)
+            advance()
+    runs = by_policy(records)
+    if as_json:
+        print(json.dumps(summary(runs), indent=1))
+    else:
+        _stdout().print(interval_table(runs))
+    if out is not None:
+        for record in records:
+            write_records([record], out / f"seed-{record.run['seed']}")
+        if not as_json:
+            print(f"records: {out}")
 
 
 def report(

@@ -1,12 +1,12 @@
 """One workload, several policies, one table."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import joblib
 
 from sim.driver import simulate
+from sim.policies import in_order
 from sim.record import RunRecord, write_record
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
 from sim.workload.build import build_workload
@@ -46,9 +46,25 @@ def run_policies(
     All policies face the same workload: it is built once.
     """
     workload = workload or build_workload(scenario)
-    num_jobs = min(len(configs), os.cpu_count() or 1)
+    num_jobs = min(len(configs), joblib.cpu_count())  # LOKY_MAX_CPU_COUNT bounds it
     runs = (joblib.delayed(simulate)(scenario.with_controller(config), workload) for config in configs)
     yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(runs)
+
+
+def run_seeds(
+    scenario: Scenario, configs: Sequence[ControllerConfig], seeds: Sequence[int]
+) -> Iterator[RunRecord]:
+    """Run the scenario under each controller on each seed; all controllers of a seed face one workload."""
+    for seed in seeds:
+        yield from run_policies(scenario.with_seed(seed), configs)
+
+
+def by_policy(records: Iterable[RunRecord]) -> dict[str, dict[int, RunRecord]]:
+    """Sort runs by policy, in the order of the catalog, then by seed."""
+    runs: dict[str, dict[int, RunRecord]] = {}
+    for record in sorted(in_order(records), key=lambda record: int(record.run["seed"])):
+        runs.setdefault(record.label, {})[int(record.run["seed"])] = record
+    return runs
 
 
 def write_records(records: Iterable[RunRecord], folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario, profile_hash
+from sim.tenant import Tenant
 from sim.workload.build import build_workload
 from sim.workload.spec import Workload
 
@@ -110,6 +111,7 @@ class _World:
                 spec, self.shell, self.engine, on_call=self.requests.append, on_leave=self._on_leave
             )
             self.env.process(agent.living())
+        Tenant(self.env, self.engine, self.scenario.tenant, first_index=len(self.workload.agents))
         self.env.process(self._sampling())
         self.env.process(self._controlling())
 

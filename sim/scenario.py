@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from concur.controllers import WRAPPERS, controller_params
+from concur.controllers import WRAPPERS, ControllerParams, controller_params
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.profile import StepTimeProfile, load_profile
@@ -60,26 +60,20 @@ class PoissonArrival(_Section):
     rate_per_s: float = Field(ge=1e-4, le=1e6)
 
 
-class WorkloadConfig(_Section):
-    """`[workload]`: a trace, or a generator and its parameters.
+Arrival = Annotated[
+    Annotated[Literal["batch"], Tag("<word>")] | Annotated[PoissonArrival, Tag("<table>")],
+    Discriminator(_arrival_form),
+]
 
-    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) agents
-    whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
-    `default_tool_latency_s` stands where a trace recorded none. `arrival` = "batch": all at t = 0.
-    """
 
-    trace: str | None = None
-    generator: str | None = None
+class PartConfig(_Section):
+    """`[[workload.parts]]`: some of the agents, from one generator, that arrive from `start_s` on."""
+
+    generator: str
     parameters: dict[str, Any] = Field(default_factory=dict)
-    num_agents: int = Field(0, ge=0)
-    fresh_only: bool = True
-    max_context_tokens: int | None = Field(None, ge=2)
-    max_tool_latency_s: _Seconds = 60.0
-    default_tool_latency_s: _Seconds = 1.0
-    arrival: Annotated[
-        Annotated[Literal["batch"], Tag("<word>")] | Annotated[PoissonArrival, Tag("<table>")],
-        Discriminator(_arrival_form),
-    ] = "batch"
+    num_agents: int = Field(ge=1)
+    start_s: _Seconds = 0.0
+    arrival: Arrival = "batch"
 
     @model_validator(mode="before")
     @classmethod
@@ -88,19 +82,59 @@ class WorkloadConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.trace is None) == (self.generator is None):
-            raise ValueError("needs exactly one of trace = FILE and generator = NAME")
+        _fill_in_generator(self.generator, self.parameters)
+        return self
+
+
+class WorkloadConfig(_Section):
+    """`[workload]`: a trace, a generator and its parameters, or several parts.
+
+    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) agents
+    whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
+    `default_tool_latency_s` stands where a trace recorded none. `arrival` = "batch": all at t = 0.
+    `parts` follow one another in the queue, which makes a drift; `shuffle` mixes them by the seed instead.
+    """
+
+    trace: str | None = None
+    generator: str | None = None
+    parts: tuple[PartConfig, ...] = ()
+    shuffle: bool = False
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    num_agents: int = Field(0, ge=0)
+    fresh_only: bool = True
+    max_context_tokens: int | None = Field(None, ge=2)
+    max_tool_latency_s: _Seconds = 60.0
+    default_tool_latency_s: _Seconds = 1.0
+    arrival: Arrival = "batch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return _gather_parameters(raw, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.trace is not None) + (self.generator is not None) + bool(self.parts) != 1:
+            raise ValueError("needs exactly one of trace = FILE, generator = NAME and [[workload.parts]]")
+        if self.parts and (self.num_agents or self.arrival != "batch"):
+            raise ValueError("num_agents and arrival belong to each of the [[workload.parts]]")
+        if self.shuffle and not self.parts:
+            raise ValueError("shuffle = true mixes [[workload.parts]], and there are none")
         if self.generator is None:
             if self.parameters:
-                raise ValueError(f"unknown key {sorted(self.parameters)[0]!r}; a trace has no parameters")
+                raise ValueError(f"unknown key {sorted(self.parameters)[0]!r}; it is no generator's")
             return self
-        if self.generator not in GENERATORS:
-            raise ValueError(f"generator = {self.generator!r} but must be one of {', '.join(GENERATORS)}")
+        _fill_in_generator(self.generator, self.parameters)
         if self.num_agents < 1:
             raise ValueError("num_agents = 0 but a generator must be told how many, at least 1")
-        drawn = GENERATORS[self.generator](**self.parameters)
-        self.parameters.update(drawn.model_dump())
         return self
+
+
+def _fill_in_generator(name: str, parameters: dict[str, Any]) -> None:
+    """Check the parameters of a generator and write its defaults among them."""
+    if name not in GENERATORS:
+        raise ValueError(f"generator = {name!r} but must be one of {', '.join(GENERATORS)}")
+    parameters.update(GENERATORS[name](**parameters).model_dump())
 
 
 class HostCacheConfig(_Section):
@@ -268,6 +302,26 @@ class ControllerConfig(_Section):
         return "+".join((self.kind + cap, *self.wrappers))
 
 
+class TenantConfig(_Section):
+    """`[tenant]`: someone else on the same engine, whose calls pass no gate; see `sim.tenant`.
+
+    From `start_s` to `end_s` it keeps `num_requests` calls going, each of `prompt_tokens` that nobody has
+    sent before and `output_tokens`; the last ones are left to end. It holds up to `num_requests` *
+    (`prompt_tokens` + `output_tokens`) tokens of the pool, which is how a pool shrinks for the agents.
+    """
+
+    num_requests: int = Field(0, ge=0, le=100_000)
+    prompt_tokens: int = Field(1, ge=1)
+    output_tokens: int = Field(1, ge=1)
+    start_s: _Seconds = 0.0
+    end_s: _Seconds = 0.0
+
+    @property
+    def context_tokens(self) -> int:
+        """Length of one call at its end."""
+        return self.prompt_tokens + self.output_tokens
+
+
 class RecordConfig(_Section):
     """`[record]`: how densely the timeline is sampled."""
 
@@ -275,9 +329,19 @@ class RecordConfig(_Section):
 
 
 class CompareConfig(_Section):
-    """`[compare]`: the policies that `concur compare` runs when it is told none."""
+    """`[compare]`: the policies that `concur compare` runs when it is told none, and on which seeds.
+
+    No `seeds`: the one of the scenario.
+    """
 
     controllers: tuple[str, ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)} but each must be named once")
+        return self
 
 
 class Scenario(_Section):
@@ -289,6 +353,7 @@ class Scenario(_Section):
     step_time: StepTimeConfig = LinearStepTimeConfig()
     gate: GateConfig = GateConfig()
     controller: ControllerConfig = ControllerConfig()
+    tenant: TenantConfig = TenantConfig()
     record: RecordConfig = RecordConfig()
     compare: CompareConfig = CompareConfig()
 
@@ -303,9 +368,23 @@ class Scenario(_Section):
             return raw
         return {**raw, "engine": _with_measured(engine, load_profile(name))}
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        limit = min(self.engine.max_model_len, self.engine.pool_tokens)
+        if self.tenant.num_requests and self.tenant.context_tokens > limit:
+            raise ValueError(
+                f"tenant.prompt_tokens + output_tokens = {self.tenant.context_tokens} but must be at most "
+                f"{limit}, what the model and the pool hold"
+            )
+        return self
+
     def with_controller(self, controller: ControllerConfig) -> "Scenario":
         """Return the same experiment under another controller."""
         return self.model_copy(update={"controller": controller})
+
+    def with_seed(self, seed: int) -> "Scenario":
+        """Return the same experiment with other draws."""
+        return self.model_copy(update={"seed": seed})
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
@@ -351,7 +430,7 @@ def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scena
 
 
 def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfig]:
-    """Read one `--controllers` item: `none`, `agent_cap=8,16,32`, `concur`, `concur+app_limited`.
+    """Read one `--controllers` item: `none`, `agent_cap=8,16,32`, `agent_cap=8..64..4`, `concur+app_limited`.
 
     Parameters given in `[controller]` of the scenario stay in force for the same `kind`.
 
@@ -363,15 +442,27 @@ def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfi
     name, _, values = text.partition("=")
     kind, *wrappers = name.split("+")
     given = dict(base.parameters) if kind == base.kind else {}
-    given.setdefault("interval_s", base.interval_s)
+    if base.interval_s != ControllerParams().interval_s:  # one that was asked for holds for every law
+        given.setdefault("interval_s", base.interval_s)
     raws: list[dict[str, Any]] = [given | {"kind": kind, "wrappers": wrappers}]
     if values:
-        raws = [raws[0] | {"cap": _value(value)} for value in values.split(",")]
+        raws = [raws[0] | {"cap": value} for part in values.split(",") for value in _caps(part)]
     try:
         return [ControllerConfig.model_validate(raw) for raw in raws]
     except ValidationError as error:
         message = _explain(error, f"--controllers {text}").replace(": scenario:", ":")
         raise ScenarioError(f"{message}; e.g. none, agent_cap=8,16, concur") from None
+
+
+def _caps(text: str) -> list[Any]:
+    """Read one cap, or a sweep `first..last` or `first..last..step`, both ends included."""
+    if ".." not in text:
+        return [_value(text)]
+    numbers = [_value(part) for part in text.split("..")]
+    if len(numbers) > 3 or any(type(number) is not int or number < 1 for number in numbers):
+        return [text]  # for the catalog to refuse by name
+    first, last, step = (*numbers, 1)[:3]
+    return list(range(first, last + 1, step)) or [text]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -1,12 +1,13 @@
 """Tables for the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from sim.intervals import METRICS, BySeed, Interval, best_static_label, metric_interval, speed_up
 from sim.policies import best_static_cap
 from sim.record import RunRecord
 from sim.workload.describe import QUANTILES, TraceSummary
@@ -40,6 +41,36 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
             _number(m["step_wait_s"]["p99"], 0),
             _number(m["jain_fairness"], 2),
             style="bold" if record is best else None,
+        )
+    return table
+
+
+def interval_table(runs: BySeed) -> Table:
+    """Return one row per policy: means over seeds and 95 % intervals; `*` marks the best static cap.
+
+    Speed-ups are paired by seed: against no control, and against the best static cap.
+    """
+    best = best_static_label(runs)
+    first = next(iter(runs.values()))
+    table = Table(title="one workload, several policies", caption=_seeds_caption(first))
+    table.add_column("policy")
+    for heading in ("makespan s", "speed-up", "of best cap", "tokens/s", "hits", "recompute"):
+        table.add_column(heading, justify="right")
+    for heading in ("p50 s", "p99 s", "gate p99 s", "Jain"):
+        table.add_column(heading, justify="right")
+    for label, own in runs.items():
+        numbers = {name: metric_interval(own, name) for name in METRICS}
+        table.add_row(
+            label + (" *" if label == best else ""),
+            _plus_minus(numbers["makespan_s"], 0),
+            _plus_minus(speed_up(own, runs["none"]) if "none" in runs else None, 2),
+            _plus_minus(speed_up(own, runs[best]) if best is not None else None, 3),
+            _plus_minus(numbers["throughput_tokens_per_s"], 0),
+            *(_plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
+            *(_plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
+            _plus_minus(numbers["step_wait_s.p99"], 0),
+            _plus_minus(numbers["jain_fairness"], 2),
+            style="bold" if label == best else None,
         )
     return table
 
@@ -97,6 +128,24 @@ def percent(value: float | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _plus_minus(interval: Interval | None, digits: int, *, scale: float = 1.0) -> str:
+    if interval is None:
+        return "-"
+    mean = _number(scale * interval.mean, digits)
+    half = interval.half_width
+    return mean if half is None else f"{mean} ±{_number(scale * half, digits)}"
+
+
+def _seeds_caption(runs: Mapping[int, RunRecord]) -> Text:
+    record = next(iter(runs.values()))
+    warnings = "".join(f"\n{warning}" for warning in record.run["warnings"])
+    seeds = ", ".join(map(str, runs))
+    return Text(
+        f"{record.run['workload']['source']}, seeds {seeds}: mean and 95 % interval (Student's t); hits and "
+        f"recompute in %; speed-ups are paired by seed; `of best cap` is the speed-up over *{warnings}"
+    )
 
 
 def _cell(value: Any) -> str:

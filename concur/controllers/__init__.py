@@ -10,7 +10,12 @@ from typing import Any, Final
 from concur.controllers.base import Controller, ControllerParams, LogValue
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
-from concur.controllers.wrappers import AppLimited
+from concur.controllers.gradient import Gradient, GradientParams
+from concur.controllers.hybrid import Hybrid, HybridParams
+from concur.controllers.ledger import LedgerLaw, LedgerParams
+from concur.controllers.turnover import Turnover, TurnoverParams
+from concur.controllers.vegas import Vegas, VegasParams
+from concur.controllers.wrappers import AppLimited, Fresh
 from concur.errors import ParameterError
 from concur.gate import AgentGate, Gate, RequestGate
 
@@ -41,8 +46,16 @@ CATALOG: Final[Mapping[str, ControllerSpec]] = {
     "request_cap": ControllerSpec(CapParams, static_cap, RequestGate),
     "agent_cap": ControllerSpec(CapParams, static_cap),
     "concur": ControllerSpec(ConcurParams, Concur),
+    "ledger": ControllerSpec(LedgerParams, LedgerLaw),
+    "turnover": ControllerSpec(TurnoverParams, Turnover),
+    "vegas": ControllerSpec(VegasParams, Vegas),
+    "gradient": ControllerSpec(GradientParams, Gradient),
+    "hybrid": ControllerSpec(HybridParams, Hybrid),
 }
-WRAPPERS: Final[Mapping[str, Callable[[Controller], Controller]]] = {"app_limited": AppLimited}
+WRAPPERS: Final[Mapping[str, Callable[[Controller], Controller]]] = {
+    "app_limited": AppLimited,
+    "fresh": Fresh,
+}
 
 
 def _spec(kind: str) -> ControllerSpec:

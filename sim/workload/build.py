@@ -1,10 +1,13 @@
 """From `[workload]` to the agents of a run, the same ones under every controller."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from sim.errors import ScenarioError
-from sim.scenario import EngineConfig, PoissonArrival, Scenario, WorkloadConfig
+from sim.scenario import Arrival, EngineConfig, PoissonArrival, Scenario, WorkloadConfig
 from sim.workload.from_trace import TraceSelection, select_agents
 from sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
 from sim.workload.spec import AgentSpec, StepSpec, Workload
@@ -28,12 +31,7 @@ def build_workload(scenario: Scenario) -> Workload:
             f"{workload.source}: no agent is eligible ({workload.num_agents_skipped} exceed "
             f"max_context_tokens = {config.max_context_tokens}); raise it or set workload.fresh_only=false"
         )
-    agents = workload.agents
-    if isinstance(config.arrival, PoissonArrival):
-        arrivals = poisson_arrivals_s(len(agents), config.arrival.rate_per_s, seed=scenario.seed)
-        agents = tuple(
-            replace(agent, arrival_s=arrival_s) for agent, arrival_s in zip(agents, arrivals, strict=True)
-        )
+    agents = _with_arrivals(workload.agents, config.arrival, seed=scenario.seed)
     _check_fits(agents, scenario.engine)
     return replace(workload, agents=agents)
 
@@ -56,15 +54,50 @@ def _from_trace(config: WorkloadConfig) -> Workload:
     return Workload(tuple(agents), num_skipped, source=path.name, sha256=trace_sha256(path))
 
 
+def _with_arrivals(
+    agents: Sequence[AgentSpec], arrival: Arrival, *, seed: int, start_s: float = 0.0
+) -> tuple[AgentSpec, ...]:
+    """Return the agents with their arrival times, none before `start_s`."""
+    arrivals_s = [agent.arrival_s for agent in agents]
+    if isinstance(arrival, PoissonArrival):
+        arrivals_s = poisson_arrivals_s(len(agents), arrival.rate_per_s, seed=seed)
+    return tuple(
+        replace(agent, arrival_s=start_s + arrival_s)
+        for agent, arrival_s in zip(agents, arrivals_s, strict=True)
+    )
+
+
 def _generated(config: WorkloadConfig, seed: int) -> Workload:
-    name = config.generator or ""
-    generator = GENERATORS[name](**config.parameters)
-    agents = generate_agents(generator, name=name, num_agents=config.num_agents, seed=seed)
+    if config.parts:
+        agents, name = _from_parts(config, seed), "+".join(part.generator for part in config.parts)
+    else:
+        name = config.generator or ""
+        generator = GENERATORS[name](**config.parameters)
+        agents = generate_agents(generator, name=name, num_agents=config.num_agents, seed=seed)
     limit = config.max_context_tokens
     fitting = [agent for agent in agents if limit is None or agent.peak_context_tokens <= limit]
     numbered = [replace(agent, index=index) for index, agent in enumerate(fitting)]
     capped = tuple(_cap_waits(agent, config.max_tool_latency_s) for agent in numbered)
     return Workload(capped, len(agents) - len(fitting), source=name)
+
+
+def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:
+    """Draw the parts one after the other, each from streams of its own; those of one prefix share it."""
+    agents: list[AgentSpec] = []
+    for number, part in enumerate(config.parts):
+        generator = GENERATORS[part.generator](**part.parameters)
+        stream = np.random.SeedSequence([seed, 2, number])
+        part_seed = int(stream.generate_state(1)[0])
+        drawn = generate_agents(
+            generator, name=f"{part.generator}-{number}", num_agents=part.num_agents, seed=part_seed
+        )
+        prefix = f"{part.generator}-{generator.shared_prefix_tokens}"
+        grouped = [replace(agent, prefix_group=prefix if agent.prefix_group else None) for agent in drawn]
+        agents += _with_arrivals(grouped, part.arrival, seed=part_seed, start_s=part.start_s)
+    if config.shuffle:
+        order = np.random.default_rng(np.random.SeedSequence([seed, 3])).permutation(len(agents))
+        agents = [agents[number] for number in order]
+    return agents
 
 
 def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:

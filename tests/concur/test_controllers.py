@@ -1,49 +1,14 @@
-"""What every controller of the catalog has in common, the fixed ones, and the guards."""
+"""The fixed windows, the catalog, and the guards; see test_every_controller.py for what all laws share."""
 
 from typing import Any
 
 import pytest
 
-from concur.controllers import CATALOG, make_controller, make_gate
+from concur.controllers import make_controller, make_gate
 from concur.errors import ParameterError
 from concur.gate import AgentGate, RequestGate
 from concur.signals import UNLIMITED
 from tests.helpers import make_snapshot
-
-KINDS: list[tuple[str, dict[str, Any]]] = [(kind, {"cap": 4} if "cap" in kind else {}) for kind in CATALOG]
-
-
-@pytest.mark.parametrize(("kind", "params"), KINDS)
-def test_the_window_is_at_least_one_and_is_what_update_returns(kind: str, params: dict[str, Any]) -> None:
-    controller = make_controller(kind, **params)
-    for number in range(50):
-        window = controller.update(
-            make_snapshot(
-                5.0 * number,
-                kv_cache_usage_frac=1.0,
-                prefix_cache_queries_tokens=100 * number,
-            ),
-            active=3,
-        )
-        assert window == controller.window >= 1
-
-
-@pytest.mark.parametrize(("kind", "params"), KINDS)
-def test_decisions_replay_from_the_same_snapshots(kind: str, params: dict[str, Any]) -> None:
-    readings = [
-        make_snapshot(
-            5.0 * n,
-            kv_cache_usage_frac=(0.37 * n) % 1,
-            prefix_cache_queries_tokens=100 * n,
-            prefix_cache_hits_tokens=10 * n,
-        )
-        for n in range(30)
-    ]
-    runs = []
-    for _ in range(2):
-        controller = make_controller(kind, **params)
-        runs.append([controller.update(reading, active=5) for reading in readings])
-    assert runs[0] == runs[1]
 
 
 def test_fixed_windows() -> None:

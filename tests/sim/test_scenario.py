@@ -146,11 +146,25 @@ def test_policies_on_the_command_line() -> None:
     base = make_scenario(controller={"kind": "concur", "alpha": 4, "interval_s": 2.0}).controller
     labels = [config.label for config in parse_controllers("agent_cap=8,16", base)]
     assert labels == ["agent_cap=8", "agent_cap=16"]
+    sweep = [config.parameters["cap"] for config in parse_controllers("agent_cap=2..4,10..21..5", base)]
+    assert sweep == [2, 3, 4, 10, 15, 20]
     (adaptive,) = parse_controllers("concur+app_limited", base)
     assert adaptive.label == "concur+app_limited"
     assert adaptive.parameters["alpha"] == 4
     (none,) = parse_controllers("none", base)
-    assert none.interval_s == 2.0
-    for bad in ("magic", "agent_cap", "agent_cap=0", "agent_cap=a", "none=3", "concur+luck"):
+    assert none.interval_s == 2.0, "an interval that was asked for holds for every law"
+    (hybrid,) = parse_controllers("hybrid", make_scenario().controller)
+    assert hybrid.interval_s == 1.0, "else each law has its own"
+    for bad in (
+        "magic",
+        "agent_cap",
+        "agent_cap=0",
+        "agent_cap=a",
+        "agent_cap=4..2",
+        "agent_cap=1..a",
+        "agent_cap=0..3",
+        "none=3",
+        "concur+luck",
+    ):
         with pytest.raises(ScenarioError, match="--controllers"):
             parse_controllers(bad, base)

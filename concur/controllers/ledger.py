@@ -1,0 +1,126 @@
+"""ThunderAgent's law: a capacity ledger without engine feedback (arXiv:2602.13692 and its public code).
+
+Every tick::
+
+    used     = sum(tokens of agents in a call) + w * sum(tokens of agents in tools) + 100 per agent
+    capacity = block_size * num_gpu_blocks
+
+While used > capacity, agents in tools are paused, then those in a call (they stop at its end), smallest
+first. Else waiting agents are let in while they fit: those past their first step, then new ones, smallest
+first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or
+comes back is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
+
+Not taken over: the decay of tool-waiting tokens, which is optional there. Known defects, off by default and
+turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
+small, marks every candidate of the first kind that overflows instead of as many as are needed. Its third one,
+large agents that starve, comes from the order and is not the window's.
+
+Signals: `usage` of each agent's last answer and the gate's own state; nothing of the engine but its capacity.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from concur.controllers.base import ControllerParams, LogValue
+from concur.errors import require
+from concur.flows import Freshness
+from concur.ledger import prefix_tokens, private_tokens
+from concur.signals import UNLIMITED, AgentView, Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerParams(ControllerParams):
+    """Parameters of `ledger`; defaults are ThunderAgent's.
+
+    `tool_weight` is w, `buffer_tokens` the 100 per agent, `max_wait_s` the forced resume. `faithful` = 1
+    keeps its defects. `initial_window`: no bound before the first tick.
+    """
+
+    tool_weight: float = 1.0
+    buffer_tokens: int = 100
+    max_wait_s: float = 1800.0
+    initial_window: int = UNLIMITED
+    faithful: int = 0
+
+    def __post_init__(self) -> None:
+        ControllerParams.__post_init__(self)
+        require(0 <= self.tool_weight <= 1, "tool_weight", self.tool_weight, "between 0 and 1")
+        require(self.buffer_tokens >= 0, "buffer_tokens", self.buffer_tokens, "at least 0 tokens")
+        require(self.max_wait_s > 0, "max_wait_s", self.max_wait_s, "greater than 0 s")
+        require(self.faithful in (0, 1), "faithful", self.faithful, "0 or 1")
+        require(
+            1 <= self.initial_window <= UNLIMITED,
+            "initial_window",
+            self.initial_window,
+            f"between 1 and {UNLIMITED}",
+        )
+
+
+class LedgerLaw:
+    """Apply the law of the module docstring once per reading."""
+
+    __slots__ = ("_freshness", "_used_tokens", "params", "window")
+    reads_agents = True
+
+    def __init__(self, params: LedgerParams) -> None:
+        self.params = params
+        self.window = params.initial_window
+        self._freshness = Freshness(params.interval_s)
+        self._used_tokens = 0.0
+
+    def update(self, snapshot: Snapshot, *, active: int) -> int:
+        """Return how many fit by the ledger."""
+        capacity = snapshot.block_size * snapshot.num_gpu_blocks
+        if self._freshness.is_stale(snapshot) or capacity == 0:
+            return self.window
+        holders = [agent for agent in snapshot.agents if agent.holds_slot]
+        self._used_tokens = used = self._shared(holders) + sum(map(self._tokens, holders))
+        if used > capacity:
+            window = len(holders) - self._num_pauses(holders, used - capacity)
+        else:
+            window = len(holders) + self._num_resumes(snapshot, capacity - used)
+        self.window = min(max(window, 1), UNLIMITED)
+        return self.window
+
+    def log_state(self) -> dict[str, LogValue]:
+        """Return the tokens in the ledger."""
+        return {"used_tokens": self._used_tokens}
+
+    def _shared(self, holders: Iterable[AgentView]) -> int:
+        if self.params.faithful:
+            return 0
+        return sum({agent.prefix_group: prefix_tokens(agent) for agent in holders}.values())
+
+    def _tokens(self, agent: AgentView) -> float:
+        p = self.params
+        own = max(agent.context_tokens, prefix_tokens(agent)) if p.faithful else private_tokens(agent)
+        return own * (1.0 if agent.is_in_step or not agent.holds_slot else p.tool_weight) + p.buffer_tokens
+
+    def _num_pauses(self, holders: Sequence[AgentView], excess_tokens: float) -> int:
+        """Count the agents to pause: in tools first, then in a call, smallest first."""
+        num_pauses = 0
+        for is_in_step in (False, True):
+            tokens = sorted(self._tokens(agent) for agent in holders if agent.is_in_step == is_in_step)
+            if self.params.faithful and tokens and excess_tokens > 0:
+                excess_tokens -= sum(tokens)
+                num_pauses += len(tokens)
+                continue
+            for own_tokens in tokens:
+                if excess_tokens <= 0:
+                    return num_pauses
+                excess_tokens -= own_tokens
+                num_pauses += 1
+        return num_pauses
+
+    def _num_resumes(self, snapshot: Snapshot, free_tokens: float) -> int:
+        """Count the agents without a slot that fit, or have waited too long."""
+        outside = [agent for agent in snapshot.agents if not agent.holds_slot]
+        num_resumes = 0
+        for agent in sorted(outside, key=lambda agent: (agent.steps_done == 0, agent.context_tokens)):
+            since_s = snapshot.time_s if agent.waiting_since_s is None else agent.waiting_since_s
+            free_tokens -= self._tokens(agent)
+            if free_tokens < 0 and snapshot.time_s - since_s < self.params.max_wait_s:
+                free_tokens += self._tokens(agent)
+                continue
+            num_resumes += 1
+        return num_resumes

@@ -1,0 +1,90 @@
+"""Drift by hand: workloads in parts, and a tenant that takes blocks from behind the gate."""
+
+from typing import Any
+
+import pytest
+
+from sim.driver import simulate
+from sim.errors import ScenarioError
+from sim.workload.build import build_workload
+from sim.workload.spec import Workload
+from tests.helpers import make_agent, make_scenario, make_workload
+
+SMALL = {"generator": "react", "num_agents": 5}
+LARGE = {"generator": "react", "num_agents": 3, "output_median_tokens": 360, "start_s": 20.0}
+
+
+def parts(*given: dict[str, Any], **more: Any) -> Workload:
+    scenario = make_scenario(workload={"generator": None, "num_agents": 0, "parts": list(given)} | more)
+    return build_workload(scenario)
+
+
+def test_parts_follow_one_another_with_draws_of_their_own() -> None:
+    workload = parts(SMALL, LARGE)
+    assert [agent.index for agent in workload.agents] == list(range(8))
+    assert [agent.arrival_s for agent in workload.agents] == [0.0] * 5 + [20.0] * 3
+    assert len({agent.agent_id for agent in workload.agents}) == 8
+    assert {agent.prefix_group for agent in workload.agents} == {"react-1200"}, "one prefix, one group"
+    assert parts(SMALL).agents == workload.agents[:5], "a part does not see the others"
+    assert parts(SMALL, SMALL).agents[5].steps != workload.agents[0].steps
+
+
+def test_parts_of_other_prefixes_do_not_share_them() -> None:
+    workload = parts(SMALL, SMALL | {"shared_prefix_tokens": 64}, SMALL | {"shared_prefix_tokens": 0})
+    assert {agent.prefix_group for agent in workload.agents} == {"react-1200", "react-64", None}
+
+
+def test_a_part_can_arrive_as_a_poisson_process_from_its_start_on() -> None:
+    workload = parts(SMALL | {"start_s": 50.0, "arrival": {"process": "poisson", "rate_per_s": 1.0}})
+    arrivals = [agent.arrival_s for agent in workload.agents]
+    assert arrivals == sorted(arrivals)
+    assert 50.0 < arrivals[0] < arrivals[-1]
+
+
+def test_shuffle_mixes_the_same_agents_by_the_seed() -> None:
+    straight, mixed = parts(SMALL, LARGE), parts(SMALL, LARGE, shuffle=True)
+    assert [agent.index for agent in mixed.agents] == list(range(8))
+    ids = [agent.agent_id for agent in mixed.agents]
+    assert sorted(ids) == sorted(agent.agent_id for agent in straight.agents)
+    assert ids != [agent.agent_id for agent in straight.agents]
+    assert mixed == parts(SMALL, LARGE, shuffle=True)
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ({"parts": [SMALL]}, "exactly one of"),
+        ({"generator": None, "parts": [SMALL]}, "belong to each of the"),
+        ({"shuffle": True}, "there are none"),
+        ({"generator": None, "num_agents": 0, "parts": [SMALL | {"mean_steps": 0}]}, "mean_steps = 0"),
+        ({"generator": None, "num_agents": 0, "parts": [SMALL | {"speed": 1}]}, "speed"),
+        ({"generator": None, "num_agents": 0, "parts": [{"generator": "x", "num_agents": 1}]}, "'x'"),
+    ],
+)
+def test_parts_that_make_no_sense_are_refused(workload: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        make_scenario(workload=workload)
+
+
+TENANT = {"num_requests": 2, "prompt_tokens": 6000, "output_tokens": 400, "start_s": 5.0, "end_s": 20.0}
+
+
+def test_a_tenant_holds_blocks_while_it_is_there_and_is_not_in_the_tables() -> None:
+    agents = make_workload(*[make_agent(n, [(100, 50)] * 12, wait_s=2.0) for n in range(4)])
+    alone = simulate(make_scenario(), agents)
+    beside = simulate(make_scenario(tenant=TENANT), agents)
+    assert len(beside.requests) == len(alone.requests) == 48
+    assert len(beside.agents) == 4
+    pool_tokens = 2000 * 16
+    usage = beside.timeline.set_index("t_s")["kv_cache_usage_frac"]
+    assert usage.loc[:5.0].max() < 0.1
+    assert usage.loc[8.0:18.0].median() >= 2 * 6000 / pool_tokens
+    assert usage.loc[8.0:18.0].min() >= 6000 / pool_tokens, "one of two may just have begun again"
+    assert usage.iloc[-1] < 0.1, "it ends"
+    assert beside.timeline["prompt_tokens"].iloc[-1] >= alone.timeline["prompt_tokens"].iloc[-1] + 12_000
+    assert beside.metrics["makespan_s"] > alone.metrics["makespan_s"], "it costs engine time"
+
+
+def test_a_tenant_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"tenant\.prompt_tokens \+ output_tokens = 20400"):
+        make_scenario(tenant=TENANT | {"prompt_tokens": 20_000})
