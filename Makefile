@@ -51,24 +51,20 @@ $(VLLM_BIN)/.installed: pyproject.toml
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
 
-# Simulated against live, on the CPU build of vLLM: calibrate on this machine, from a grid of steps and the steps of
-# one run that is not among the validated ones; then replay every policy of the scenario twice, and compare.
+# Simulated against live, on the CPU build of vLLM: record the engine's steps in runs of another seed, in the server,
+# and fit the step time to them; then replay every policy of the scenario twice, simulate the same, and compare.
 VALIDATION := runs/validate
 LIVE_SCENARIO := validate/scenarios/cpu_tiny.toml
 CONCUR_VLLM := $(VLLM_BIN)/python -W ignore -m concur.cli
 
-$(VALIDATION)/grid.parquet: $(VLLM_BIN)/.installed
-	$(CONCUR_VLLM) calibrate profile --model tiny --block-size 32 --num-gpu-blocks 1500 --max-num-batched-tokens 512 \
-	    --max-num-seqs 64 --max-model-len 8192 --enforce-eager --repeats 3 --out $@
-
 $(VALIDATION)/steps.parquet: $(VLLM_BIN)/.installed
 	rm -rf $(VALIDATION)/calibration
-	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set seed=1 --policies agent_cap=12 --record-steps \
+	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set seed=1 --policies none agent_cap=6,20 --record-steps \
 	    --out $(VALIDATION)/calibration --no-judge
 	$(CONCUR_VLLM) calibrate import $(VALIDATION)/calibration/server/steps.jsonl.gz --out $@
 
-$(VALIDATION)/profile.json: $(VALIDATION)/grid.parquet $(VALIDATION)/steps.parquet
-	$(CONCUR_VLLM) calibrate fit $^ --out $@
+$(VALIDATION)/profile.json: $(VALIDATION)/steps.parquet
+	$(CONCUR_VLLM) calibrate fit $< --out $@
 
 validate: $(VALIDATION)/profile.json
 	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set step_time.profile=$< --repeats 2 --out $(VALIDATION)/confrontation

@@ -16,8 +16,18 @@ from sim.policies import best_static_cap
 from sim.record import RunRecord
 
 # Okabe and Ito's colour-blind-safe palette; one colour per policy, in every figure.
-COLOURS: Final = {"none": "#D55E00", "request_cap": "#E69F00", "agent_cap": "#0072B2", "concur": "#009E73"}
-OTHER_COLOUR: Final = "#CC79A7"
+COLOURS: Final = {
+    "none": "#D55E00",
+    "request_cap": "#E69F00",
+    "agent_cap": "#0072B2",
+    "concur": "#009E73",
+    "hybrid": "#CC79A7",
+    "ledger": "#56B4E9",
+    "turnover": "#F0E442",
+    "vegas": "#000000",
+    "gradient": "#999999",
+}
+OTHER_COLOUR: Final = "#666666"
 PHASE_COLOURS: Final = {"warm_up": "#F4F4F4", "middle": "#FCEDE4", "cool_down": "#E9F1F9"}
 SPLIT: Final = {
     "useful prefill": "#56B4E9",

@@ -13,6 +13,7 @@ from sim.workload.build import build_workload
 from validate import live_cli
 from validate.explain import explain_result, result_json
 from validate.parity import run_parity
+from validate.scope import check_both_worlds
 from validate.vllm_scheduler import check_in_scope, vllm_version
 
 
@@ -53,6 +54,7 @@ def parity(
         _fuzz(num_worlds or 1, seed, version, as_json)
         return
     config = load_scenario(scenario, overrides or ())
+    check_both_worlds(config)
     check_in_scope(config.engine)
     result = run_parity(config, build_workload(config))
     print(json.dumps(result_json(result, version)) if as_json else explain_result(result, version))

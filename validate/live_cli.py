@@ -18,6 +18,7 @@ from sim.workload.build import build_workload
 from validate.confront import Confrontation, confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
 from validate.live_runs import OnProgress, load_worlds, plan, run_live, simulate_policies
+from validate.scope import check_both_worlds
 from validate.server import Server, ServerOptions, attach, started
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -56,6 +57,7 @@ def run(
     more than the tolerances or a run is not complete.
     """
     config = load_scenario(scenario, overrides or ())
+    check_both_worlds(config)
     workload = build_workload(config)
     texts = [*(policy_texts or ()), *context.args]
     chosen = policies(config, texts, num_agents=len(workload.agents))

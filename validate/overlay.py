@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import COLOURS, colour, windowed_rate
+from sim.figures import COLOURS, OTHER_COLOUR, colour, windowed_rate
 from sim.record import RunRecord
 from validate.confront import Confrontation, PolicyVerdict
 
@@ -58,7 +58,7 @@ def plot_against_cap(ax: Axes, result: Confrontation, metric: str) -> list[Artis
         artists[-1].set_label("static cap, live")
     for each in result.policies:
         if each.cap is None:
-            shade = COLOURS.get(each.kind, "#CC79A7")
+            shade = COLOURS.get(each.kind, OTHER_COLOUR)
             figure = each.figures[metric]
             artists.append(ax.axhline(figure.simulated, color=shade, label=f"{each.label}, simulated"))
             artists += [ax.axhline(value, color=shade, ls=":", lw=1) for value in figure.live]

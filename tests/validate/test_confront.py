@@ -13,8 +13,9 @@ from sim.record import RunRecord, write_record
 from tests.helpers import make_agent, make_scenario, make_workload
 from validate.confront import Figure, confront, confrontation_json
 from validate.confront_report import write_confrontation
-from validate.errors import ConfrontError
+from validate.errors import ConfrontError, OutOfScopeError
 from validate.live_runs import load_worlds, plan
+from validate.scope import check_both_worlds
 
 AGENTS = make_workload(*(make_agent(n, [(400, 20)] * 3, wait_s=0.5) for n in range(6)))
 POLICIES: dict[str, dict[str, Any]] = {
@@ -152,3 +153,10 @@ def test_records_are_found_planned_and_drawn(simulated: list[RunRecord], tmp_pat
     page = write_confrontation(confront(ours, theirs), ours, theirs, tmp_path / "report")
     assert page.read_text().count("<img") == 1 + len(POLICIES)
     assert (tmp_path / "report" / "overlay.png").stat().st_size > 10_000
+
+
+def test_a_scenario_with_a_tenant_is_for_the_simulator_alone() -> None:
+    check_both_worlds(make_scenario())
+    tenant = {"num_requests": 2, "prompt_tokens": 100, "output_tokens": 10}
+    with pytest.raises(OutOfScopeError, match=r"tenant\.num_requests = 2"):
+        check_both_worlds(make_scenario(tenant=tenant))
