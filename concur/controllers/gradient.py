@@ -9,15 +9,11 @@ whenever it is more than twice the present one. Changes nothing while less than 
 as there. Signals: see `TokenWork`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
-from concur.controllers.base import ControllerParams, LogValue
-from concur.errors import require
-from concur.flows import Freshness
-from concur.signals import UNLIMITED, Snapshot
-from concur.work import TokenWork
+from concur.controllers.base import LogValue
+from concur.work import WorkLaw, WorkLawParams
 
 _TOLERANCE: Final = 1.5
 _QUEUE: Final = 4.0
@@ -27,55 +23,32 @@ _WARM_UP_SAMPLES: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientParams(ControllerParams):
+class GradientParams(WorkLawParams):
     """Parameters of `gradient`: the start."""
 
-    initial_window: int = 16
 
-    def __post_init__(self) -> None:
-        ControllerParams.__post_init__(self)
-        require(
-            1 <= self.initial_window <= UNLIMITED,
-            "initial_window",
-            self.initial_window,
-            f"between 1 and {UNLIMITED}",
-        )
-
-
-class Gradient:
+class Gradient(WorkLaw):
     """Apply the law of the module docstring once per reading."""
 
-    __slots__ = ("_freshness", "_limit", "_long", "_num_samples", "_work", "params", "window")
-    reads_agents = False
+    __slots__ = ("_long", "_num_samples", "params")
 
     def __init__(self, params: GradientParams) -> None:
+        super().__init__(params)
         self.params = params
-        self.window = params.initial_window
-        self._limit = float(params.initial_window)
-        self._freshness = Freshness(params.interval_s)
-        self._work = TokenWork()
         self._long = 0.0
         self._num_samples = 0
-
-    def update(self, snapshot: Snapshot, *, active: int) -> int:
-        """Return the next window."""
-        is_stale = self._freshness.is_stale(snapshot)
-        work = self._work.update(snapshot)
-        if is_stale or work is None:
-            return self.window
-        if math.floor(self._limit) != self.window:  # a wrapper has overruled the last decision
-            self._limit = float(self.window)
-        long = self._average(work)
-        if 2 * active >= self.window:
-            gradient = min(max(_TOLERANCE * long / work, 0.5), 1.0)
-            wanted = self._limit * gradient + _QUEUE
-            self._limit = min(self._limit + _SMOOTHING * (wanted - self._limit), float(UNLIMITED))
-        self.window = math.floor(self._limit)
-        return self.window
 
     def log_state(self) -> dict[str, LogValue]:
         """Return the long-term work."""
         return {"long_work": self._long}
+
+    def _next_limit(self, work: float, *, is_in_use: bool) -> float:
+        long = self._average(work)
+        if not is_in_use:
+            return self._limit
+        gradient = min(max(_TOLERANCE * long / work, 0.5), 1.0)
+        wanted = self._limit * gradient + _QUEUE
+        return self._limit + _SMOOTHING * (wanted - self._limit)
 
     def _average(self, work: float) -> float:
         self._num_samples += 1

@@ -14,68 +14,47 @@ decision is a function of its inputs. Signals: see `TokenWork`.
 import math
 from dataclasses import dataclass
 
-from concur.controllers.base import ControllerParams, LogValue
+from concur.controllers.base import LogValue
 from concur.errors import require
-from concur.flows import Freshness
-from concur.signals import UNLIMITED, Snapshot
-from concur.work import TokenWork
+from concur.work import WorkLaw, WorkLawParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VegasParams(ControllerParams):
+class VegasParams(WorkLawParams):
     """Parameters of `vegas`: the start, and after how many readings the least work is learnt anew."""
 
-    initial_window: int = 16
     probe_ticks: int = 120
 
     def __post_init__(self) -> None:
-        ControllerParams.__post_init__(self)
-        require(
-            1 <= self.initial_window <= UNLIMITED,
-            "initial_window",
-            self.initial_window,
-            f"between 1 and {UNLIMITED}",
-        )
+        WorkLawParams.__post_init__(self)
         require(self.probe_ticks >= 1, "probe_ticks", self.probe_ticks, "at least 1")
 
 
-class Vegas:
+class Vegas(WorkLaw):
     """Apply the law of the module docstring once per reading."""
 
-    __slots__ = ("_freshness", "_least", "_limit", "_num_ticks", "_work", "params", "window")
-    reads_agents = False
+    __slots__ = ("_least", "_num_ticks", "params")
 
     def __init__(self, params: VegasParams) -> None:
+        super().__init__(params)
         self.params = params
-        self.window = params.initial_window
-        self._limit = float(params.initial_window)
-        self._freshness = Freshness(params.interval_s)
-        self._work = TokenWork()
         self._least: float | None = None
         self._num_ticks = 0
 
-    def update(self, snapshot: Snapshot, *, active: int) -> int:
-        """Return the next window."""
-        is_stale = self._freshness.is_stale(snapshot)
-        work = self._work.update(snapshot)
-        if is_stale or work is None:
-            return self.window
-        if math.floor(self._limit) != self.window:  # a wrapper has overruled the last decision
-            self._limit = float(self.window)
+    def log_state(self) -> dict[str, LogValue]:
+        """Return the least work."""
+        return {"least_work": self._least}
+
+    def _next_limit(self, work: float, *, is_in_use: bool) -> float:
         self._num_ticks += 1
         if self._least is None or self._num_ticks % self.params.probe_ticks == 0:
             self._least = work
         self._least = min(self._least, work)
         queue = self._limit * (1 - self._least / work)
         change = _change(queue, max(1.0, math.log10(self._limit)))
-        if change < 0 or 2 * active >= self.window:
-            self._limit = min(self._limit + change, float(UNLIMITED))  # a cut needs 6 agents or more
-        self.window = math.floor(self._limit)
-        return self.window
-
-    def log_state(self) -> dict[str, LogValue]:
-        """Return the least work."""
-        return {"least_work": self._least}
+        return (
+            self._limit + change if change < 0 or is_in_use else self._limit
+        )  # a cut needs 6 agents or more
 
 
 def _change(queue: float, unit: float) -> float:
