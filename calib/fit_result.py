@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from calib.errors import FitError
-from calib.files import whole_file
 from calib.least_squares import Array, Minimum
 from calib.regressors import Regressors
+from sim.files import whole_file
 from sim.profile import Regime, RegimeErrors, StepTimeProfile
 
 _HIGH_CORRELATION: Final = 0.95

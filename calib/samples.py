@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from calib.errors import SamplesError
-from calib.files import whole_file
+from sim.files import whole_file
 
 SCHEMA_VERSION: Final = 1
 _KEY: Final = b"concur.provenance"

@@ -1,5 +1,6 @@
 """Figures of runs. Each function draws on the axes it is given and returns what it drew."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -54,6 +55,13 @@ def style() -> Iterator[None]:
     """Draw in this project's style."""
     with mpl.rc_context(STYLE):
         yield
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def colour(record: RunRecord) -> str:

@@ -1,19 +1,18 @@
 """The confrontation as a table and as one self-contained page."""
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
 from rich.table import Table
 
-from sim.figures import style
+from sim.figures import png_bytes, style
+from sim.files import whole_file
+from sim.pages import embedded_image, html_table, page_text
 from sim.record import RunRecord
-from sim.report import html_table, page_text
 from sim.tables import percent
 from validate.confront import Confrontation, Figure
+from validate.errors import ConfrontError
 from validate.overlay import over_time_figure, overlay_figure
 
 
@@ -47,14 +46,12 @@ def write_confrontation(
     parts = [html_table(confrontation_table(result))]
     with style():
         for name, figure in _figures(result, simulated, live):
-            data = _png(figure)
+            data = png_bytes(figure)
             (folder / f"{name}.png").write_bytes(data)
-            encoded = base64.b64encode(data).decode("ascii")
-            parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">')
+            parts.append(embedded_image(data, name))
     page = folder / "index.html"
-    partial = folder / ".index.html.partial"
-    partial.write_text(page_text("simulated against live", "\n".join(parts)), encoding="utf-8")
-    partial.rename(page)
+    with whole_file(page, ConfrontError) as temporary:
+        temporary.write_text(page_text("simulated against live", "\n".join(parts)), encoding="utf-8")
     return page
 
 
@@ -66,12 +63,6 @@ def _figures(
         runs = [each for each in live if each.label == record.label]
         if runs:
             yield f"over_time_{record.label.replace('=', '_')}", over_time_figure(record.label, record, runs)
-
-
-def _png(figure: Drawing) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _conclusions(result: Confrontation) -> str:
