@@ -29,7 +29,7 @@ from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario, profile_hash
 from sim.tenant import Tenant
-from sim.workload.build import build_workload
+from sim.workload.build import build_workload, check_fits
 from sim.workload.spec import Workload
 
 _PUBLISHED: Final = (
@@ -65,7 +65,10 @@ def simulate(
         If the workload cannot be built or does not fit the engine.
     """
     began_s = time.perf_counter()
-    workload = workload or build_workload(scenario)
+    if workload is None:
+        workload = build_workload(scenario)
+    else:
+        check_fits(workload, scenario.engine)
     world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), on_progress)
     try:
         world.env.run(until=world.all_finished)

@@ -32,8 +32,9 @@ def build_workload(scenario: Scenario) -> Workload:
             f"max_context_tokens = {config.max_context_tokens}); raise it or set workload.fresh_only=false"
         )
     agents = _with_arrivals(workload.agents, config.arrival, seed=scenario.seed)
-    _check_fits(agents, scenario.engine)
-    return replace(workload, agents=agents)
+    workload = replace(workload, agents=agents)
+    check_fits(workload, scenario.engine)
+    return workload
 
 
 def _from_trace(config: WorkloadConfig) -> Workload:
@@ -107,8 +108,17 @@ def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:
     return replace(agent, steps=tuple(cap(step) for step in agent.steps))
 
 
-def _check_fits(agents: tuple[AgentSpec, ...], engine: EngineConfig) -> None:
-    longest = max(agents, key=lambda agent: agent.peak_context_tokens)
+def check_fits(workload: Workload, engine: EngineConfig) -> None:
+    """Refuse a workload that could never end: an agent outgrows the model or the block pool.
+
+    Raises
+    ------
+    ScenarioError
+        If there is such an agent, or none at all.
+    """
+    if not workload.agents:
+        raise ScenarioError(f"{workload.source}: has no agent; at least one is needed")
+    longest = max(workload.agents, key=lambda agent: agent.peak_context_tokens)
     tokens = longest.peak_context_tokens
     if tokens > engine.max_model_len:
         raise ScenarioError(

@@ -4,6 +4,7 @@ import pytest
 
 from concur.signals import UNLIMITED, Snapshot
 from sim.driver import simulate
+from sim.errors import ScenarioError
 from sim.record import RunRecord
 from tests.helpers import make_agent, make_scenario, make_workload
 
@@ -149,3 +150,10 @@ def test_a_decision_is_taken_every_interval() -> None:
     record = run(make_agent(0, [(100, 30)]), controller={"kind": "none", "interval_s": 4.0})
     assert record.ticks["t_s"].tolist() == [4.0 * n for n in range(1, len(record.ticks) + 1)]
     assert len(record.ticks) == 7
+
+
+def test_a_workload_that_is_handed_in_must_fit_the_engine_too() -> None:
+    with pytest.raises(ScenarioError, match="num_gpu_blocks"):
+        run(make_agent(0, [(2000, 1)]), engine={"num_gpu_blocks": 65})
+    with pytest.raises(ScenarioError, match="no agent"):
+        run()
