@@ -8,7 +8,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import COLOURS, OTHER_COLOUR, colour, windowed_rate
+from sim.figures import COLOURS, OTHER_COLOUR, colour
+from sim.rates import window_of, windowed_hit_rate
 from sim.record import RunRecord
 from validate.confront import Confrontation, PolicyVerdict
 
@@ -86,11 +87,7 @@ def _points(ax: Axes, policy: PolicyVerdict, metric: str, x: float, shade: str) 
 
 
 def _hit_rate(record: RunRecord) -> "np.ndarray[Any, Any]":
-    window_s = max(record.metrics["makespan_s"] / 20, 1.0)
-    hits = windowed_rate(record.timeline, "prefix_cache_hits_tokens", window_s)
-    queries = windowed_rate(record.timeline, "prefix_cache_queries_tokens", window_s)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(queries > 0, hits / queries, np.nan))
+    return windowed_hit_rate(record.timeline, window_of(record.timeline, part=20))
 
 
 def _line(record: RunRecord) -> dict[str, Any]:
