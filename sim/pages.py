@@ -2,6 +2,7 @@
 
 import base64
 import html
+from dataclasses import dataclass
 from string import Template
 from typing import Final
 
@@ -27,6 +28,16 @@ $body
 def page_text(title: str, body: str) -> str:
     """Return a self-contained HTML page in the project's style around `body`, which is HTML."""
     return _PAGE.substitute(title=html.escape(title), body=body)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A terminal table as a notebook shows it."""
+
+    table: Table
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table)
 
 
 def html_table(table: Table) -> str:

@@ -20,12 +20,17 @@ def overlay_figure(
     """Draw makespan and hit rate against the cap, and the hit rate over time without control."""
     figure = Figure(figsize=(12.0, 3.7), layout="constrained")
     makespan, hits, collapse = figure.subplots(1, 3)
-    plot_against_cap(makespan, result, "makespan_s")
-    makespan.set_ylabel("makespan (s)")
-    plot_against_cap(hits, result, "hit_rate")
-    hits.set(ylabel="hit rate (0-1)", ylim=(0, 1.0))
+    _plot_both_against_cap(makespan, hits, result)
     plot_collapse(collapse, simulated, live)
     figure.supxlabel(_signature(live[0]), fontsize=6.5, color="#777777", x=0.01, ha="left")
+    return figure
+
+
+def caps_figure(result: Confrontation) -> Figure:
+    """Draw makespan and hit rate against the cap: what of the overlay needs no records."""
+    figure = Figure(figsize=(10.0, 3.7), layout="constrained")
+    makespan, hits = figure.subplots(1, 2)
+    _plot_both_against_cap(makespan, hits, result)
     return figure
 
 
@@ -79,6 +84,13 @@ def plot_collapse(ax: Axes, simulated: Sequence[RunRecord], live: Sequence[RunRe
     if artists:
         ax.legend()
     return artists
+
+
+def _plot_both_against_cap(makespan: Axes, hits: Axes, result: Confrontation) -> None:
+    plot_against_cap(makespan, result, "makespan_s")
+    makespan.set_ylabel("makespan (s)")
+    plot_against_cap(hits, result, "hit_rate")
+    hits.set(ylabel="hit rate (0-1)", ylim=(0, 1.0))
 
 
 def _points(ax: Axes, policy: PolicyVerdict, metric: str, x: float, shade: str) -> Artist:
