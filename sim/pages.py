@@ -30,6 +30,13 @@ def page_text(title: str, body: str) -> str:
     return _PAGE.substitute(title=html.escape(title), body=body)
 
 
+_NOTEBOOK_STYLE: Final = """<style scoped>
+.concur-table { overflow-x: auto } .concur-table td, .concur-table th { white-space: nowrap }
+.concur-table th:first-child, .concur-table td:first-child { text-align: left }
+.concur-table caption { caption-side: bottom; text-align: left; white-space: pre-line; max-width: 50rem }
+</style>"""
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A terminal table as a notebook shows it."""
@@ -37,7 +44,7 @@ class Shown:
     table: Table
 
     def _repr_html_(self) -> str:
-        return html_table(self.table)
+        return f'{_NOTEBOOK_STYLE}<div class="concur-table">{html_table(self.table)}</div>'
 
 
 def html_table(table: Table) -> str:
