@@ -42,7 +42,7 @@ $(BIN)/.installed-notebook: $(BIN)/.installed
 	@touch $@
 
 notebook: $(BIN)/.installed-notebook
-	$(BIN)/jupyter lab notebooks/01_thrashing.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_thrashing.ipynb
 
 test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -n auto

@@ -31,7 +31,8 @@ def page_text(title: str, body: str) -> str:
 
 
 _NOTEBOOK_STYLE: Final = """<style scoped>
-.concur-table { overflow-x: auto } .concur-table td, .concur-table th { white-space: nowrap }
+.concur-table { overflow-x: auto }
+.concur-table td, .concur-table th { white-space: nowrap; padding: .3em .45em; font-size: 12px }
 .concur-table th:first-child, .concur-table td:first-child { text-align: left }
 .concur-table caption { caption-side: bottom; text-align: left; white-space: pre-line; max-width: 50rem }
 </style>"""
