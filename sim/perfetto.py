@@ -8,7 +8,7 @@ record gives the same bytes.
 Every call is one slice, and inside it is what it waited for and did. A boundary that a live engine does not
 tell joins its two sides in one slice ("queue + prefill"). A record has no times of single tokens: *recompute*
 and *useful prefill* share the time of a prefill in proportion to their tokens, recompute first, as histories
-come before new tokens; what a preemption made to be computed again after the first token lies within decode.
+come before new tokens. A preempted call may have recomputed some of its tokens after the first token instead.
 """
 
 import gzip

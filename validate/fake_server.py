@@ -103,9 +103,12 @@ class FakeServer:
         is_ready, is_over = threading.Event(), threading.Event()
 
         async def serve() -> None:
-            async with self.running():
-                is_ready.set()
-                await asyncio.to_thread(is_over.wait)
+            try:
+                async with self.running():
+                    is_ready.set()
+                    await asyncio.to_thread(is_over.wait)
+            finally:
+                is_ready.set()  # one that could not start keeps nobody waiting
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()
