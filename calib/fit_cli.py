@@ -11,9 +11,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from calib.check import check_profile, parse_batch, predict_step
+from calib.check import check_profile, errors_table, parse_batch, predict_step
 from calib.errors import FitError
 from calib.fit import fit_step_time
 from calib.fit_result import write_profile
@@ -103,10 +102,7 @@ def check(profile: _Profile, samples: _Samples, as_json: _Json = False) -> None:
     if as_json:
         print(json.dumps({regime: of_regime.model_dump() for regime, of_regime in errors.items()}, indent=1))
         return
-    table = Table("regime", "steps", "median APE", "p95 APE", "bias")
-    for regime, e in errors.items():
-        table.add_row(regime, str(e.num_steps), f"{e.median_ape:.2%}", f"{e.p95_ape:.2%}", f"{e.bias:+.2%}")
-    Console().print(table)
+    Console().print(errors_table(errors))
 
 
 def report(

@@ -1,10 +1,9 @@
 """The report of a profile against samples: one self-contained HTML page."""
 
 import html
-from collections.abc import Mapping
 from pathlib import Path
 
-from calib.check import check_profile
+from calib.check import check_profile, errors_table
 from calib.errors import FitError
 from calib.figures import agreement_figure, residual_figure
 from calib.regressors import predicted_s, regressors_of
@@ -12,8 +11,8 @@ from calib.samples import Samples
 from sim.engine.roofline import RooflineStepTime
 from sim.figures import png_bytes, style
 from sim.files import whole_file
-from sim.pages import embedded_image, page_text
-from sim.profile import Regime, RegimeErrors, StepTimeProfile
+from sim.pages import embedded_image, html_table, page_text
+from sim.profile import StepTimeProfile
 
 
 def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None:
@@ -44,21 +43,11 @@ def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None
         f"{html.escape(source.source)}, {html.escape('; '.join((source.date, *source.notes)))}"
         ".</p>"
     )
-    parts.append("<h2>these samples</h2>" + _error_table(check_profile(profile, samples)))
-    parts.append("<h2>held out of the fit</h2>" + _error_table(profile.held_out))
+    parts.append("<h2>these samples</h2>" + html_table(errors_table(check_profile(profile, samples))))
+    parts.append("<h2>held out of the fit</h2>" + html_table(errors_table(profile.held_out)))
     parts += images
     coefficients = profile.coefficients.model_dump_json(indent=1)
     parts.append(f"<h2>coefficients</h2><pre>{html.escape(coefficients)}</pre>")
     page = page_text(profile.name, "\n".join(parts))
     with whole_file(path, FitError) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _error_table(errors: Mapping[Regime, RegimeErrors]) -> str:
-    rows = "".join(
-        f"<tr><td>{regime}</td><td>{e.num_steps}</td><td>{e.median_ape:.2%}</td><td>{e.p95_ape:.2%}</td>"
-        f"<td>{e.bias:+.2%}</td></tr>"
-        for regime, e in errors.items()
-    )
-    heads = "".join(f"<th>{name}</th>" for name in ("regime", "steps", "median APE", "p95 APE", "bias"))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"

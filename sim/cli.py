@@ -17,6 +17,7 @@ from sim.compare import by_policy, policies, run_policies, run_seeds, write_reco
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
 from sim.intervals import summary
+from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
@@ -147,11 +148,26 @@ def _compare_seeds(
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with run.json.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = None,
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            "--perfetto", metavar="FILE.json.gz", help="Write one run as a trace for the Perfetto UI."
+        ),
+    ] = None,
 ) -> None:
-    """Write PNG figures and one self-contained HTML page from run records."""
-    records = of_one_workload(load_record(run) for run in runs if run.resolve() != out.resolve())
-    print(f"report: {_report(records, out)}")
+    """Write PNG figures and one self-contained HTML page from run records, or one of them as a trace."""
+    if out is None and perfetto is None:
+        raise typer.BadParameter("nothing to write; give --out DIR, --perfetto FILE.json.gz, or both")
+    runs = [run for run in runs if out is None or run.resolve() != out.resolve()]
+    if perfetto is not None:
+        _check_trace(perfetto, num_runs=len(runs))
+    records = of_one_workload(map(load_record, runs))
+    if perfetto is not None:
+        write_perfetto(records[0], perfetto)
+        print(f"trace: {perfetto} (open it at https://ui.perfetto.dev)")
+    if out is not None:
+        print(f"report: {_report(records, out)}")
 
 
 def describe(trace: _Trace) -> None:
@@ -176,6 +192,12 @@ def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Pick the runs whose phases are worth a table: all but the static caps, and the best of those."""
     best = best_static_cap(records)
     return [record for record in records if record is best or not record.label.startswith("agent_cap")]
+
+
+def _check_trace(path: Path, *, num_runs: int) -> None:
+    check_trace_name(path)
+    if num_runs != 1:
+        raise RecordError(f"{path}: a trace shows one run but {num_runs} were given; name one RUN")
 
 
 def _report(records: Sequence[RunRecord], out: Path) -> Path:

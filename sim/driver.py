@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
 from json import dumps
 from typing import Any, Final
 
 import simpy
 
-from concur.controllers import make_controller, make_gate
+from concur.controllers import Controller, make_controller, make_gate
 from concur.gate import GateOrders
 from concur.orders import order_named
 from concur.signals import Snapshot
@@ -53,11 +55,15 @@ def simulate(
     *,
     on_progress: OnProgress | None = None,
     scheduler: StepScheduler | None = None,
+    law: Callable[[], Controller] | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
     `workload` saves building it again when several controllers face the same one; `scheduler` puts another
-    one, fresh, in the place of the simulated one.
+    one, fresh, in the place of the simulated one. `law` makes a controller that is not in the catalog (any
+    class with the methods of `concur.controllers.Controller`, or a function that returns one); it decides
+    every `controller.interval_s` of the scenario, through the gate of the scenario's kind. Its run is
+    labelled with its class, and says that the record alone does not repeat it.
 
     Raises
     ------
@@ -69,14 +75,16 @@ def simulate(
         workload = build_workload(scenario)
     else:
         check_fits(workload, scenario.engine)
-    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), on_progress)
+    new_law = law or partial(_catalog_law, scenario)
+    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), new_law(), on_progress)
     try:
         world.env.run(until=world.all_finished)
     except DuplicateBlockError:  # beyond segments: start again on the block pool
-        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), on_progress)
+        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), new_law(), on_progress)
         world.env.run(until=world.all_finished)
     world.sample()
-    return world.to_record(began_s)
+    record = world.to_record(began_s)
+    return record if law is None else _of_foreign_law(record, type(world.controller).__name__)
 
 
 class _World:
@@ -87,6 +95,7 @@ class _World:
         scenario: Scenario,
         workload: Workload,
         scheduler: StepScheduler,
+        controller: Controller,
         on_progress: OnProgress | None,
     ) -> None:
         self.scenario = scenario
@@ -94,11 +103,10 @@ class _World:
         self.env = env = Clock()
         self.step_time = make_step_time(scenario.step_time)
         self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
-        config = scenario.controller
-        self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
-        order = scenario.gate
+        self.controller = controller
+        kind, order = scenario.controller.kind, scenario.gate
         orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
-        self.gate = make_gate(config.kind, self.controller.window, orders=orders, max_wait_s=order.max_wait_s)
+        self.gate = make_gate(kind, controller.window, orders=orders, max_wait_s=order.max_wait_s)
         self.shell = SimGate(env, self.gate)
         self.requests = Rows("requests")
         self.agents: list[AgentRow] = []
@@ -225,6 +233,25 @@ class _World:
             "metrics": metrics,
             "warnings": self.step_time.warnings(),
         }
+
+
+def _catalog_law(scenario: Scenario) -> Controller:
+    config = scenario.controller
+    return make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+
+
+def _of_foreign_law(record: RunRecord, name: str) -> RunRecord:
+    """Say whose decisions these were, where the scenario names another law."""
+    given = record.run["scenario"]
+    interval_s = given["controller"]["parameters"]["interval_s"]
+    controller = {"kind": name, "wrappers": [], "parameters": {"interval_s": interval_s}}
+    warning = f"{name} is not in the catalog: to repeat this run, its code is needed too"
+    run = {
+        "label": name,
+        "scenario": given | {"controller": controller},
+        "warnings": [*record.run["warnings"], warning],
+    }
+    return replace(record, run=record.run | run)
 
 
 def _published(source: SchedulerStats | Snapshot) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from concur.signals import UNLIMITED
 from sim.policies import best_static_cap
+from sim.rates import window_of, windowed_hit_rate, windowed_rate
 from sim.record import RunRecord
 
 # Okabe and Ito's colour-blind-safe palette; one colour per policy, in every figure.
@@ -134,12 +135,8 @@ def plot_usage(ax: Axes, record: RunRecord) -> list[Artist]:
 
 def plot_hit_rate(ax: Axes, record: RunRecord, *, window_s: float | None = None) -> list[Artist]:
     """Plot cached / prompt tokens of the calls scheduled in a sliding window (1/60 of the run)."""
-    window_s = window_s or max(record.metrics["makespan_s"] / 60, 1.0)
     timeline = record.timeline
-    hits = windowed_rate(timeline, "prefix_cache_hits_tokens", window_s)
-    queries = windowed_rate(timeline, "prefix_cache_queries_tokens", window_s)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.where(queries > 0, hits / queries, np.nan)
+    rate = windowed_hit_rate(timeline, window_s or window_of(timeline))
     artists = ax.plot(timeline["t_s"], rate, color=colour(record))
     ax.set(ylabel="hit rate (0-1)", ylim=(0, 1.08))
     return list(artists)
@@ -163,22 +160,11 @@ def plot_agents(ax: Axes, record: RunRecord) -> list[Artist]:
 
 def plot_throughput(ax: Axes, record: RunRecord, *, window_s: float | None = None) -> list[Artist]:
     """Plot generated tokens per second in a sliding window (1/60 of the run)."""
-    window_s = window_s or max(record.metrics["makespan_s"] / 60, 1.0)
-    rate = windowed_rate(record.timeline, "generation_tokens", window_s)
+    rate = windowed_rate(record.timeline, "generation_tokens", window_s or window_of(record.timeline))
     artists = ax.plot(record.timeline["t_s"], rate, color=colour(record))
     ax.set(ylabel="output tokens/s")
     ax.set_ylim(bottom=0)
     return list(artists)
-
-
-def windowed_rate(timeline: pd.DataFrame, counter: str, window_s: float) -> np.ndarray:
-    """Return a cumulative counter's increase per second over the last `window_s`, shape (num_samples,)."""
-    times_s = timeline["t_s"].to_numpy(np.float64)
-    values = timeline[counter].to_numpy(np.float64)
-    before_s = np.maximum(times_s - window_s, times_s[0])
-    spans_s = times_s - before_s
-    increase = values - np.interp(before_s, times_s, values)
-    return np.asarray(np.divide(increase, spans_s, out=np.zeros_like(increase), where=spans_s > 0))
 
 
 def cap_curve_figure(records: Sequence[RunRecord]) -> Figure:

@@ -26,4 +26,4 @@ def whole_file(path: Path, error: type[ConcurError]) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as problem:
-        raise error(f"{path}: cannot be written ({problem}); choose another --out") from None
+        raise error(f"{path}: cannot be written ({problem}); choose another place") from None

@@ -2,6 +2,7 @@
 
 import base64
 import html
+from dataclasses import dataclass
 from string import Template
 from typing import Final
 
@@ -27,6 +28,24 @@ $body
 def page_text(title: str, body: str) -> str:
     """Return a self-contained HTML page in the project's style around `body`, which is HTML."""
     return _PAGE.substitute(title=html.escape(title), body=body)
+
+
+_NOTEBOOK_STYLE: Final = """<style scoped>
+.concur-table { overflow-x: auto }
+.concur-table td, .concur-table th { white-space: nowrap; padding: .3em .45em; font-size: 12px }
+.concur-table th:first-child, .concur-table td:first-child { text-align: left }
+.concur-table caption { caption-side: bottom; text-align: left; white-space: pre-line; max-width: 50rem }
+</style>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A terminal table as a notebook shows it."""
+
+    table: Table
+
+    def _repr_html_(self) -> str:
+        return f'{_NOTEBOOK_STYLE}<div class="concur-table">{html_table(self.table)}</div>'
 
 
 def html_table(table: Table) -> str:

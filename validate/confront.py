@@ -5,14 +5,17 @@ the engine meets itself. A figure is right if it is within the tolerance of the 
 range of the live repeats where that is wider.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from sim.policies import in_order
 from sim.record import RunRecord
+from sim.scenario import ControllerConfig, parse_controllers
 from validate.errors import ConfrontError
 
 HIT_RATE_TOLERANCE: Final = 0.03  # points
@@ -162,6 +165,34 @@ def confrontation_json(result: Confrontation) -> dict[str, Any]:
         | {"ok": result.is_knee_right},
         "speed_ups": {label: _figure_json(figure) for label, figure in result.speed_ups.items()},
     }
+
+
+def read_confrontation(path: Path) -> Confrontation:
+    """Read back what `concur validate compare --json` printed.
+
+    Raises
+    ------
+    ConfrontError
+        If the file is missing or is not such a result.
+    """
+    try:
+        policies = json.loads(path.read_text(encoding="utf-8"))["policies"]
+        verdicts = tuple(_read_verdict(label, given) for label, given in policies.items())
+    except (OSError, json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise ConfrontError(
+            f"{path}: not a confrontation ({error}); make one with `concur validate compare DIR --json`"
+        ) from None
+    return Confrontation(verdicts)
+
+
+def _read_verdict(label: str, given: dict[str, Any]) -> PolicyVerdict:
+    (controller,) = parse_controllers(label, ControllerConfig())
+    figures: dict[str, Figure] = {
+        name: Figure(given[name]["simulated"], tuple(given[name]["live_runs"]))
+        for name in _METRICS
+        if name in given
+    }
+    return PolicyVerdict(label, controller.kind, controller.parameters.get("cap"), figures)
 
 
 def _check(live: RunRecord, simulated: Mapping[str, RunRecord]) -> None:

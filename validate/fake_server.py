@@ -9,8 +9,9 @@ Token i of an answer to a prompt of n tokens is `10 + (n + i) % 2000`.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -95,6 +96,28 @@ class FakeServer:
             yield self
         finally:
             await self._runner.cleanup()
+
+    @contextmanager
+    def in_thread(self) -> Iterator["FakeServer"]:
+        """Serve from a thread until the end of the block, for a caller that has no event loop to spare."""
+        is_ready, is_over = threading.Event(), threading.Event()
+
+        async def serve() -> None:
+            try:
+                async with self.running():
+                    is_ready.set()
+                    await asyncio.to_thread(is_over.wait)
+            finally:
+                is_ready.set()  # one that could not start keeps nobody waiting
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        try:
+            is_ready.wait()
+            yield self
+        finally:
+            is_over.set()
+            thread.join()
 
     async def die(self) -> None:
         """Refuse connections and cut those that are open, at once, as a killed process does."""

@@ -8,7 +8,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import COLOURS, OTHER_COLOUR, colour, windowed_rate
+from sim.figures import COLOURS, OTHER_COLOUR, colour
+from sim.rates import window_of, windowed_hit_rate
 from sim.record import RunRecord
 from validate.confront import Confrontation, PolicyVerdict
 
@@ -19,12 +20,17 @@ def overlay_figure(
     """Draw makespan and hit rate against the cap, and the hit rate over time without control."""
     figure = Figure(figsize=(12.0, 3.7), layout="constrained")
     makespan, hits, collapse = figure.subplots(1, 3)
-    plot_against_cap(makespan, result, "makespan_s")
-    makespan.set_ylabel("makespan (s)")
-    plot_against_cap(hits, result, "hit_rate")
-    hits.set(ylabel="hit rate (0-1)", ylim=(0, 1.0))
+    _plot_both_against_cap(makespan, hits, result)
     plot_collapse(collapse, simulated, live)
     figure.supxlabel(_signature(live[0]), fontsize=6.5, color="#777777", x=0.01, ha="left")
+    return figure
+
+
+def caps_figure(result: Confrontation) -> Figure:
+    """Draw makespan and hit rate against the cap: what of the overlay needs no records."""
+    figure = Figure(figsize=(10.0, 3.7), layout="constrained")
+    makespan, hits = figure.subplots(1, 2)
+    _plot_both_against_cap(makespan, hits, result)
     return figure
 
 
@@ -80,17 +86,20 @@ def plot_collapse(ax: Axes, simulated: Sequence[RunRecord], live: Sequence[RunRe
     return artists
 
 
+def _plot_both_against_cap(makespan: Axes, hits: Axes, result: Confrontation) -> None:
+    plot_against_cap(makespan, result, "makespan_s")
+    makespan.set_ylabel("makespan (s)")
+    plot_against_cap(hits, result, "hit_rate")
+    hits.set(ylabel="hit rate (0-1)", ylim=(0, 1.0))
+
+
 def _points(ax: Axes, policy: PolicyVerdict, metric: str, x: float, shade: str) -> Artist:
     live = policy.figures[metric].live
     return ax.plot([x] * len(live), live, "o", ms=4, color=shade, mfc="none")[0]
 
 
 def _hit_rate(record: RunRecord) -> "np.ndarray[Any, Any]":
-    window_s = max(record.metrics["makespan_s"] / 20, 1.0)
-    hits = windowed_rate(record.timeline, "prefix_cache_hits_tokens", window_s)
-    queries = windowed_rate(record.timeline, "prefix_cache_queries_tokens", window_s)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(queries > 0, hits / queries, np.nan))
+    return windowed_hit_rate(record.timeline, window_of(record.timeline, part=20))
 
 
 def _line(record: RunRecord) -> dict[str, Any]:

@@ -8,11 +8,9 @@ happened.
 import asyncio
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -155,28 +153,17 @@ def test_the_gate_hears_every_context_and_the_last_step_ends_with_the_agent() ->
 def test_a_ctrl_c_leaves_a_record() -> None:
     waiting = [make_agent(n, [(40, 5)] * 2, wait_s=60.0) for n in range(1, 5)]  # still there when it comes
     workload = make_workload(make_agent(0, [(40, 5)]), *waiting)
-    address: queue.Queue[str] = queue.Queue()
-    done = threading.Event()
 
     def interrupt_once(num_ended: int, num_agents: int) -> None:
         if num_ended == 1:
             signal.raise_signal(signal.SIGINT)
 
-    async def serve() -> None:
-        async with FakeServer().running() as server:
-            address.put(server.url)
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
-        server = Server(address.get(timeout=10), "fake", {})
-        record = replay(CAPPED, workload, server, on_progress=interrupt_once)
+        with FakeServer().in_thread() as fake:
+            record = replay(CAPPED, workload, as_server(fake), on_progress=interrupt_once)
     finally:
         signal.signal(signal.SIGINT, before)
-        done.set()
-        thread.join()
     assert list(record.agents["agent_id"]) == ["agent-0"]
     assert len(record.run["failures"]) == 4
     assert record.run["warnings"][0] == "the run was interrupted"

@@ -1,11 +1,14 @@
 """Whole runs: time semantics by hand, the collapse and its cure, and the signals a controller sees."""
 
+import pandas as pd
 import pytest
 
 from concur.signals import UNLIMITED, Snapshot
 from sim.driver import simulate
 from sim.errors import ScenarioError
+from sim.policies import in_order
 from sim.record import RunRecord
+from sim.scenario import parse_scenario
 from tests.helpers import make_agent, make_scenario, make_workload
 
 STEP_TIME = {
@@ -157,3 +160,35 @@ def test_a_workload_that_is_handed_in_must_fit_the_engine_too() -> None:
         run(make_agent(0, [(2000, 1)]), engine={"num_gpu_blocks": 65})
     with pytest.raises(ScenarioError, match="no agent"):
         run()
+
+
+class AlwaysTwo:
+    """A law of somebody else's: the methods of the protocol, and nothing of ours."""
+
+    reads_agents = False
+
+    def __init__(self) -> None:
+        self.window = 2
+
+    def update(self, snapshot: Snapshot, *, active: int) -> int:
+        assert active <= self.window
+        return self.window
+
+    def log_state(self) -> dict[str, float | int | str | None]:
+        return {"window": self.window}
+
+
+def test_a_law_from_outside_the_catalog_decides_and_the_record_says_so() -> None:
+    scenario = make_scenario(controller={"kind": "none", "interval_s": 2.0})
+    foreign = simulate(scenario, law=AlwaysTwo)
+    ours = simulate(make_scenario(controller={"kind": "agent_cap", "cap": 2, "interval_s": 2.0}))
+    pd.testing.assert_frame_equal(foreign.requests, ours.requests)
+    assert foreign.timeline["agents_active"].max() == 2
+    assert foreign.label == "AlwaysTwo"
+    controller = {"kind": "AlwaysTwo", "wrappers": [], "parameters": {"interval_s": 2.0}}
+    assert foreign.run["scenario"]["controller"] == controller
+    assert "AlwaysTwo is not in the catalog" in foreign.run["warnings"][-1]
+    assert foreign.ticks["state"].unique().tolist() == ['{"window": 2}']
+    with pytest.raises(ScenarioError, match="AlwaysTwo"):
+        parse_scenario(foreign.run["scenario"])
+    assert [record.label for record in in_order([foreign, ours])] == ["agent_cap=2", "AlwaysTwo"]

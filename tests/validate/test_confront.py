@@ -11,10 +11,11 @@ import pytest
 from sim.driver import simulate
 from sim.record import RunRecord, write_record
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate.confront import Figure, confront, confrontation_json
+from validate.confront import Figure, confront, confrontation_json, read_confrontation
 from validate.confront_report import write_confrontation
 from validate.errors import ConfrontError, OutOfScopeError
 from validate.live_runs import load_worlds, plan
+from validate.overlay import caps_figure
 from validate.scope import check_both_worlds
 
 AGENTS = make_workload(*(make_agent(n, [(400, 20)] * 3, wait_s=0.5) for n in range(6)))
@@ -130,6 +131,18 @@ def test_the_json_names_both_worlds_and_a_top_level_ok(simulated: list[RunRecord
     assert makespan["live"] == pytest.approx(101.0)
     assert makespan["live_runs"] == [100.0, 102.0]
     assert result["knee"] == {"simulated": 3, "live": 3, "ok": True}
+
+
+def test_a_written_result_is_read_back_and_drawn(simulated: list[RunRecord], tmp_path: Path) -> None:
+    result = confront(simulated, live(simulated))
+    path = tmp_path / "confrontation.json"
+    path.write_text(json.dumps(confrontation_json(result)))
+    assert read_confrontation(path) == result
+    assert [len(ax.get_lines()) for ax in caps_figure(read_confrontation(path)).axes] == [4 + 2 * 3] * 2
+    for text in ("{", "[]", "{}", '{"policies": {"none": {"makespan_s": 3}}}'):
+        path.write_text(text)
+        with pytest.raises(ConfrontError, match="not a confrontation"):
+            read_confrontation(path)
 
 
 def test_an_error_of_nothing_is_no_error() -> None:
