@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sim import lab_cli
+from sim import lab_cli, tune_cli
 from sim.compare import Runs, by_policy, policies, write_records
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
     app.add_typer(trace, name="trace")
     lab_cli.register(app)
+    tune_cli.register(app)
 
 
 def simulate(

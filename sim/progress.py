@@ -19,10 +19,10 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @contextmanager
-def counting(what: str, total: int, *, done: int = 0) -> Iterator["Advance"]:
+def counting(what: str, total: int) -> Iterator["Advance"]:
     """Show one bar while the block runs, and take it away."""
     with _bars(transient=True) as progress:
-        yield Advance(progress, progress.add_task(what, total=total, completed=done))
+        yield Advance(progress, progress.add_task(what, total=total))
 
 
 @contextmanager

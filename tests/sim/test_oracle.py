@@ -1,6 +1,7 @@
 """The oracle finds the best static cap, and no run is made twice for it."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ class Valley:
         self.best = best
         self.asked: list[int] = []
 
-    def __call__(self, caps: "list[int] | tuple[int, ...] | range") -> dict[int, float]:
+    def __call__(self, caps: Sequence[int]) -> dict[int, float]:
         self.asked += caps
         return {cap: float(self.best / cap if cap < self.best else cap / self.best) for cap in caps}
 
