@@ -10,7 +10,7 @@ import pytest
 from concur.cli import main
 from sim.driver import simulate
 from sim.errors import RecordError
-from sim.held_out import verdict
+from sim.held_out import check, verdict
 from sim.intervals import Interval
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig, Scenario, load_scenario
@@ -198,3 +198,23 @@ def test_without_the_optimiser_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune(monkeypatch, "--controller", "concur", "--out", "t") == 2
     assert "pip install 'concur-admission[tune]'" in capsys.readouterr().err
+
+
+def test_gains_are_paired_by_seed_and_above_one_is_better(folder: Path) -> None:
+    scenario = load_scenario(folder / "s.toml")
+    good, bad = (ControllerConfig(kind="agent_cap", parameters={"cap": cap}) for cap in (8, 1))
+    checked = check(scenario, start=bad, tuned=good, tuning_seeds=[0], seeds=[1, 2])
+    for objective, is_higher_better in (("makespan_s", False), ("throughput_tokens_per_s", True)):
+        gain = checked.gain("tuned", "start", objective, is_higher_better=is_higher_better)
+        ratios = [
+            checked.runs["start"][seed].metrics["makespan_s"]
+            / checked.runs["tuned"][seed].metrics["makespan_s"]
+            for seed in (1, 2)
+        ]
+        assert gain is not None
+        assert gain.mean == pytest.approx(sum(ratios) / 2)
+        assert gain.mean > 1
+    assert checked.gain("start", "tuned", "num_preemptions", is_higher_better=False) is None, "cap 1 has 0"
+    hindsight = checked.gain("tuned", checked.hindsight_cap, "makespan_s", is_higher_better=False)
+    assert hindsight is not None
+    assert hindsight.mean <= 1
