@@ -4,13 +4,11 @@ Results go to stdout, progress and diagnostics to stderr.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sim import lab_cli, tune_cli
 from sim.compare import Runs, by_policy, policies, write_records
@@ -19,11 +17,11 @@ from sim.errors import RecordError
 from sim.intervals import summary
 from sim.oracle import expand_oracle
 from sim.policies import best_static_cap, in_order, of_one_workload
-from sim.progress import counting
+from sim.progress import counting, say
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
 from sim.scenario import ControllerConfig, load_scenario
-from sim.tables import comparison_table, interval_table, metrics_table, phase_table, trace_table
+from sim.tables import comparison_table, interval_table, metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
 from sim.workload.describe import describe_trace
 from sim.workload.trace import read_trace
@@ -34,8 +32,6 @@ _Set = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print the metrics as JSON instead of tables.")]
 _Trace = Annotated[Path, typer.Argument(metavar="FILE", help="A trace, .jsonl or .jsonl.gz.")]
-
-_WIDTH_WITHOUT_TERMINAL = 150  # wide enough for the comparison table in a log file
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +66,7 @@ def simulate(
     if as_json:
         print(json.dumps(record.metrics, indent=1))
     else:
-        _stdout().print(metrics_table(record), phase_table([record]))
+        print_tables(metrics_table(record), phase_table([record]))
         print(f"record: {folder}")
 
 
@@ -102,7 +98,7 @@ def compare(
         check_report_folder(out / "report")
     runs = Runs(config, config.compare.seeds or (config.seed,))
     num_agents = len(next(iter(runs.workloads.values())).agents)
-    texts = expand_oracle(texts or config.compare.controllers, runs, _say)
+    texts = expand_oracle(texts or config.compare.controllers, runs, say)
     chosen = policies(config, texts, num_agents=num_agents)
     (_compare_seeds if config.compare.seeds else _compare_once)(runs, chosen, out, as_json=as_json)
 
@@ -115,7 +111,7 @@ def _compare_once(runs: Runs, chosen: Sequence[ControllerConfig], out: Path | No
     if as_json:
         print(json.dumps({record.label: record.metrics for record in records}, indent=1))
     else:
-        _stdout().print(comparison_table(records), phase_table(_noteworthy(records)))
+        print_tables(comparison_table(records), phase_table(_noteworthy(records)))
     if out is not None:
         write_records(records, out)
         page = _report(records, out / "report")
@@ -135,7 +131,7 @@ def _compare_seeds(
     if as_json:
         print(json.dumps(summary(table), indent=1))
     else:
-        _stdout().print(interval_table(table))
+        print_tables(interval_table(table))
     if out is not None:
         for record in records:
             write_records([record], out / f"seed-{record.run['seed']}")
@@ -163,7 +159,7 @@ def report(
 
 def describe(trace: _Trace) -> None:
     """Print the distributions of a trace."""
-    _stdout().print(trace_table(describe_trace(read_trace(trace)), trace.name))
+    print_tables(trace_table(describe_trace(read_trace(trace)), trace.name))
 
 
 def check(trace: _Trace) -> None:
@@ -190,12 +186,3 @@ def _report(records: Sequence[RunRecord], out: Path) -> Path:
         raise RecordError("no run record given; name at least one folder with run.json")
     with counting("drawing", num_figures(records)) as advance:
         return write_report(records, out, on_progress=advance)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
-
-
-def _stdout() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)

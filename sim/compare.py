@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sim.driver import simulate
-from sim.parallel import Workers, run_tasks
+from sim.parallel import run_tasks
 from sim.policies import in_order
 from sim.record import RunRecord, write_record
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
@@ -48,11 +48,7 @@ def run_policies(
 
 
 def run_seeds(
-    scenario: Scenario,
-    configs: Sequence[ControllerConfig],
-    workloads: Mapping[int, Workload],
-    *,
-    workers: Workers | None = None,
+    scenario: Scenario, configs: Sequence[ControllerConfig], workloads: Mapping[int, Workload]
 ) -> Iterator[RunRecord]:
     """Run the scenario under each controller on each seed's workload; yield records as they finish."""
     tasks = [
@@ -60,7 +56,7 @@ def run_seeds(
         for seed, workload in workloads.items()
         for config in configs
     ]
-    for _, record in run_tasks(_run, tasks, workers=workers):
+    for _, record in run_tasks(_run, tasks):
         yield record
 
 

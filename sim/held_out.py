@@ -51,9 +51,9 @@ def check(
     seeds: Sequence[int],
 ) -> Check:
     """Run the start, the tuned law and the best static caps on `seeds`."""
-    before, runs = Runs(scenario, tuning_seeds), Runs(scenario, seeds)
-    caps = [best_static_cap(before), best_static_cap(before if seeds == tuning_seeds else runs)]
-    deployed, hindsight = (f"agent_cap={cap}" for cap in caps)
+    runs = Runs(scenario, seeds)
+    before = runs if seeds == tuning_seeds else Runs(scenario, tuning_seeds)
+    deployed, hindsight = (f"agent_cap={best_static_cap(each)}" for each in (before, runs))
     policies = {START: start, TUNED: tuned} | {
         label: parse_controllers(label, scenario.controller)[0] for label in (deployed, hindsight)
     }

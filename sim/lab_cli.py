@@ -3,28 +3,25 @@
 Results go to stdout, progress and diagnostics to stderr.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from sim.errors import ExtraMissingError
 from sim.grid import load_grid
 from sim.parallel import LocalWorkers, Workers
-from sim.progress import counting
+from sim.progress import counting, say
 from sim.report import check_report_folder
 from sim.sweep import Store, rows, run_points, write_plan, write_table
 from sim.sweep_table import sweep_table
+from sim.tables import print_tables
 
 _Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
 ]
-
-_WIDTH_WITHOUT_TERMINAL = 150
 
 
 def register(app: typer.Typer) -> None:
@@ -60,23 +57,23 @@ def sweep(
     store = Store(out)
     results = store.load(plan.points)
     left = [point for point in plan.points if point.key not in results]
-    _say(f"{len(plan.points):,} runs, {len(results):,} of them done before")
+    say(f"{len(plan.points):,} runs, {len(results):,} of them done before")
     write_plan(plan, out)
     if left:
         with _workers(backend, jobs, ray_address) as workers, counting("sweeping", len(left)) as advance:
             try:
                 results |= run_points(left, store, workers=workers, on_done=advance)
             except KeyboardInterrupt:
-                _say(f"finished runs are kept in {store.folder}; the same command continues")
+                say(f"finished runs are kept in {store.folder}; the same command continues")
                 raise
     table = rows(plan.points, results)
     path = write_table(table, out)
-    _stdout().print(sweep_table(table, list(plan.config.grid)))
+    print_tables(sweep_table(table, list(plan.config.grid)))
     print(f"table: {path}")
     _warn_of_commits({row["git_commit"] for row in table if row["error"] is None}, store)
     errors = [row["error"] for row in table if row["error"] is not None]
     if errors:
-        _say(f"{len(errors)} of {len(table)} runs failed, see the column error; the first: {errors[0]}")
+        say(f"{len(errors)} of {len(table)} runs failed, see the column error; the first: {errors[0]}")
     raise typer.Exit(1 if errors else 0)
 
 
@@ -96,13 +93,4 @@ def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Wo
 def _warn_of_commits(commits: set[str | None], store: Store) -> None:
     if len(commits) > 1:
         names = ", ".join(sorted((commit or "unknown")[:9] for commit in commits))
-        _say(f"runs of several commits are in the table ({names}); remove {store.folder} to make all anew")
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
-
-
-def _stdout() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)
+        say(f"runs of several commits are in the table ({names}); remove {store.folder} to make all anew")

@@ -1,5 +1,6 @@
-"""Progress bars on stderr, one look for every verb."""
+"""Progress and remarks on stderr, one look for every verb."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,11 @@ from rich.progress import (
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what runs, how many are done, how many in all)."""
+
+
+def say(remark: str) -> None:
+    """Print a remark on stderr."""
+    print(remark, file=sys.stderr)
 
 
 @contextmanager

@@ -61,10 +61,10 @@ class Store:
     def _read(self, key: str) -> Result:
         path = self.folder / f"{key}.json"
         try:
-            result: Result = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise RecordError(f"{path}: not a run of a sweep ({error}); remove it") from None
-        return result
+            result = json.loads(path.read_text(encoding="utf-8"))
+            return {name: result[name] for name in _KEPT}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path}: not a run of a sweep ({error!r}); remove it") from None
 
 
 def run_points(
@@ -93,8 +93,8 @@ def write_plan(grid: Grid, folder: Path) -> None:
         "versions": versions(),
         "git_commit": git_commit(),
         "points": [
-            {"key": point.key, "values": point.values, "scenario": point.scenario.model_dump(mode="json")}
-            for point in grid.points
+            {"key": each.key, **each.values, "policy": each.policy, "seed": each.scenario.seed}
+            for each in grid.points
         ],
     }
     with whole_file(folder / "sweep.json", RecordError) as temporary:
@@ -153,9 +153,7 @@ def _measure(task: tuple[Scenario, str | None]) -> Result:
         record = simulate(scenario, _workload(_without_controller(scenario), trace_sha256))
     except ConcurError as error:
         return {"error": " ".join(str(error).split())}
-    return {
-        name: record.run[name] for name in ("metrics", "profile_hash", "git_commit", "warnings", "scenario")
-    }
+    return {name: record.run[name] for name in _KEPT}
 
 
 def _without_controller(scenario: Scenario) -> str:

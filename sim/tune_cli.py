@@ -3,23 +3,18 @@
 Results go to stdout, progress and diagnostics to stderr.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from sim.errors import ExtraMissingError, RecordError, ScenarioError
-from sim.figures import png_bytes, style
-from sim.files import whole_file
+from sim.errors import ExtraMissingError, ScenarioError
 from sim.held_out import check
-from sim.progress import counting
+from sim.progress import counting, say
 from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
+from sim.tables import print_tables
 from sim.workload.build import build_workload
-
-_WIDTH_WITHOUT_TERMINAL = 150
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +51,7 @@ def tune(
     try:
         from sim import tune as tuning  # needs the extra `tune`
         from sim import tune_report as report
-        from sim.tune_figures import sensitivity_figure
+        from sim.tune_figures import write_sensitivity
     except ImportError as error:
         raise ExtraMissingError(error, extra="tune") from None
     config = load_scenario(scenario, overrides or ())
@@ -68,22 +63,17 @@ def tune(
         try:
             trials = tuning.search(question, out, num_trials=num_trials, on_done=advance.to)
         except KeyboardInterrupt:
-            print(f"finished trials are kept in {out}; the same command continues", file=sys.stderr)
+            say(f"finished trials are kept in {out}; the same command continues")
             raise
     front = tuning.front(question, trials)
     report.write_trials(question, trials, out / "trials.parquet")
-    source = report.provenance(question, trials, front[0])
+    report.write_best(question, trials, front[0], out / "best.toml")
+    shares = tuning.importances(question, out)
+    write_sensitivity(question, trials, front[0], shares, out / "sensitivity.png")
+    print_tables(report.best_table(question, trials, front))
     best = question.controller(front[0].parameters)
-    with whole_file(out / "best.toml", RecordError) as temporary:
-        temporary.write_text(report.controller_toml(best, source), encoding="utf-8")
-    with style(), whole_file(out / "sensitivity.png", RecordError) as temporary:
-        shares = tuning.importances(question, out)
-        figure = sensitivity_figure(question, trials, front[0], shares, source="; ".join(source))
-        temporary.write_bytes(png_bytes(figure))
-    console = _stdout()
-    console.print(report.best_table(question, trials, front))
     checked = check(config, start=question.start, tuned=best, tuning_seeds=on, seeds=held_out or on)
-    console.print(report.check_table(question, checked, is_held_out=bool(held_out)))
+    print_tables(report.check_table(question, checked, is_held_out=bool(held_out)))
     print(report.verdicts(question, checked, is_held_out=bool(held_out)))
     print(f"section to paste: {out / 'best.toml'}")
 
@@ -96,7 +86,7 @@ def _seeds(config: Scenario, on: str | None, held_out: str | None) -> tuple[list
                 "a trace that arrives as a batch is the same on every seed; leave out --seeds and "
                 "--held-out-seeds, nothing can be held out"
             )
-        print("a trace is the same on every seed: no held-out check is possible", file=sys.stderr)
+        say("a trace is the same on every seed: no held-out check is possible")
         return [config.seed], []
     tuning, checking = _numbers(on or "0,1", "--seeds"), _numbers(held_out or "100..104", "--held-out-seeds")
     both = sorted(set(tuning) & set(checking))
@@ -116,8 +106,3 @@ def _numbers(text: str, option: str) -> list[int]:
     if not numbers or len(set(numbers)) < len(numbers):
         raise ScenarioError(f"{option} {text}: needs at least one seed, each named once")
     return numbers
-
-
-def _stdout() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)

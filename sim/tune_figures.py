@@ -1,19 +1,31 @@
 """The sensitivity figure of a search: the objective against each parameter."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from sim.figures import COLOURS, OTHER_COLOUR
+from sim.errors import RecordError
+from sim.figures import COLOURS, OTHER_COLOUR, png_bytes, style
+from sim.files import whole_file
 from sim.tune import Question, Trial
+from sim.tune_report import provenance
 
 _COLUMNS: Final = 4
 
 
+def write_sensitivity(
+    question: Question, trials: Sequence[Trial], best: Trial, importances: Mapping[str, float], path: Path
+) -> None:
+    """Write `sensitivity_figure` as a PNG."""
+    with style(), whole_file(path, RecordError) as temporary:
+        temporary.write_bytes(png_bytes(sensitivity_figure(question, trials, best, importances)))
+
+
 def sensitivity_figure(
-    question: Question, trials: Sequence[Trial], best: Trial, importances: Mapping[str, float], *, source: str
+    question: Question, trials: Sequence[Trial], best: Trial, importances: Mapping[str, float]
 ) -> Figure:
     """Draw the first objective of every trial against each parameter; the start and the best are marked."""
     num_rows = -(-len(question.space) // _COLUMNS)
@@ -35,5 +47,6 @@ def sensitivity_figure(
     for row in range(num_rows):
         axes[row * _COLUMNS].set_ylabel(question.objectives[0])
     axes[0].legend(fontsize=8)
+    source = "; ".join(provenance(question, trials, best))
     figure.supxlabel(source, fontsize=6.5, color="#777777", x=0.01, ha="left")
     return figure

@@ -13,7 +13,6 @@ from sim.files import whole_file
 from sim.held_out import START, TUNED, Check, verdict
 from sim.intervals import Interval, mean_interval, metric_value
 from sim.provenance import git_commit, versions
-from sim.scenario import ControllerConfig
 from sim.tune import HIGHER_IS_BETTER, Question, Trial
 from sim.tune_space import Value
 
@@ -79,15 +78,6 @@ def verdicts(question: Question, check: Check, *, is_held_out: bool) -> str:
     return "\n".join(said)
 
 
-def controller_toml(controller: ControllerConfig, comment: Sequence[str]) -> str:
-    """Return a `[controller]` section with every parameter, under a comment."""
-    lines = [*(f"# {line}" for line in comment), "[controller]", f"kind = {json.dumps(controller.kind)}"]
-    if controller.wrappers:
-        lines.append(f"wrappers = {json.dumps(list(controller.wrappers))}")
-    lines += [f"{name} = {json.dumps(value)}" for name, value in controller.parameters.items()]
-    return "\n".join(lines) + "\n"
-
-
 def provenance(question: Question, trials: Sequence[Trial], best: Trial) -> list[str]:
     """Say in a few lines where a tuned law came from."""
     seeds = ", ".join(map(str, question.workloads))
@@ -101,6 +91,17 @@ def provenance(question: Question, trials: Sequence[Trial], best: Trial) -> list
         f"{source}, tuning seeds {seeds}: {before_after}",
         f"concur-admission {versions()['concur']}, commit {git_commit() or 'unknown'}",
     ]
+
+
+def write_best(question: Question, trials: Sequence[Trial], best: Trial, path: Path) -> None:
+    """Write the law with the best parameters as a `[controller]` section, under where it came from."""
+    law = question.controller(best.parameters)
+    lines = [f"# {line}" for line in provenance(question, trials, best)]
+    lines += ["[controller]", f"kind = {json.dumps(law.kind)}"]
+    lines += [f"wrappers = {json.dumps(list(law.wrappers))}"] if law.wrappers else []
+    lines += [f"{name} = {json.dumps(value)}" for name, value in law.parameters.items()]
+    with whole_file(path, RecordError) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_trials(question: Question, trials: Sequence[Trial], path: Path) -> None:

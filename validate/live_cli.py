@@ -4,18 +4,17 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sim.compare import Runs, policies
 from sim.oracle import expand_oracle
-from sim.progress import one_bar_each
+from sim.progress import one_bar_each, say
 from sim.record import check_writable
 from sim.scenario import Scenario, load_scenario
+from sim.tables import print_tables
 from validate.confront import Confrontation, confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
 from validate.live_runs import load_worlds, plan, run_live, simulate_policies
@@ -62,7 +61,7 @@ def run(
     simulations = Runs(config, [config.seed])
     workload = simulations.workloads[config.seed]
     texts = [*(policy_texts or ()), *context.args] or config.compare.controllers
-    texts = expand_oracle(texts, simulations, partial(print, file=sys.stderr))
+    texts = expand_oracle(texts, simulations, say)
     chosen = policies(config, texts, num_agents=len(workload.agents))
     runs = plan(out, chosen, repeats=repeats)
     for each in runs:
@@ -121,8 +120,7 @@ def _print(result: Confrontation, as_json: bool) -> None:
     if as_json:
         print(json.dumps(confrontation_json(result), indent=1))
     else:
-        console = Console()
-        (console if console.is_terminal else Console(width=140)).print(confrontation_table(result))
+        print_tables(confrontation_table(result))
 
 
 def _say_and_exit(run: dict[str, Any]) -> None:

@@ -70,3 +70,12 @@ def test_a_task_that_always_kills_is_given_up_and_the_others_are_not() -> None:
 def test_an_error_of_the_task_is_no_death() -> None:
     with pytest.raises(ScenarioError, match="three is not"):
         list(run_tasks(refused, range(20), workers=LocalWorkers(2)))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_does_not_answer_is_refused_at_once(address: str) -> None:
+    pytest.importorskip("ray")
+    from sim.ray_workers import ray_workers as join  # needs the extra `ray`
+
+    with pytest.raises(WorkersLostError, match="no cluster answers"), join(address, None):
+        raise AssertionError

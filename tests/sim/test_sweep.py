@@ -171,6 +171,17 @@ def test_runs_of_another_commit_are_used_and_named(
     assert "runs of several commits are in the table (012345678, " in capsys.readouterr().err
 
 
+def test_a_file_that_is_no_finished_run_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(monkeypatch) == 0
+    kept = next((folder / "o" / "runs").iterdir())
+    for text in ("half a", "[]", "{}"):
+        kept.write_text(text)
+        assert sweep(monkeypatch) == 2
+        assert "not a run of a sweep" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
