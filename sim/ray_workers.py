@@ -67,5 +67,5 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except (OSError, ValueError) as error:
         raise WorkersLostError(
-            f"--ray-address {address}: no cluster answers ({error}); give HOST:PORT as `ray start --head` says"
+            f"--ray-address {address}: no cluster answers ({error}); give what `ray start --head` says"
         ) from None
