@@ -73,7 +73,10 @@ class Runs:
         self._records: dict[str, dict[int, RunRecord]] = {}
 
     def run(self, configs: Sequence[ControllerConfig]) -> Iterator[RunRecord]:
-        """Yield the records of each controller on each seed, those that have to run as they finish."""
+        """Yield the records of each controller on each seed, those that have to run as they finish.
+
+        They are remembered once all have been taken.
+        """
         wanted = {_key(config): config for config in configs}
         for key in wanted:
             yield from self._records.get(key, {}).values()

@@ -65,6 +65,7 @@ def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) 
     for text in texts:
         if text != ORACLE:
             parse_controllers(text, runs.scenario.controller)
+    say(f"{ORACLE}: searching the best static cap")
     found = f"agent_cap={best_static_cap(runs)}"
     seeds = ", ".join(map(str, runs.workloads))
     say(f"{ORACLE}: {found}, the best static cap in hindsight (simulated, seed {seeds})")
