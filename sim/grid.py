@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sim.errors import ScenarioError
 from sim.provenance import versions
 from sim.scenario import Scenario, parse_controllers, parse_scenario, profile_hash, read_scenario
-from sim.toml_files import explain, parse_override, read_toml, relative_to, set_key
+from sim.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
 from sim.workload.trace import trace_sha256
 
 
@@ -43,7 +43,7 @@ class GridConfig(BaseModel):
     @classmethod
     def _join(cls, raw: Any) -> Any:
         """Read `engine.block_size` without its quotes, which TOML takes for a table, as with them."""
-        return dict(_flat(raw)) if isinstance(raw, dict) else raw
+        return dict(dotted(raw)) if isinstance(raw, dict) else raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
         config = GridConfig.model_validate(raw)
     except ValidationError as error:
         raise explain(error, str(path)) from None
+    if config.seeds is not None and "seed" in config.grid:
+        raise ScenarioError(f"{path}: seed is in [grid] and in seeds; leave one of them out")
     folder = path.parent.resolve()  # workers may have another working folder
     base = read_scenario(folder / config.scenario)
     for override in overrides:
@@ -98,14 +100,6 @@ def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     points = tuple(_points(config, base, folder, origin=str(path)))
     _check_distinct(points, origin=str(path))
     return Grid(config, points)
-
-
-def _flat(raw: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in raw.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _points(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: str) -> Iterator[Point]:
@@ -127,8 +121,6 @@ def _points(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: s
 
 def _runs(config: GridConfig, scenario: Scenario) -> Iterator[Scenario]:
     """Yield the scenario on every seed under every policy."""
-    if config.seeds is not None and "seed" in config.grid:
-        raise ScenarioError("seed is in [grid] and in seeds; leave one of them out")
     controllers = [scenario.controller]
     if config.policies is not None:
         controllers = [

@@ -9,7 +9,7 @@ is more than one. A run that failed is a row with its `error`, and is tried agai
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from sim.grid import Grid, Point
 from sim.parallel import Workers, run_tasks
 from sim.provenance import git_commit, versions
 from sim.scenario import ControllerConfig, Scenario
+from sim.toml_files import dotted
 from sim.workload.build import build_workload
 from sim.workload.spec import Workload
 
@@ -117,7 +118,7 @@ def write_table(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def _row(point: Point, result: Result) -> dict[str, Any]:
-    metrics = _flat(result.get("metrics", {}))
+    metrics = dotted(result.get("metrics", {}))
     return {
         **point.values,
         "policy": point.policy,
@@ -129,14 +130,6 @@ def _row(point: Point, result: Result) -> dict[str, Any]:
         "error": result.get("error"),
         "key": point.key,
     }
-
-
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

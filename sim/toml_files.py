@@ -1,6 +1,7 @@
 """TOML files and what overrides them: reading, setting one key, and saying in one line what is wrong."""
 
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,6 +84,15 @@ def set_key(raw: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
         if not isinstance(table, dict):
             raise ScenarioError(f"{origin}: {section} is a value, not a section")
     table[name] = value
+
+
+def dotted(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables under dotted keys: `{"a": {"b": 1}}` gives ("a.b", 1)."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def explain(error: ValidationError, origin: str) -> ScenarioError:
