@@ -1,5 +1,6 @@
 """Many tasks on many workers: results as they come, a killed worker's tasks again, none lost, none twice."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final, Protocol, TypeVar
@@ -8,7 +9,7 @@ import joblib
 
 from sim.errors import WorkersLostError
 
-_MAX_DEATHS: Final = 3  # in a row, without one result between them
+_MAX_DEATHS: Final = 3  # of a task that runs alone
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -60,33 +61,37 @@ def run_tasks(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of the task, its result) as tasks end, each exactly once.
 
-    What a killed worker had in hand is run again, after all the rest, in case it is what kills; and few at a
-    time until a result has come. `function` and the tasks are pickled: workers must be able to import them.
+    What a killed worker had in hand is run again, after all the rest, in case it is what kills; and each task
+    alone, from a death that came before any result until a result has come. A task that dies alone three
+    times is given up. `function` and the tasks are pickled: workers must be able to import them.
 
     Raises
     ------
     WorkersLostError
-        If workers are killed three times in a row without one result between.
+        At the end, when all others have a result, if tasks were given up.
     """
     workers = workers or LocalWorkers()
     left = list(range(len(tasks)))
-    num_deaths = 0
+    killed_alone: Counter[int] = Counter()
+    is_alone = False
     while left:
+        some = left[:1] if is_alone else left
         done: set[int] = set()
-        some = left[: workers.num_jobs] if num_deaths else left
         try:
             for number, result in workers.stream(function, [(number, tasks[number]) for number in some]):
                 done.add(number)
-                num_deaths = 0
                 yield number, result
-        except workers.deaths as death:
-            num_deaths += 1
-            if num_deaths == _MAX_DEATHS:
-                raise WorkersLostError(
-                    f"workers were killed {_MAX_DEATHS} times in a row ({type(death).__name__}), "
-                    f"{len(left) - len(done)} runs are left; give {workers.num_jobs} at once more memory, or "
-                    "lower --jobs"
-                ) from None
-        left = [number for number in left if number not in done]
-        in_hand = 2 * workers.num_jobs  # joblib hands out two per worker
-        left = left[in_hand:] + left[:in_hand]
+            is_alone = False
+        except workers.deaths:
+            is_alone = not done
+            if len(some) == 1:
+                killed_alone.update(some)
+                done.update(number for number in some if killed_alone[number] == _MAX_DEATHS)
+        in_hand = 1 if len(some) == 1 else 2 * workers.num_jobs  # joblib hands out two per worker
+        left = [number for number in left[in_hand:] + left[:in_hand] if number not in done]
+    num_lost = sum(deaths == _MAX_DEATHS for deaths in killed_alone.values())
+    if num_lost:
+        raise WorkersLostError(
+            f"{num_lost} of {len(tasks)} runs were killed with their worker, each {_MAX_DEATHS} times when alone; "
+            "give them more memory"
+        )
