@@ -84,7 +84,7 @@ def run_tasks(
             is_alone = False
         except workers.deaths:
             is_alone = not done
-            if len(some) == 1:
+            if len(some) == 1 and not done:
                 killed_alone.update(some)
                 done.update(number for number in some if killed_alone[number] == _MAX_DEATHS)
         in_hand = 1 if len(some) == 1 else 2 * workers.num_jobs  # joblib hands out two per worker
@@ -92,6 +92,6 @@ def run_tasks(
     num_lost = sum(deaths == _MAX_DEATHS for deaths in killed_alone.values())
     if num_lost:
         raise WorkersLostError(
-            f"{num_lost} of {len(tasks)} runs were killed with their worker, each {_MAX_DEATHS} times when alone; "
-            "give them more memory"
+            f"{num_lost} of {len(tasks)} runs were killed with their worker, {_MAX_DEATHS} times each when "
+            "alone; give them more memory"
         )
