@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from calib.closed_loop import ClosedLoopOptions, run_closed_loop
 from calib.copy_bandwidth import copy_bandwidths
@@ -21,6 +19,7 @@ from calib.profiler import profile as run_profile
 from calib.samples import Provenance, Samples, write_samples
 from calib.spread import describe
 from calib.step_samples import sample_rows, steps_frame
+from sim.progress import one_bar_each
 
 _Out = Annotated[Path, typer.Option("--out", metavar="SAMPLES.parquet", help="The samples file to write.")]
 
@@ -119,15 +118,14 @@ def _measure_grid(
     engine: VllmEngine, options: ProfileOptions, out: Path, notes: tuple[str, ...]
 ) -> ProfileResult:
     checkpoint = out.with_name(f"{out.name}.partial.jsonl.gz")
-    with _progress() as progress:
-        task = progress.add_task("grid", total=None)
+    with one_bar_each() as on_progress:
         result = run_profile(
             engine,
             options,
             checkpoint,
             notes=notes,
             extra_facts=copy_bandwidths(),
-            on_progress=partial(_update, progress, task),
+            on_progress=partial(on_progress, "grid"),
         )
     write_samples(result.samples, out)
     print(f"{out}: {describe(result.samples)}")
@@ -138,30 +136,15 @@ def _measure_grid(
 
 def _measure_run(engine: VllmEngine, num_agents: int, caps: list[int], provenance: Provenance) -> Samples:
     rows = []
-    with _progress() as progress:
+    with one_bar_each() as on_progress:
         for cap in caps:
-            task = progress.add_task(f"closed loop, cap {cap or 'none'}", total=None)
             rows += run_closed_loop(
                 engine,
                 ClosedLoopOptions(num_agents=num_agents, cap=cap),
-                on_call=partial(_update, progress, task),
+                on_call=partial(on_progress, f"closed loop, cap {cap or 'none'}"),
             )
     samples = sample_rows(rows, is_async=provenance.async_scheduling, origin_s=rows[0].begin_s)
     return Samples(steps_frame(samples), provenance)
-
-
-def _update(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    progress.update(task, completed=done, total=total)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _check_out(path: Path) -> None:

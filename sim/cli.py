@@ -4,25 +4,25 @@ Results go to stdout, progress and diagnostics to stderr.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sim.compare import by_policy, policies, run_policies, run_seeds, write_records
+from sim import lab_cli, tune_cli
+from sim.compare import Runs, by_policy, policies, write_records
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
 from sim.intervals import summary
+from sim.oracle import expand_oracle
 from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
+from sim.progress import counting, say
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
-from sim.scenario import ControllerConfig, Scenario, load_scenario
-from sim.tables import comparison_table, interval_table, metrics_table, phase_table, trace_table
+from sim.scenario import ControllerConfig, load_scenario
+from sim.tables import comparison_table, interval_table, metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
 from sim.workload.describe import describe_trace
 from sim.workload.trace import read_trace
@@ -34,8 +34,6 @@ _Set = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print the metrics as JSON instead of tables.")]
 _Trace = Annotated[Path, typer.Argument(metavar="FILE", help="A trace, .jsonl or .jsonl.gz.")]
 
-_WIDTH_WITHOUT_TERMINAL = 150  # wide enough for the comparison table in a log file
-
 
 def register(app: typer.Typer) -> None:
     """Add this package's verbs to the `concur` command."""
@@ -46,6 +44,8 @@ def register(app: typer.Typer) -> None:
     app.command("compare", context_settings={"allow_extra_args": True})(compare)
     app.command("report")(report)
     app.add_typer(trace, name="trace")
+    lab_cli.register(app)
+    tune_cli.register(app)
 
 
 def simulate(
@@ -61,13 +61,13 @@ def simulate(
     folder = out or Path("runs") / f"{scenario.stem}-{config.controller.label}"
     check_writable(folder)
     workload = build_workload(config)
-    with _progress(f"simulating {config.controller.label}", len(workload.agents)) as advance:
+    with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
         record = run_scenario(config, workload, on_progress=lambda done, _all: advance.to(done))
     write_record(record, folder)
     if as_json:
         print(json.dumps(record.metrics, indent=1))
     else:
-        _stdout().print(metrics_table(record), phase_table([record]))
+        print_tables(metrics_table(record), phase_table([record]))
         print(f"record: {folder}")
 
 
@@ -80,8 +80,8 @@ def compare(
         typer.Option(
             "--controllers",
             metavar="POLICY...",
-            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ...; "
-            "all that follow belong to it.",
+            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ..., "
+            "oracle (the best static cap, by search); all that follow belong to it.",
         ),
     ] = None,
     out: Annotated[
@@ -95,25 +95,24 @@ def compare(
     """
     config = load_scenario(scenario, overrides or ())
     texts = _policy_texts(context, controllers)
-    workload = build_workload(config)
-    chosen = policies(config, texts, num_agents=len(workload.agents))
-    if config.compare.seeds:
-        _compare_seeds(config, chosen, out, as_json=as_json)
-        return
     if out is not None:
         check_report_folder(out / "report")
+    runs = Runs(config, config.compare.seeds or (config.seed,))
+    num_agents = len(next(iter(runs.workloads.values())).agents)
+    texts = expand_oracle(texts or config.compare.controllers, runs, say)
+    chosen = policies(config, texts, num_agents=num_agents)
+    (_compare_seeds if config.compare.seeds else _compare_once)(runs, chosen, out, as_json=as_json)
+
+
+def _compare_once(runs: Runs, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool) -> None:
+    if out is not None:
         for controller in chosen:
             check_writable(out / controller.label)
-    records: list[RunRecord] = []
-    with _progress("simulating policies", len(chosen)) as advance:
-        for record in run_policies(config, chosen, workload=workload):
-            records.append(record)
-            advance()
-    records = in_order(records)
+    records = in_order(_run_all(runs, chosen))
     if as_json:
         print(json.dumps({record.label: record.metrics for record in records}, indent=1))
     else:
-        _stdout().print(comparison_table(records), phase_table(_noteworthy(records)))
+        print_tables(comparison_table(records), phase_table(_noteworthy(records)))
     if out is not None:
         write_records(records, out)
         page = _report(records, out / "report")
@@ -122,28 +121,32 @@ def compare(
 
 
 def _compare_seeds(
-    config: Scenario, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool
+    runs: Runs, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool
 ) -> None:
-    seeds = config.compare.seeds
     if out is not None:
-        for seed in seeds:
+        for seed in runs.workloads:
             for controller in chosen:
                 check_writable(out / f"seed-{seed}" / controller.label)
-    records: list[RunRecord] = []
-    with _progress("simulating policies and seeds", len(chosen) * len(seeds)) as advance:
-        for record in run_seeds(config, chosen, seeds):
-            records.append(record)
-            advance()
-    runs = by_policy(records)
+    records = _run_all(runs, chosen)
+    table = by_policy(records)
     if as_json:
-        print(json.dumps(summary(runs), indent=1))
+        print(json.dumps(summary(table), indent=1))
     else:
-        _stdout().print(interval_table(runs))
+        print_tables(interval_table(table))
     if out is not None:
         for record in records:
             write_records([record], out / f"seed-{record.run['seed']}")
         if not as_json:
             print(f"records: {out}")
+
+
+def _run_all(runs: Runs, chosen: Sequence[ControllerConfig]) -> list[RunRecord]:
+    records: list[RunRecord] = []
+    with counting("simulating", len(chosen) * len(runs.workloads)) as advance:
+        for record in runs.run(chosen):
+            records.append(record)
+            advance()
+    return records
 
 
 def report(
@@ -172,7 +175,7 @@ def report(
 
 def describe(trace: _Trace) -> None:
     """Print the distributions of a trace."""
-    _stdout().print(trace_table(describe_trace(read_trace(trace)), trace.name))
+    print_tables(trace_table(describe_trace(read_trace(trace)), trace.name))
 
 
 def check(trace: _Trace) -> None:
@@ -203,34 +206,5 @@ def _check_trace(path: Path, *, num_runs: int) -> None:
 def _report(records: Sequence[RunRecord], out: Path) -> Path:
     if not records:
         raise RecordError("no run record given; name at least one folder with run.json")
-    with _progress("drawing", num_figures(records)) as advance:
+    with counting("drawing", num_figures(records)) as advance:
         return write_report(records, out, on_progress=advance)
-
-
-def _stdout() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> "Iterator[_Advance]":
-    """Show a progress bar on stderr while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield _Advance(progress, task)
-
-
-class _Advance:
-    """Move one progress bar."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
-
-    def __call__(self) -> None:
-        self._progress.advance(self._task)
-
-    def to(self, completed: int) -> None:
-        """Set the bar to `completed`."""
-        self._progress.update(self._task, completed=completed)

@@ -1,11 +1,10 @@
 """One workload, several policies, one table."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import joblib
-
 from sim.driver import simulate
+from sim.parallel import run_tasks
 from sim.policies import in_order
 from sim.record import RunRecord, write_record
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
@@ -45,18 +44,58 @@ def run_policies(
 
     All policies face the same workload: it is built once.
     """
-    workload = workload or build_workload(scenario)
-    num_jobs = min(len(configs), joblib.cpu_count())  # LOKY_MAX_CPU_COUNT bounds it
-    runs = (joblib.delayed(simulate)(scenario.with_controller(config), workload) for config in configs)
-    yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(runs)
+    yield from run_seeds(scenario, configs, {scenario.seed: workload or build_workload(scenario)})
 
 
 def run_seeds(
-    scenario: Scenario, configs: Sequence[ControllerConfig], seeds: Sequence[int]
+    scenario: Scenario, configs: Sequence[ControllerConfig], workloads: Mapping[int, Workload]
 ) -> Iterator[RunRecord]:
-    """Run the scenario under each controller on each seed; all controllers of a seed face one workload."""
-    for seed in seeds:
-        yield from run_policies(scenario.with_seed(seed), configs)
+    """Run the scenario under each controller on each seed's workload; yield records as they finish."""
+    tasks = [
+        (scenario.with_seed(seed).with_controller(config), workload)
+        for seed, workload in workloads.items()
+        for config in configs
+    ]
+    for _, record in run_tasks(_run, tasks):
+        yield record
+
+
+def _run(task: tuple[Scenario, Workload]) -> RunRecord:
+    return simulate(*task)
+
+
+class Runs:
+    """The runs of one scenario on some seeds: each policy runs once, however often it is asked for."""
+
+    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
+        self.scenario = scenario
+        self.workloads = {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
+        self._records: dict[str, dict[int, RunRecord]] = {}
+
+    def run(self, configs: Sequence[ControllerConfig]) -> Iterator[RunRecord]:
+        """Yield the records of each controller on each seed, those that have to run as they finish.
+
+        They are remembered once all have been taken.
+        """
+        wanted = {_key(config): config for config in configs}
+        for key in wanted:
+            yield from self._records.get(key, {}).values()
+        missing = [config for key, config in wanted.items() if key not in self._records]
+        fresh: list[RunRecord] = []
+        for record in run_seeds(self.scenario, missing, self.workloads):
+            fresh.append(record)
+            yield record
+        for record in fresh:
+            key = _key(ControllerConfig.model_validate(record.run["scenario"]["controller"]))
+            self._records.setdefault(key, {})[int(record.run["seed"])] = record
+
+    def of(self, config: ControllerConfig) -> dict[int, RunRecord]:
+        """Return the runs of one controller by seed."""
+        return {int(record.run["seed"]): record for record in self.run([config])}
+
+
+def _key(config: ControllerConfig) -> str:
+    return config.model_dump_json()
 
 
 def by_policy(records: Iterable[RunRecord]) -> dict[str, dict[int, RunRecord]]:

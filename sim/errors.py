@@ -4,7 +4,9 @@ ConcurError
 ├── TraceError       a trace line that breaks the format
 ├── ScenarioError    a scenario that cannot be run as written
 ├── ProfileError     a step-time profile that cannot be used
-└── RecordError      a run record that cannot be read or written
+├── RecordError      a run record that cannot be read or written
+├── WorkersLostError the processes that runs are given to are killed again and again
+└── ExtraMissingError a package that only some verbs need
 """
 
 from concur.errors import ConcurError
@@ -24,3 +26,14 @@ class RecordError(ConcurError, ValueError):
 
 class ProfileError(ConcurError, ValueError):
     """Report a step-time profile that cannot be used: file, value, remedy."""
+
+
+class ExtraMissingError(ConcurError, ImportError):
+    """Report a package that is not installed: its name, and the extra that brings it."""
+
+    def __init__(self, error: ImportError, *, extra: str) -> None:
+        super().__init__(f"{error.name} is not installed here; pip install 'concur-admission[{extra}]'")
+
+
+class WorkersLostError(ConcurError, RuntimeError):
+    """Report that workers were killed again and again: how often, what is left, the remedy."""

@@ -60,7 +60,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 def metric_interval(runs: Mapping[int, RunRecord], name: str) -> Interval | None:
     """Return a metric's interval over the seeds, `None` where a run does not have it."""
-    values = [_metric(run, name) for run in runs.values()]
+    values = [metric_value(run, name) for run in runs.values()]
     known = [value for value in values if value is not None]
     return mean_interval(known) if len(known) == len(values) else None
 
@@ -98,7 +98,8 @@ def _mean_makespan_s(runs: Mapping[int, RunRecord]) -> float:
     return math.fsum(run.metrics["makespan_s"] for run in runs.values()) / len(runs)
 
 
-def _metric(run: RunRecord, name: str) -> float | None:
+def metric_value(run: RunRecord, name: str) -> float | None:
+    """Return a metric by its name, with a dot for one of a group; `None` where the run does not have it."""
     group, _, part = name.partition(".")
     value = run.metrics[group]
     value = value[part] if part else value

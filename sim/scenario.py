@@ -5,7 +5,6 @@ record alone repeats the run. Keys of `[workload]` that belong to the generator 
 that belong to the law may be written flat; they are checked against that generator or law.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,22 +15,9 @@ from concur.controllers import WRAPPERS, ControllerParams, controller_params
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.profile import StepTimeProfile, load_profile
+from sim.toml_files import explain, parse_override, read_toml, relative_to, set_key, toml_value
 from sim.workload.generators import GENERATORS
 
-# vLLM's own names for what the simulated engine does not do.
-_NOT_SIMULATED = {
-    f"engine.{name}"
-    for name in (
-        "enable_lora",
-        "kv_transfer_config",
-        "limit_mm_per_prompt",
-        "lora_config",
-        "pipeline_parallel_size",
-        "scheduling_policy",
-        "sliding_window",
-        "speculative_config",
-    )
-}
 _Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
@@ -398,21 +384,26 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     ScenarioError
         If the file is unreadable or not TOML, or a key is unknown, missing or out of bounds.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: no such scenario; name a TOML file (examples/ has some)") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ScenarioError(f"{path}: not readable as TOML ({error})") from None
-    workload = raw.get("workload")
-    if isinstance(workload, dict) and isinstance(workload.get("trace"), str):
-        workload["trace"] = str(path.parent / workload["trace"])
-    step_time = raw.get("step_time")
-    if isinstance(step_time, dict) and str(step_time.get("profile", "")).endswith(".json"):
-        step_time["profile"] = str(path.parent / str(step_time["profile"]))
+    return parse_scenario(read_scenario(path, overrides), origin=str(path))
+
+
+def read_scenario(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what `load_scenario` checks: the tables of the file, paths made relative to the working folder.
+
+    Raises
+    ------
+    ScenarioError
+        If the file is unreadable or not TOML, or an override is not of its form.
+    """
+    raw = read_toml(path, what="scenario")
+    for section, name in (("workload", "trace"), ("step_time", "profile")):
+        table = raw.get(section)
+        if isinstance(table, dict) and name in table:
+            table[name] = relative_to(path.parent, f"{section}.{name}", table[name])
     for override in overrides:
-        _apply(raw, override)
-    return parse_scenario(raw, origin=str(path))
+        key, value = parse_override(override)
+        set_key(raw, key, value, origin=f"--set {override}")
+    return raw
 
 
 def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scenario:
@@ -426,7 +417,7 @@ def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scena
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:
-        raise ScenarioError(_explain(error, origin)) from None
+        raise explain(error, origin) from None
 
 
 def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfig]:
@@ -450,55 +441,16 @@ def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfi
     try:
         return [ControllerConfig.model_validate(raw) for raw in raws]
     except ValidationError as error:
-        message = _explain(error, f"--controllers {text}").replace(": scenario:", ":")
+        message = str(explain(error, f"--controllers {text}")).replace(": scenario:", ":")
         raise ScenarioError(f"{message}; e.g. none, agent_cap=8,16, concur") from None
 
 
 def _caps(text: str) -> list[Any]:
     """Read one cap, or a sweep `first..last` or `first..last..step`, both ends included."""
     if ".." not in text:
-        return [_value(text)]
-    numbers = [_value(part) for part in text.split("..")]
+        return [toml_value(text)]
+    numbers = [toml_value(part) for part in text.split("..")]
     if len(numbers) > 3 or any(type(number) is not int or number < 1 for number in numbers):
         return [text]  # for the catalog to refuse by name
     first, last, step = (*numbers, 1)[:3]
     return list(range(first, last + 1, step)) or [text]
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not name:
-        raise ScenarioError(f"--set {override}: not of the form section.key=value")
-    table = raw
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ScenarioError(f"--set {override}: {section} is a value, not a section")
-    table[name] = _value(text)
-
-
-def _value(text: str) -> Any:
-    """Read `text` as a TOML value; anything that is none is a bare string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _explain(error: ValidationError, origin: str) -> str:
-    """Say the first problem in one line: the key, the value, the bound, the remedy."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "scenario"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    if first["type"] == "missing":
-        return f"{origin}: {key} is missing; set it in the file or with --set {key}=VALUE{more}"
-    if first["type"] == "extra_forbidden" and key in _NOT_SIMULATED:
-        return f"{origin}: {key} is not simulated, and not approximated either; remove it{more}"
-    if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key}; remove it or correct its spelling{more}"
-    if first["type"] == "value_error":
-        return f"{origin}: {key}: {message}{more}"
-    return f"{origin}: {key} = {first['input']!r} but {message}; correct it or use --set {key}=VALUE{more}"

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +13,14 @@ from sim.policies import best_static_cap
 from sim.record import RunRecord
 from sim.workload.describe import QUANTILES, TraceSummary
 
+_WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
 PHASES = ("warm_up", "middle", "cool_down")
+
+
+def print_tables(*tables: Table) -> None:
+    """Print tables on stdout."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)).print(*tables)
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from sim.progress import counting
 from sim.scenario import load_scenario
 from sim.workload.build import build_workload
 from validate import live_cli
@@ -64,8 +63,7 @@ def parity(
 def _fuzz(num_worlds: int, seed: int, version: str, as_json: bool) -> None:
     from validate.fuzz import explain_fuzz, fuzz, fuzz_json  # needs Hypothesis, an optional dependency
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("comparing random worlds", total=num_worlds)
-        result = fuzz(num_worlds, seed, on_progress=lambda: progress.advance(task))
+    with counting("comparing random worlds", num_worlds) as advance:
+        result = fuzz(num_worlds, seed, on_progress=advance)
     print(json.dumps(fuzz_json(result, version)) if as_json else explain_fuzz(result, version))
     raise typer.Exit(0 if result.failure is None else 1)

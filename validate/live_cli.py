@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sim.compare import policies
+from sim.compare import Runs, policies
+from sim.oracle import expand_oracle
+from sim.progress import one_bar_each, say
 from sim.record import check_writable
 from sim.scenario import Scenario, load_scenario
-from sim.workload.build import build_workload
+from sim.tables import print_tables
 from validate.confront import Confrontation, confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
-from validate.live_runs import OnProgress, load_worlds, plan, run_live, simulate_policies
+from validate.live_runs import load_worlds, plan, run_live, simulate_policies
 from validate.scope import check_both_worlds
 from validate.server import Server, ServerOptions, attach, started
 
@@ -58,15 +58,17 @@ def run(
     """
     config = load_scenario(scenario, overrides or ())
     check_both_worlds(config)
-    workload = build_workload(config)
-    texts = [*(policy_texts or ()), *context.args]
+    simulations = Runs(config, [config.seed])
+    workload = simulations.workloads[config.seed]
+    texts = [*(policy_texts or ()), *context.args] or config.compare.controllers
+    texts = expand_oracle(texts, simulations, say)
     chosen = policies(config, texts, num_agents=len(workload.agents))
     runs = plan(out, chosen, repeats=repeats)
     for each in runs:
         check_writable(each.folder)
     options = server_options(config, engine, model, load_format, out / "server" if record_steps else None)
     if runs:
-        with _server(engine, options, out / "server") as server, _progress() as on_progress:
+        with _server(engine, options, out / "server") as server, one_bar_each() as on_progress:
             for record in run_live(config, workload, server, runs, on_progress):
                 if not record.run["complete"]:
                     _say_and_exit(record.run)
@@ -114,26 +116,11 @@ def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Serve
         yield server
 
 
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def on_progress(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = progress.add_task(label, total=total)
-            progress.update(tasks[label], completed=done)
-
-        yield on_progress
-
-
 def _print(result: Confrontation, as_json: bool) -> None:
     if as_json:
         print(json.dumps(confrontation_json(result), indent=1))
     else:
-        console = Console()
-        (console if console.is_terminal else Console(width=140)).print(confrontation_table(result))
+        print_tables(confrontation_table(result))
 
 
 def _say_and_exit(run: dict[str, Any]) -> None:

@@ -4,19 +4,17 @@ Live runs go round by round, so that a machine that slows down slows all policie
 empty prefix cache. A run that is there and complete is not repeated.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sim.compare import run_policies
+from sim.progress import OnProgress
 from sim.record import RunRecord, load_record, write_record
 from sim.scenario import ControllerConfig, Scenario
 from sim.workload.spec import Workload
 from validate.errors import ConfrontError, LiveExtraMissingError
 from validate.server import Server
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (what runs, agents that ended, agents in all)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,17 @@ def read_trace(path: Path) -> list[TraceAgent]:
 
 
 def trace_sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, for provenance."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of the file's bytes, for provenance.
+
+    Raises
+    ------
+    TraceError
+        If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read ({error.strerror}); name a trace") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.compare import by_policy, run_seeds
+from sim.compare import Runs, by_policy
 from sim.intervals import best_static_label, mean_interval, metric_interval, speed_up, summary
 from sim.scenario import load_scenario, parse_controllers
 from sim.tables import interval_table
@@ -31,7 +31,7 @@ def test_speed_ups_are_paired_by_seed() -> None:
         for text in ("none", "agent_cap=2..6..2", "hybrid")
         for config in parse_controllers(text, scenario.controller)
     ]
-    runs = by_policy(run_seeds(scenario, configs, [0, 1, 2]))
+    runs = by_policy(Runs(scenario, [0, 1, 2]).run(configs))
     assert list(runs) == ["none", "agent_cap=2", "agent_cap=4", "agent_cap=6", "hybrid"]
     assert all(list(own) == [0, 1, 2] for own in runs.values())
     for seed in (0, 1, 2):

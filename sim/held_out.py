@@ -1,0 +1,77 @@
+"""Does a tuned law keep its gain on seeds that it has not seen? Against its start and against static caps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sim.compare import Runs
+from sim.intervals import Interval, mean_interval, metric_value
+from sim.oracle import best_static_cap
+from sim.record import RunRecord
+from sim.scenario import ControllerConfig, Scenario, parse_controllers
+
+START: Final = "start"
+TUNED: Final = "tuned"
+
+BySeed = Mapping[int, RunRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Runs by seed of the start, the tuned law, and two static caps.
+
+    `deployed_cap` was best on the tuning seeds, as fair a rival as the tuned law; `hindsight_cap` is best on
+    the very seeds of the check, which flatters it.
+    """
+
+    runs: Mapping[str, BySeed]
+    deployed_cap: str
+    hindsight_cap: str
+
+    def gain(self, name: str, baseline: str, objective: str, *, is_higher_better: bool) -> Interval | None:
+        """Return how many times better `name` is than `baseline`, each seed against its own.
+
+        `None` where the objective has no value, or is 0, in a run.
+        """
+        own, other = ([metric_value(run, objective) for run in self._sorted(key)] for key in (name, baseline))
+        pairs = zip(own, other, strict=True) if is_higher_better else zip(other, own, strict=True)
+        known = [(better, worse) for better, worse in pairs if better is not None and worse]
+        return mean_interval([a / b for a, b in known]) if len(known) == len(own) else None
+
+    def _sorted(self, name: str) -> list[RunRecord]:
+        return [run for _, run in sorted(self.runs[name].items())]
+
+
+def check(
+    scenario: Scenario,
+    *,
+    start: ControllerConfig,
+    tuned: ControllerConfig,
+    tuning_seeds: Sequence[int],
+    seeds: Sequence[int],
+) -> Check:
+    """Run the start, the tuned law and the best static caps on `seeds`."""
+    runs = Runs(scenario, seeds)
+    before = runs if seeds == tuning_seeds else Runs(scenario, tuning_seeds)
+    deployed, hindsight = (f"agent_cap={best_static_cap(each)}" for each in (before, runs))
+    policies = {START: start, TUNED: tuned} | {
+        label: parse_controllers(label, scenario.controller)[0] for label in (deployed, hindsight)
+    }
+    for _ in runs.run(list(policies.values())):
+        pass  # all at once on all cores
+    return Check({name: runs.of(config) for name, config in policies.items()}, deployed, hindsight)
+
+
+def verdict(gain: Interval | None, baseline: str) -> str:
+    """Say in a sentence whether a gain holds."""
+    if gain is None:
+        return f"Against {baseline} there is no ratio to judge: the objective has no value, or is 0."
+    if gain.half_width is None:
+        return f"Against {baseline}: {gain.mean:.3f} times as good on one seed, which proves nothing."
+    low, high = gain.mean - gain.half_width, gain.mean + gain.half_width
+    ratio = f"{gain.mean:.3f} times as good (95 % interval {low:.3f} to {high:.3f})"
+    if low > 1:
+        return f"Against {baseline} the gain holds: {ratio}."
+    if high < 1:
+        return f"Against {baseline} the tuned law is worse: {ratio}."
+    return f"Against {baseline} no gain is shown: {ratio}, and the interval includes 1."

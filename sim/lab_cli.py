@@ -1,0 +1,96 @@
+"""The verbs for many runs: `concur sweep`.
+
+Results go to stdout, progress and diagnostics to stderr.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sim.errors import ExtraMissingError
+from sim.grid import load_grid
+from sim.parallel import LocalWorkers, Workers
+from sim.progress import counting, say
+from sim.report import check_report_folder
+from sim.sweep import Store, rows, run_points, write_plan, write_table
+from sim.sweep_table import sweep_table
+from sim.tables import print_tables
+
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command("sweep")(sweep)
+
+
+def sweep(
+    grid: Annotated[
+        Path,
+        typer.Argument(metavar="GRID.toml", help="A scenario, keys with lists of values, policies, seeds."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Finished runs and the table.")],
+    overrides: _Set = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once; default: all.")] = None,
+    backend: Annotated[
+        Literal["loky", "ray"], typer.Option("--backend", help="Processes on this machine, or Ray.")
+    ] = "loky",
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="HOST:PORT", help="The cluster; default: one made here."),
+    ] = None,
+) -> None:
+    """Run all combinations of a grid; one row per run in DIR/runs.parquet.
+
+    Stopped, it goes on where it was; a changed grid reuses the runs that are the same. Exit status 1 if runs
+    failed.
+    """
+    if ray_address is not None and backend != "ray":
+        raise typer.BadParameter("--ray-address needs --backend ray")
+    plan = load_grid(grid, overrides or ())
+    check_report_folder(out / "runs")
+    store = Store(out)
+    results = store.load(plan.points)
+    left = [point for point in plan.points if point.key not in results]
+    say(f"{len(plan.points):,} runs, {len(results):,} of them done before")
+    write_plan(plan, out)
+    if left:
+        with _workers(backend, jobs, ray_address) as workers, counting("sweeping", len(left)) as advance:
+            try:
+                results |= run_points(left, store, workers=workers, on_done=advance)
+            except KeyboardInterrupt:
+                say(f"finished runs are kept in {store.folder}; the same command continues")
+                raise
+    table = rows(plan.points, results)
+    path = write_table(table, out)
+    print_tables(sweep_table(table, list(plan.config.grid)))
+    print(f"table: {path}")
+    _warn_of_commits({row["git_commit"] for row in table if row["error"] is None}, store)
+    errors = [row["error"] for row in table if row["error"] is not None]
+    if errors:
+        say(f"{len(errors)} of {len(table)} runs failed, see the column error; the first: {errors[0]}")
+    raise typer.Exit(1 if errors else 0)
+
+
+@contextmanager
+def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Workers]:
+    if backend == "loky":
+        yield LocalWorkers(jobs)
+        return
+    try:
+        from sim.ray_workers import ray_workers  # needs the extra `ray`
+    except ImportError as error:
+        raise ExtraMissingError(error, extra="ray") from None
+    with ray_workers(address, jobs) as workers:
+        yield workers
+
+
+def _warn_of_commits(commits: set[str | None], store: Store) -> None:
+    if len(commits) > 1:
+        names = ", ".join(sorted((commit or "unknown")[:9] for commit in commits))
+        say(f"runs of several commits are in the table ({names}); remove {store.folder} to make all anew")

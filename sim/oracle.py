@@ -1,0 +1,88 @@
+"""The best static cap, found by search: the baseline that counts, known only in hindsight."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from sim.compare import Runs
+from sim.intervals import metric_interval
+from sim.scenario import ControllerConfig, parse_controllers
+
+ORACLE: Final = "oracle"
+"""What stands for the best static cap among policies."""
+
+_RATIO: Final = 1.5  # of neighbours on the coarse grid
+_PARTS: Final = 4  # steps into which a bracket is cut
+
+Measure = Callable[[Sequence[int]], Mapping[int, float]]
+"""Return the mean makespan in seconds of each cap."""
+
+
+def best_static_cap(runs: Runs) -> int:
+    """Return the agent cap with the least mean makespan over the seeds of `runs`; of equals, the smallest.
+
+    See `search_cap`. What was run is kept in `runs`.
+    """
+    num_agents = max(len(workload.agents) for workload in runs.workloads.values())
+
+    def measure(caps: Sequence[int]) -> dict[int, float]:
+        configs = {cap: _static(cap, runs) for cap in caps}
+        for _ in runs.run(list(configs.values())):
+            pass  # all caps at once on all cores
+        means = {cap: metric_interval(runs.of(config), "makespan_s") for cap, config in configs.items()}
+        return {cap: interval.mean for cap, interval in means.items() if interval is not None}
+
+    return search_cap(num_agents, measure)
+
+
+def search_cap(num_agents: int, measure: Measure) -> int:
+    """Search 1 to `num_agents` for the cap with the least makespan: a geometric grid, then its best bracket.
+
+    The bracket between the neighbours of the best cap so far is cut into ever smaller steps, down to 1; each
+    cap is measured once. Exact where makespan falls to one minimum and rises after it. It does up to noise,
+    which more seeds lower; where it does not, the result is the best of the caps measured.
+    """
+    known = dict(measure(_coarse(num_agents)))
+    step = num_agents
+    while step > 1:
+        best = _best(known)
+        low = max((cap for cap in known if cap < best), default=best)
+        high = min((cap for cap in known if cap > best), default=best)
+        step = max(1, (high - low) // _PARTS)
+        known |= measure([cap for cap in range(low + step, high, step) if cap not in known])
+    return _best(known)
+
+
+def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) -> list[str]:
+    """Return policies with `oracle` replaced by the best static cap, and say which it is.
+
+    Raises
+    ------
+    ScenarioError
+        If one of the others is no policy: before the search.
+    """
+    if ORACLE not in texts:
+        return list(texts)
+    for text in texts:
+        if text != ORACLE:
+            parse_controllers(text, runs.scenario.controller)
+    say(f"{ORACLE}: searching the best static cap")
+    found = f"agent_cap={best_static_cap(runs)}"
+    seeds = ", ".join(map(str, runs.workloads))
+    say(f"{ORACLE}: {found}, the best static cap in hindsight (simulated, seed {seeds})")
+    return [found if text == ORACLE else text for text in texts]
+
+
+def _coarse(num_agents: int) -> list[int]:
+    caps, cap = {num_agents}, 1.0
+    while cap < num_agents:
+        caps.add(round(cap))
+        cap *= _RATIO
+    return sorted(caps)
+
+
+def _best(known: Mapping[int, float]) -> int:
+    return min(known, key=lambda cap: (known[cap], cap))
+
+
+def _static(cap: int, runs: Runs) -> ControllerConfig:
+    return parse_controllers(f"agent_cap={cap}", runs.scenario.controller)[0]

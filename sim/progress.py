@@ -1,0 +1,73 @@
+"""Progress and remarks on stderr, one look for every verb."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (what runs, how many are done, how many in all)."""
+
+
+def say(remark: str) -> None:
+    """Print a remark on stderr."""
+    print(remark, file=sys.stderr)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator["Advance"]:
+    """Show one bar while the block runs, and take it away."""
+    with _bars(transient=True) as progress:
+        yield Advance(progress, progress.add_task(what, total=total))
+
+
+@contextmanager
+def one_bar_each() -> Iterator[OnProgress]:
+    """Show a bar for each label that is reported, and leave them."""
+    with _bars(transient=False) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = progress.add_task(label, total=total)
+            progress.update(tasks[label], completed=done, total=total)
+
+        yield on_progress
+
+
+class Advance:
+    """Move one bar."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def __call__(self) -> None:
+        """Move it by one."""
+        self._progress.advance(self._task)
+
+    def to(self, completed: int) -> None:
+        """Set the bar to `completed`."""
+        self._progress.update(self._task, completed=completed)
+
+
+def _bars(*, transient: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=transient,
+    )

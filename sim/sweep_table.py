@@ -1,0 +1,71 @@
+"""The table of a sweep for the terminal: makespans of each grid point, the best static cap marked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.table import Table
+
+MOST_ROWS: Final = 30
+
+Row = Mapping[str, Any]
+"""One run, as `sim.sweep.rows` returns it."""
+
+
+def sweep_table(rows: Sequence[Row], keys: Sequence[str]) -> Table:
+    """Return one row per value of the grid's `keys`: mean makespan over seeds by policy.
+
+    All static caps share one column: the best of them, chosen afterwards. `-`: a run of it failed. More than
+    30 rows are cut.
+    """
+    means = _mean_makespans_s(rows, keys)
+    policies = list(dict.fromkeys(policy for by_policy in means.values() for policy in by_policy))
+    others = [policy for policy in policies if not _is_cap(policy)]
+    has_caps = len(others) < len(policies)
+    table = Table(title="mean makespan over seeds (s)", caption=_caption(len(means), has_caps=has_caps))
+    for heading in (*keys, *others, *(["best static cap *"] if has_caps else [])):
+        table.add_column(heading, justify="right")
+    for values, by_policy in list(means.items())[:MOST_ROWS]:
+        cells = [_cell(by_policy.get(policy)) for policy in others]
+        table.add_row(*values, *cells, *([_best_cap(by_policy)] if has_caps else []))
+    return table
+
+
+def _mean_makespans_s(
+    rows: Sequence[Row], keys: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, float | None]]:
+    """Return grid point -> policy -> mean makespan, `None` where a run has none."""
+    makespans_s: dict[tuple[str, ...], dict[str, list[float | None]]] = {}
+    for row in rows:
+        by_policy = makespans_s.setdefault(tuple(str(row[key]) for key in keys), {})
+        by_policy.setdefault(row["policy"], []).append(row.get("makespan_s"))
+    return {
+        values: {policy: _mean(runs) for policy, runs in by_policy.items()}
+        for values, by_policy in makespans_s.items()
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None
+
+
+def _best_cap(by_policy: Mapping[str, float | None]) -> str:
+    caps = {policy: mean for policy, mean in by_policy.items() if _is_cap(policy) and mean is not None}
+    best = min(caps, key=lambda policy: caps[policy], default=None)
+    return "-" if best is None else f"{_cell(caps[best])} ({best.partition('=')[2]})"
+
+
+def _is_cap(policy: str) -> bool:
+    return policy.startswith("agent_cap=")
+
+
+def _cell(mean_s: float | None) -> str:
+    return "-" if mean_s is None else f"{mean_s:,.1f}"
+
+
+def _caption(num_rows: int, *, has_caps: bool) -> str:
+    parts = ["* chosen afterwards, its cap in brackets"] if has_caps else []
+    if num_rows > MOST_ROWS:
+        parts.append(f"the first {MOST_ROWS} of {num_rows} grid points")
+    return "; ".join(parts)

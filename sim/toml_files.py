@@ -1,0 +1,117 @@
+"""TOML files and what overrides them: reading, setting one key, and saying in one line what is wrong."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from sim.errors import ScenarioError
+
+# vLLM's own names for what the simulated engine does not do.
+_NOT_SIMULATED: Final = {
+    f"engine.{name}"
+    for name in (
+        "enable_lora",
+        "kv_transfer_config",
+        "limit_mm_per_prompt",
+        "lora_config",
+        "pipeline_parallel_size",
+        "scheduling_policy",
+        "sliding_window",
+        "speculative_config",
+    )
+}
+
+
+def read_toml(path: Path, *, what: str) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises
+    ------
+    ScenarioError
+        If there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: no such {what}; name a TOML file (examples/ has some)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ScenarioError(f"{path}: not readable as TOML ({error})") from None
+
+
+def relative_to(folder: Path, key: str, value: Any) -> Any:
+    """Return the value of a scenario's key; if it is a path, one that is relative to `folder`."""
+    is_path = key == "workload.trace" or (key == "step_time.profile" and str(value).endswith(".json"))
+    return str(folder / value) if is_path and isinstance(value, str) else value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `section.key=value` into key and value.
+
+    Raises
+    ------
+    ScenarioError
+        If it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip().split(".")[-1]:
+        raise ScenarioError(f"--set {text}: not of the form section.key=value")
+    return key.strip(), toml_value(value)
+
+
+def toml_value(text: str) -> Any:
+    """Read `text` as a TOML value; anything that is none is a bare string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
+    """Set `section.key` in place; missing sections are made.
+
+    Raises
+    ------
+    ScenarioError
+        If one of the sections is a value.
+    """
+    *sections, name = key.split(".")
+    table = raw
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ScenarioError(f"{origin}: {section} is a value, not a section")
+    table[name] = value
+
+
+def dotted(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables under dotted keys: `{"a": {"b": 1}}` gives ("a.b", 1)."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def explain(error: ValidationError, origin: str) -> ScenarioError:
+    """Say the first problem in one line: the key, the value, the bound, the remedy."""
+    return ScenarioError(_first_problem(error, origin))
+
+
+def _first_problem(error: ValidationError, origin: str) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "scenario"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if first["type"] == "missing":
+        return f"{origin}: {key} is missing; set it in the file or with --set {key}=VALUE{more}"
+    if first["type"] == "extra_forbidden" and key in _NOT_SIMULATED:
+        return f"{origin}: {key} is not simulated, and not approximated either; remove it{more}"
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key}; remove it or correct its spelling{more}"
+    if first["type"] == "value_error":
+        return f"{origin}: {key}: {message}{more}"
+    return f"{origin}: {key} = {first['input']!r} but {message}; correct it or use --set {key}=VALUE{more}"

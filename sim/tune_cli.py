@@ -1,0 +1,108 @@
+"""The verb `concur tune`: better parameters for a law, and whether the gain holds on other seeds.
+
+Results go to stdout, progress and diagnostics to stderr.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.errors import ExtraMissingError, ScenarioError
+from sim.held_out import check
+from sim.progress import counting, say
+from sim.report import check_report_folder
+from sim.scenario import Scenario, load_scenario
+from sim.tables import print_tables
+from sim.workload.build import build_workload
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("tune")(tune)
+
+
+def tune(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
+    controller: Annotated[
+        str, typer.Option("--controller", metavar="POLICY", help="The law: concur, hybrid, agent_cap, ...")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Trials, best.toml, sensitivity.png.")],
+    objectives: Annotated[
+        str,
+        typer.Option("--objective", "--objectives", metavar="METRIC[,METRIC]", help="As in run.json."),
+    ] = "makespan_s",
+    num_trials: Annotated[int, typer.Option("--trials", min=1, help="The defaults are the first.")] = 60,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="N[,N]|N..N", help="To tune on; default 0,1.")
+    ] = None,
+    held_out_seeds: Annotated[
+        str | None, typer.Option("--held-out-seeds", metavar="N[,N]|N..N", help="Default 100..104.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key.")
+    ] = None,
+) -> None:
+    """Search a law's parameters, and check the best on seeds that it was not tuned on.
+
+    DIR/best.toml has the section to paste. Stopped, the same command goes on, up to --trials. Several
+    objectives give a Pareto front; best.toml is then the best of it in the first.
+    """
+    try:
+        from sim import tune as tuning  # needs the extra `tune`
+        from sim import tune_report as report
+        from sim.tune_figures import write_sensitivity
+    except ImportError as error:
+        raise ExtraMissingError(error, extra="tune") from None
+    config = load_scenario(scenario, overrides or ())
+    on, held_out = _seeds(config, seeds, held_out_seeds)
+    check_report_folder(out)
+    workloads = {seed: build_workload(config.with_seed(seed)) for seed in on}
+    question = tuning.ask(config, controller, objectives.split(","), workloads)
+    with counting(f"tuning {question.start.label}", num_trials) as advance:
+        try:
+            trials = tuning.search(question, out, num_trials=num_trials, on_done=advance.to)
+        except KeyboardInterrupt:
+            say(f"finished trials are kept in {out}; the same command continues")
+            raise
+    front = tuning.front(question, trials)
+    report.write_trials(question, trials, out / "trials.parquet")
+    report.write_best(question, trials, front[0], out / "best.toml")
+    shares = tuning.importances(question, out)
+    write_sensitivity(question, trials, front[0], shares, out / "sensitivity.png")
+    print_tables(report.best_table(question, trials, front))
+    best = question.controller(front[0].parameters)
+    checked = check(config, start=question.start, tuned=best, tuning_seeds=on, seeds=held_out or on)
+    print_tables(report.check_table(question, checked, is_held_out=bool(held_out)))
+    print(report.verdicts(question, checked, is_held_out=bool(held_out)))
+    print(f"section to paste: {out / 'best.toml'}")
+
+
+def _seeds(config: Scenario, on: str | None, held_out: str | None) -> tuple[list[int], list[int]]:
+    """Return the seeds to tune on and to check on, none of the latter where all draws are the same."""
+    if config.workload.trace is not None and config.workload.arrival == "batch":
+        if on is not None or held_out is not None:
+            raise ScenarioError(
+                "a trace that arrives as a batch is the same on every seed; leave out --seeds and "
+                "--held-out-seeds, nothing can be held out"
+            )
+        say("a trace is the same on every seed: no held-out check is possible")
+        return [config.seed], []
+    tuning, checking = _numbers(on or "0,1", "--seeds"), _numbers(held_out or "100..104", "--held-out-seeds")
+    both = sorted(set(tuning) & set(checking))
+    if both:
+        raise ScenarioError(f"seed {both[0]} is to tune on and held out; a gain on it would prove nothing")
+    return tuning, checking
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    """Read `0,1` or `100..104`, or both."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        if not first.isdecimal() or (dots and not last.isdecimal()):
+            raise ScenarioError(f"{option} {text}: must be whole numbers from 0 on, e.g. 0,1 or 100..104")
+        numbers += range(int(first), int(last) + 1) if dots else [int(first)]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ScenarioError(f"{option} {text}: needs at least one seed, each named once")
+    return numbers
