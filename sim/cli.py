@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from sim import lab_cli, tune_cli
 from sim.compare import Runs, by_policy, policies, write_records
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
 from sim.intervals import summary
-from sim.oracle import expand_oracle
+from sim.lab import sweep_cli, tune_cli
+from sim.lab.oracle import expand_oracle
 from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.progress import counting, say
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command("compare", context_settings={"allow_extra_args": True})(compare)
     app.command("report")(report)
     app.add_typer(trace, name="trace")
-    lab_cli.register(app)
+    sweep_cli.register(app)
     tune_cli.register(app)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sim.compare import Runs, policies
-from sim.oracle import expand_oracle
+from sim.lab.oracle import expand_oracle
 from sim.progress import one_bar_each, say
 from sim.record import check_writable
 from sim.scenario import Scenario, load_scenario

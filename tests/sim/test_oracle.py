@@ -8,7 +8,7 @@ import pytest
 
 from concur.cli import main
 from sim.compare import Runs
-from sim.oracle import best_static_cap, search_cap
+from sim.lab.oracle import best_static_cap, search_cap
 from sim.scenario import parse_controllers
 from tests.helpers import make_scenario
 

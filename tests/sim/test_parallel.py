@@ -38,7 +38,7 @@ def refused(number: int) -> int:
 
 def ray_workers() -> AbstractContextManager[Workers]:
     pytest.importorskip("ray")
-    from sim.ray_workers import ray_workers as start  # needs the extra `ray`
+    from sim.lab.ray_workers import ray_workers as start  # needs the extra `ray`
 
     return start(None, 2)
 
@@ -75,7 +75,7 @@ def test_an_error_of_the_task_is_no_death() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_does_not_answer_is_refused_at_once(address: str) -> None:
     pytest.importorskip("ray")
-    from sim.ray_workers import ray_workers as join  # needs the extra `ray`
+    from sim.lab.ray_workers import ray_workers as join  # needs the extra `ray`
 
     with pytest.raises(WorkersLostError, match="no cluster answers"), join(address, None):
         raise AssertionError

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from concur.cli import main
-from sim import sweep as sweep_module
 from sim.driver import simulate
-from sim.grid import load_grid
+from sim.lab import sweep as sweep_module
+from sim.lab.grid import load_grid
+from sim.lab.sweep_table import sweep_table
 from sim.record import RunRecord
 from sim.scenario import Scenario, load_scenario
-from sim.sweep_table import sweep_table
 
 SCENARIO = """
 [workload]

@@ -10,8 +10,8 @@ import pytest
 from concur.cli import main
 from sim.driver import simulate
 from sim.errors import RecordError
-from sim.held_out import check, verdict
 from sim.intervals import Interval
+from sim.lab.held_out import check, verdict
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig, Scenario, load_scenario
 from sim.workload.build import build_workload
@@ -19,8 +19,8 @@ from sim.workload.spec import Workload
 
 pytest.importorskip("optuna")
 
-from sim import tune as tuning
-from sim.tune import Trial, ask, front, search
+from sim.lab import tune as tuning
+from sim.lab.tune import Trial, ask, front, search
 
 SCENARIO = """
 [workload]
@@ -193,8 +193,8 @@ def test_a_trace_has_no_seeds_to_hold_out(
 def test_without_the_optimiser_the_extra_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delattr("sim.tune")
-    monkeypatch.delitem(sys.modules, "sim.tune")
+    monkeypatch.delattr("sim.lab.tune")
+    monkeypatch.delitem(sys.modules, "sim.lab.tune")
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune(monkeypatch, "--controller", "concur", "--out", "t") == 2
     assert "pip install 'concur-admission[tune]'" in capsys.readouterr().err

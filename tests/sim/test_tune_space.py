@@ -4,7 +4,7 @@ import pytest
 
 from concur.controllers import CATALOG, controller_params
 from sim.errors import ScenarioError
-from sim.tune_space import SPACE, settle, space_of, start_of
+from sim.lab.tune_space import SPACE, settle, space_of, start_of
 
 
 def test_every_law_with_something_to_choose_can_be_tuned() -> None:

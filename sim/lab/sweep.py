@@ -21,7 +21,7 @@ from concur.errors import ConcurError
 from sim.driver import simulate
 from sim.errors import RecordError, WorkersLostError
 from sim.files import whole_file
-from sim.grid import Grid, Point
+from sim.lab.grid import Grid, Point
 from sim.parallel import Workers, run_tasks
 from sim.provenance import git_commit, versions
 from sim.scenario import ControllerConfig, Scenario

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sim.errors import ExtraMissingError, ScenarioError
-from sim.held_out import check
+from sim.lab.held_out import check
 from sim.progress import counting, say
 from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
@@ -49,9 +49,9 @@ def tune(
     objectives give a Pareto front; best.toml is then the best of it in the first.
     """
     try:
-        from sim import tune as tuning  # needs the extra `tune`
-        from sim import tune_report as report
-        from sim.tune_figures import write_sensitivity
+        from sim.lab import tune as tuning  # needs the extra `tune`
+        from sim.lab import tune_report as report
+        from sim.lab.tune_figures import write_sensitivity
     except ImportError as error:
         raise ExtraMissingError(error, extra="tune") from None
     config = load_scenario(scenario, overrides or ())

@@ -27,11 +27,11 @@ from pydantic import ValidationError
 from sim.compare import run_seeds
 from sim.errors import RecordError, ScenarioError
 from sim.intervals import METRICS, metric_interval
+from sim.lab.tune_space import Range, Value, settle, space_of, start_of
 from sim.provenance import versions
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
 from sim.toml_files import explain
-from sim.tune_space import Range, Value, settle, space_of, start_of
 from sim.workload.spec import Workload
 
 HIGHER_IS_BETTER: Final = frozenset(

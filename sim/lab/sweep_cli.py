@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 import typer
 
 from sim.errors import ExtraMissingError
-from sim.grid import load_grid
+from sim.lab.grid import load_grid
+from sim.lab.sweep import Store, rows, run_points, write_plan, write_table
+from sim.lab.sweep_table import sweep_table
 from sim.parallel import LocalWorkers, Workers
 from sim.progress import counting, say
 from sim.report import check_report_folder
-from sim.sweep import Store, rows, run_points, write_plan, write_table
-from sim.sweep_table import sweep_table
 from sim.tables import print_tables
 
 _Set = Annotated[
@@ -83,7 +83,7 @@ def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Wo
         yield LocalWorkers(jobs)
         return
     try:
-        from sim.ray_workers import ray_workers  # needs the extra `ray`
+        from sim.lab.ray_workers import ray_workers  # needs the extra `ray`
     except ImportError as error:
         raise ExtraMissingError(error, extra="ray") from None
     with ray_workers(address, jobs) as workers:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from sim.errors import RecordError
 from sim.figures import COLOURS, OTHER_COLOUR, png_bytes, style
 from sim.files import whole_file
-from sim.tune import Question, Trial
-from sim.tune_report import provenance
+from sim.lab.tune import Question, Trial
+from sim.lab.tune_report import provenance
 
 _COLUMNS: Final = 4
 

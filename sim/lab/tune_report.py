@@ -10,11 +10,11 @@ from rich.table import Table
 
 from sim.errors import RecordError
 from sim.files import whole_file
-from sim.held_out import START, TUNED, Check, verdict
 from sim.intervals import Interval, mean_interval, metric_value
+from sim.lab.held_out import START, TUNED, Check, verdict
+from sim.lab.tune import HIGHER_IS_BETTER, Question, Trial
+from sim.lab.tune_space import Value
 from sim.provenance import git_commit, versions
-from sim.tune import HIGHER_IS_BETTER, Question, Trial
-from sim.tune_space import Value
 
 
 def best_table(question: Question, trials: Sequence[Trial], front: Sequence[Trial]) -> Table:

@@ -6,7 +6,7 @@ from typing import Final
 
 from sim.compare import Runs
 from sim.intervals import Interval, mean_interval, metric_value
-from sim.oracle import best_static_cap
+from sim.lab.oracle import best_static_cap
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
 
