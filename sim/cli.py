@@ -17,6 +17,7 @@ from sim.compare import by_policy, policies, run_policies, run_seeds, write_reco
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
 from sim.intervals import summary
+from sim.paper.cli import paper
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command("simulate")(simulate)
     app.command("compare", context_settings={"allow_extra_args": True})(compare)
     app.command("report")(report)
+    app.command("paper")(paper)
     app.add_typer(trace, name="trace")
 
 

@@ -1,0 +1,139 @@
+"""Table 1: end-to-end latency of the paper's policies, and beside them the best static cap and the hybrid."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.table import Table
+
+from sim.intervals import Interval
+from sim.paper.numbers import find_printed, printed
+from sim.paper.parts import Finding, Part, seconds, times, why_gain, why_seconds
+from sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap, request_cap, share
+from sim.paper.settings import READINGS, Reading, Setting, deepseek, qwen, with_hicache, without_cache
+
+_QWEN_CAPS: Final = (16, 24, 30, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
+_DEEPSEEK_CAPS: Final = (2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36)
+
+
+def settings(reading: Reading) -> tuple[Setting, ...]:
+    """Return the settings of Table 1 that are known."""
+    return (
+        qwen(8, reading),
+        qwen(2, reading),
+        *(deepseek(16, num_agents, reading) for num_agents in (16, 32, 40)),
+    )
+
+
+def fine_caps(setting: Setting) -> tuple[Policy, ...]:
+    """Return the fine sweep of static caps below the number of agents."""
+    caps = _QWEN_CAPS if setting.key.startswith("qwen") else _DEEPSEEK_CAPS
+    return tuple(agent_cap(cap) for cap in caps if cap < setting.num_agents)
+
+
+def jobs() -> list[Job]:
+    """Return what the table needs run."""
+    wanted: list[Job] = []
+    for reading in READINGS:
+        for setting in settings(reading):
+            policies = (NONE, request_cap(setting), CONCUR, HYBRID, *fine_caps(setting))
+            wanted += [Job(setting, policies), Job(with_hicache(setting), (NONE,))]
+            wanted += [Job(without_cache(setting), (NONE,))]
+    return wanted
+
+
+def part(book: Book) -> Part:
+    """Return the table and its findings."""
+    findings = [
+        finding
+        for reading in READINGS
+        for setting in settings(reading)
+        for finding in _findings(book, setting, reading)
+    ]
+    return Part(
+        name="table1",
+        title="Table 1: end-to-end latency",
+        findings=findings,
+        tables=[_table(book, reading) for reading in READINGS],
+        series={reading: _series(book, reading) for reading in READINGS},
+    )
+
+
+def gains(book: Book, setting: Setting) -> dict[str, Interval]:
+    """Return each policy's speed-up over no control, by its name in the paper or ours."""
+    return {
+        "request cap": book.speed_up(setting, request_cap(setting)),
+        "HiCache": book.speed_up(with_hicache(setting), NONE, baseline=setting),
+        "CONCUR": book.speed_up(setting, CONCUR),
+        "best cap": book.speed_up(setting, book.fastest(setting, fine_caps(setting))),
+        "hybrid": book.speed_up(setting, HYBRID),
+    }
+
+
+def _findings(book: Book, setting: Setting, reading: Reading) -> list[Finding]:
+    found: list[Finding] = []
+
+    def add(key: str, what: str, ours: Interval, why: str) -> None:
+        number = find_printed(f"table1.{setting.key}.{key}")
+        if number is not None:
+            found.append(
+                Finding(reading=reading, setting=setting.title, what=what, printed=number, ours=ours, why=why)
+            )
+
+    if find_printed(f"table1.{setting.key}.concur") is None:
+        return found
+    add("none_s", "no control", book.mean(setting, NONE, "makespan_s"), why_seconds(book, setting))
+    add("concur_s", "CONCUR", book.mean(setting, CONCUR, "makespan_s"), why_seconds(book, setting))
+    wanted = printed(f"table1.{setting.key}.concur")
+    why = why_gain(book, setting, wanted, fine_caps(setting))
+    add("concur", "CONCUR over no control", book.speed_up(setting, CONCUR), why)
+    add("hicache", "HiCache over no control", gains(book, setting)["HiCache"], _why_hicache(book, setting))
+    return found
+
+
+def _why_hicache(book: Book, setting: Setting) -> str:
+    busy = book.mean(with_hicache(setting), NONE, "link_busy_frac").mean
+    hits = book.mean(with_hicache(setting), NONE, "hit_rate").mean
+    return (
+        f"{100 * hits:.0f} % hits, and the link is busy {100 * busy:.0f} % of the time: "
+        "its bandwidth alone cannot make the batch slower"
+    )
+
+
+def _table(book: Book, reading: Reading) -> Table:
+    caption = "seconds, mean and 95 % interval; in brackets the speed-up over no control; best cap: of a fine sweep"
+    table = Table(title=f"reading: {reading}", caption=caption)
+    table.add_column("setting")
+    for heading in ("demand / pool", "no control", "request cap", "HiCache", "CONCUR", "best cap", "hybrid"):
+        table.add_column(heading, justify="right")
+    for setting in settings(reading):
+        hicache = with_hicache(setting)
+        best = book.fastest(setting, fine_caps(setting))
+        own = {"request cap": request_cap(setting), "CONCUR": CONCUR, "best cap": best, "hybrid": HYBRID}
+        cells = {
+            name: seconds(book.mean(setting, policy, "makespan_s")) + f" ({policy.label.partition('=')[2]})"
+            if "cap" in name
+            else seconds(book.mean(setting, policy, "makespan_s"))
+            for name, policy in own.items()
+        }
+        cells["HiCache"] = seconds(book.mean(hicache, NONE, "makespan_s"))
+        table.add_row(
+            setting.title,
+            f"{book.mean(setting, NONE, 'peak_demand_frac').mean:.2f}",
+            seconds(book.mean(setting, NONE, "makespan_s")),
+            *(
+                f"{cells[name]} [{times(gain)}x]"
+                for name, gain in gains(book, setting).items()
+            ),
+        )
+    return table
+
+
+def _series(book: Book, reading: Reading) -> dict[str, dict[str, Interval]]:
+    return {setting.key: gains(book, setting) for setting in settings(reading)}
+
+
+def headline(book: Book, reading: Reading, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    """Return the gains by those names in every setting."""
+    return {
+        setting.title: {name: gains(book, setting)[name] for name in names} for setting in settings(reading)
+    }

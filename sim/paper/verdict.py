@@ -1,0 +1,41 @@
+"""How near is near: the one rule by which our number is held against the printed one."""
+
+from typing import Final
+
+from sim.intervals import Interval
+from sim.paper.numbers import Kind, Printed
+
+TOLERANCE: Final = 0.15
+SAME_ORDER: Final = 10**0.5
+REPRODUCED: Final = "reproduced"
+RIGHT_TREND: Final = "right trend"
+NOT_REPRODUCED: Final = "not reproduced"
+INPUT: Final = "input"
+
+RULE: Final = (
+    "`reproduced`: our mean is within 15 % of the printed number. Else `right trend`: a speed-up on the same "
+    "side of 1, a rate on the same side of 1/2, each with its whole 95 % interval; seconds and bytes within a "
+    "factor of 3.16 (half an order of magnitude). Else `not reproduced`. `input`: ours was set from the "
+    "printed number, so agreement says nothing."
+)
+_BORDERS: Final[dict[Kind, float]] = {"speed_up": 1.0, "rate": 0.5}
+
+
+def judge(printed: Printed, ours: Interval) -> str:
+    """Return the verdict on `ours`, in the printed number's unit, by `RULE`."""
+    if printed.is_input:
+        return INPUT
+    ratio = ours.mean / printed.value
+    if abs(ratio - 1) <= TOLERANCE:
+        return REPRODUCED
+    border = _BORDERS.get(printed.kind)
+    if border is None:
+        return RIGHT_TREND if 1 / SAME_ORDER <= ratio <= SAME_ORDER else NOT_REPRODUCED
+    return RIGHT_TREND if _same_side(printed.value, ours, border) else NOT_REPRODUCED
+
+
+def _same_side(value: float, ours: Interval, border: float) -> bool:
+    half_width = ours.half_width or 0.0
+    if value > border:
+        return ours.mean - half_width > border
+    return value < border and ours.mean + half_width < border
