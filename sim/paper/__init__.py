@@ -1,1 +1,1 @@
-"""The CONCUR paper's tables and figures again, from calibrated step times, each number beside the printed one."""
+"""The CONCUR paper's tables and figures from calibrated step times, beside the printed numbers."""

@@ -45,8 +45,12 @@ def _findings(book: Book, reading: Reading) -> list[Finding]:
         number = printed(key)
         ours = _against_half(book, setting, u_high_frac)
         what = f"speed at U_high {u_high_frac} over 0.5"
-        cuts = book.mean(setting, cell(u_high_frac, _LAW_U_LOW), "hit_rate").mean
-        why = f"the cut needs hits below 20 %; CONCUR's are {100 * cuts:.0f} %, so U_high hardly acts"
+        hits = book.mean(setting, cell(u_high_frac, _LAW_U_LOW), "hit_rate").mean
+        usage = book.mean(setting, NONE, "mean_kv_usage").mean
+        why = (
+            f"a cut needs hits below 20 %, CONCUR's are {100 * hits:.0f} %; and where it thrashes, without "
+            f"control, U is {100 * usage:.0f} % on average"
+        )
         found.append(
             Finding(reading=reading, setting=setting.title, what=what, printed=number, ours=ours, why=why)
         )
@@ -71,7 +75,7 @@ def _grid(book: Book, setting: Setting) -> list[list[float]]:
 def _table(book: Book, reading: Reading) -> Table:
     setting = qwen(2, reading)
     caption = "speed-up over no control; printed: 0.5 to 0.6 nearly free, 0.8 is 4-5x slower"
-    table = Table(title=f"reading: {reading}", caption=caption)
+    table = Table(title=reading, caption=caption)
     table.add_column("U_low")
     for high in U_HIGH:
         table.add_column(f"U_high {high}", justify="right")

@@ -43,7 +43,7 @@ def paper(
     check_report_folder(out)
     book = Book(chosen_seeds)
     jobs = [job for name in names for job in PARTS[name][0]()]
-    num_runs = sum(len(policies) * len(left) for (_, left), policies in book.missing(jobs).items())
+    num_runs = sum(batch.num_runs for batch in book.missing(jobs))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("simulating", total=num_runs + len(names))
@@ -54,7 +54,6 @@ def paper(
             parts,
             out,
             seeds=chosen_seeds,
-            settings=[job.setting for job in jobs],
             on_progress=lambda: progress.advance(task),
         )
     console = Console()

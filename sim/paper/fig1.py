@@ -29,13 +29,16 @@ def part(book: Book) -> Part:
     """Return contexts, bytes and times, and their findings."""
     contexts = {
         setting.title.partition(" ")[0]: [_contexts(setting, seed) for seed in book.seeds]
-        for setting in (deepseek(16, 40, "printed"), qwen(8, "printed"))
+        for setting in (deepseek(16, 40, "as printed"), qwen(8, "as printed"))
     }
     recompute = {
         "TP16, H100": _recompute_s("h100-sxm_deepseek-v3_tp16"),
         "TP8, H200": _recompute_s("h200-sxm_deepseek-v3_tp8"),
     }
-    reload = {"the paper's KV": _reload_s(PAPER_KV_BYTES_PER_TOKEN), "the engine's KV (MLA)": _reload_s(_mla())}
+    reload = {
+        "the paper's KV": _reload_s(PAPER_KV_BYTES_PER_TOKEN),
+        "the engine's KV (MLA)": _reload_s(_mla()),
+    }
     return Part(
         name="fig1",
         title="Fig. 1: growth of the KV, and reload against recompute",
@@ -99,7 +102,9 @@ def _findings(
         own = mean_interval([float(drawn[-1]) * bytes_per_token for drawn in contexts[model]])
         found.append(_finding(key, model, "KV per agent after ten steps", own))
     request_gib = PAPER_KV_BYTES_PER_TOKEN * RELOAD_TOKENS / _GIB * 1e9
-    found.append(_finding("fig1.request_bytes", "DeepSeek-V3", "KV of 4,096 tokens (GiB)", _exact(request_gib)))
+    found.append(
+        _finding("fig1.request_bytes", "DeepSeek-V3", "KV of 4,096 tokens (GiB)", _exact(request_gib))
+    )
     paper_s = reload["the paper's KV"]
     found.append(_finding("fig1.reload_s", "DeepSeek-V3", "reload, 8 at once", _exact(paper_s)))
     for machine, (one_s, eight_s) in recompute.items():
@@ -120,7 +125,7 @@ def _exact(value: float) -> Interval:
 def _growth_table(contexts: dict[str, list[np.ndarray]]) -> Table:
     table = Table(
         title="context and KV per agent",
-        caption="mean over the agents that make so many steps; GB = 1e9 bytes, by the paper's bytes per token",
+        caption="mean over the agents that make so many steps; GB = 1e9 bytes, as the paper counts a token",
     )
     table.add_column("after step", justify="right")
     for model in contexts:
@@ -141,7 +146,9 @@ def _reload_table(recompute: dict[str, tuple[float, float]], reload: dict[str, f
     table.add_column("one request", justify="right")
     table.add_column("eight requests", justify="right")
     for name, took_s in reload.items():
-        table.add_row(f"reload, {name}", f"{1000 * took_s / RELOAD_CONCURRENCY:,.0f}", f"{1000 * took_s:,.0f}")
+        table.add_row(
+            f"reload, {name}", f"{1000 * took_s / RELOAD_CONCURRENCY:,.0f}", f"{1000 * took_s:,.0f}"
+        )
     for machine, (one_s, eight_s) in recompute.items():
         table.add_row(f"recompute, {machine}", f"{1000 * one_s:,.0f}", f"{1000 * eight_s:,.0f}")
     return table

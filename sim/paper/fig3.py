@@ -27,9 +27,7 @@ def part(book: Book) -> Part:
         title="Fig. 3: phases of DeepSeek-V3 TP16, 40 agents, without control",
         findings=[finding for reading in READINGS for finding in _findings(book, reading)],
         tables=[_table(book, reading) for reading in READINGS],
-        series={
-            reading: next(iter(book.runs(_setting(reading), NONE).values())) for reading in READINGS
-        },
+        series={reading: next(iter(book.runs(_setting(reading), NONE).values())) for reading in READINGS},
     )
 
 
@@ -74,7 +72,7 @@ def _phase_hits(book: Book, setting: Setting, phase: str) -> Interval | None:
 
 def _table(book: Book, reading: Reading) -> Table:
     setting = _setting(reading)
-    table = Table(title=f"reading: {reading}", caption="phases by the rule of sim/phases.py; mean over seeds")
+    table = Table(title=reading, caption="phases by the rule of sim/phases.py; mean over seeds")
     table.add_column("phase")
     for heading in ("share of the run", "hit rate"):
         table.add_column(heading, justify="right")
@@ -85,5 +83,7 @@ def _table(book: Book, reading: Reading) -> Table:
             / run.metrics["makespan_s"]
             for run in book.runs(setting, NONE).values()
         ]
-        table.add_row(phase.replace("_", "-"), rate(mean_interval(shares)), "-" if hits is None else rate(hits))
+        table.add_row(
+            phase.replace("_", "-"), rate(mean_interval(shares)), "-" if hits is None else rate(hits)
+        )
     return table

@@ -61,7 +61,7 @@ def _table(book: Book, reading: Reading) -> Table:
     setting = qwen(2, reading)
     best = book.fastest(setting, fine_caps(setting))
     caption = f"printed: none {printed('fig6.none_s').value:,.0f} s, level 64 1,605 s, CONCUR 846 s"
-    table = Table(title=f"reading: {reading}", caption=caption)
+    table = Table(title=reading, caption=caption)
     table.add_column("policy")
     for heading in ("makespan s", "speed-up", "hits", "recompute", "agents"):
         table.add_column(heading, justify="right")

@@ -1,4 +1,4 @@
-"""The figures of `concur paper`, in the widths of a two-column page; each draws from its part's numbers alone."""
+"""The figures of `concur paper`, in the width of a two-column page; each draws what its part holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -16,7 +16,6 @@ from sim.paper.parts import Part
 from sim.paper.settings import READINGS
 from sim.record import RunRecord
 
-SINGLE_COLUMN_IN: Final = 3.3
 DOUBLE_COLUMN_IN: Final = 6.9
 _PRINTED: Final[Mapping[str, Any]] = {"marker": "D", "color": "black", "ls": "none", "ms": 4, "zorder": 5}
 _MODELS: Final = {"DeepSeek-V3": "#CC79A7", "Qwen3-32B": "#0072B2"}
@@ -97,9 +96,11 @@ def fig3_figure(part: Part) -> Figure:
             ax.margins(x=0)
             if column:
                 ax.set_ylabel("")
-        axes[0, column].set_title(f"reading: {reading}")
+        axes[0, column].set_title(reading)
         axes[-1, column].set_xlabel("time (s)")
-    axes[0, 0].get_legend().remove()
+    axes[0, 0].legend(loc="upper left", ncols=2)
+    axes[0, 1].get_legend().remove()
+    axes[2, 1].get_legend().remove()
     return figure
 
 
@@ -121,7 +122,7 @@ def table1_figure(part: Part) -> Figure:
     axes = figure.subplots(len(READINGS), 1, sharex=True, sharey=True)
     for ax, reading in zip(axes, READINGS, strict=True):
         plot_gains(ax, part.series[reading])
-        ax.set_title(f"reading: {reading}", loc="left")
+        ax.set_title(reading, loc="left")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=6, loc="outside upper right")
     return figure
 
@@ -156,7 +157,7 @@ def table2_figure(part: Part) -> Figure:
     axes = figure.subplots(1, len(READINGS), sharey=True)
     for ax, reading in zip(axes, READINGS, strict=True):
         plot_hits(ax, part.series[reading])
-        ax.set(title=f"reading: {reading}", xlabel="agents", xticks=table2.NUM_AGENTS)
+        ax.set(title=reading, xlabel="agents", xticks=table2.NUM_AGENTS)
     axes[0].set_ylabel("hit rate (0-1)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
@@ -165,19 +166,17 @@ def table2_figure(part: Part) -> Figure:
 def plot_hits(ax: Axes, hits: Mapping[str, Sequence[Interval]]) -> list[Artist]:
     """Plot one line per policy; the printed ones as diamonds in its colour."""
     artists: list[Artist] = []
-    looks = {"hicache": {"color": COLOURS["none"], "ls": "--"}}
+    looks = {"hicache": {"color": COLOURS["none"], "ls": "--", "mfc": "white"}}
     for name, intervals in hits.items():
         look: Mapping[str, Any] = looks.get(name, {"color": COLOURS.get(name)})
-        label = {"none": "no control", "hicache": "HiCache"}.get(name, name.replace("_", " "))
+        label = table2.NAMES[name]
         means = [interval.mean for interval in intervals]
         artists += ax.plot(table2.NUM_AGENTS, means, marker="o", ms=3, label=label, **look)
         known = [(count, find_printed(f"table2.{name}.{count}")) for count in table2.NUM_AGENTS]
         shown = [(count, number.value) for count, number in known if number is not None]
         if shown:
-            diamonds = {**_PRINTED, "color": look["color"], "mec": "black", "mew": 0.7}
-            artists += ax.plot(
-                *zip(*shown, strict=True), label=f"{label}, printed", **diamonds, clip_on=False
-            )
+            diamonds = {**_PRINTED, **look, "ls": "none", "mew": 1.0, "clip_on": False}
+            artists += ax.plot(*zip(*shown, strict=True), label=f"{label}, printed", **diamonds)
     ax.set(ylim=(0, 1.05))
     return artists
 
@@ -188,7 +187,7 @@ def fig6_figure(part: Part) -> Figure:
     axes = figure.subplots(1, len(READINGS), sharey=True)
     for ax, reading in zip(axes, READINGS, strict=True):
         plot_levels(ax, part.series[reading])
-        ax.set(title=f"reading: {reading}", xlabel="agents admitted at once")
+        ax.set(title=reading, xlabel="agents admitted at once")
     axes[0].set_ylabel("speed-up over\nno control (x)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
@@ -199,7 +198,14 @@ def plot_levels(ax: Axes, gains: Mapping[str, Interval]) -> list[Artist]:
     caps = {int(label.partition("=")[2]): gain for label, gain in gains.items() if "agent_cap" in label}
     means, errors = [gain.mean for gain in caps.values()], [gain.half_width or 0.0 for gain in caps.values()]
     bars = ax.errorbar(
-        list(caps), means, errors, color=COLOURS["agent_cap"], marker="o", ms=3, capsize=2, label="static level"
+        list(caps),
+        means,
+        errors,
+        color=COLOURS["agent_cap"],
+        marker="o",
+        ms=3,
+        capsize=2,
+        label="static level",
     )
     artists: list[Artist] = [bars.lines[0]]
     for name in ("concur", "hybrid"):
@@ -221,7 +227,7 @@ def a1_figure(part: Part) -> Figure:
     axes = figure.subplots(1, len(READINGS))
     for ax, reading in zip(axes, READINGS, strict=True):
         plot_grid(ax, np.array(part.series[reading]))
-        ax.set_title(f"reading: {reading}")
+        ax.set_title(reading)
     axes[0].set_ylabel("U_low")
     return figure
 

@@ -39,6 +39,7 @@ NUMBERS: Final = (
     Printed(key="table1.deepseek_tp16_40.concur_s", where="Table 1", value=2043, kind="amount", grade="B"),
     Printed(key="table1.deepseek_tp16_40.concur", where="Table 1", value=1.90, kind="speed_up", grade="A"),
     Printed(key="table1.deepseek_tp16_40.hicache", where="Table 1", value=0.34, kind="speed_up", grade="B"),
+    Printed(key="table1.fastest", where="Table 1", value=5 / 6, kind="rate", grade="B"),
     Printed(key="table2.none.16", where="Table 2", value=0.804, kind="rate", grade="A"),
     Printed(key="table2.none.32", where="Table 2", value=0.777, kind="rate", grade="A"),
     Printed(key="table2.none.40", where="Table 2", value=0.354, kind="rate", grade="A"),

@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
-from sim.intervals import Interval
+from sim.intervals import Interval, metric_interval
 from sim.paper.numbers import Printed
 from sim.paper.runs import CONCUR, NONE, Book, Policy
-from sim.paper.settings import Reading, Setting, without_cache
-from sim.paper.verdict import INPUT, REPRODUCED, judge
+from sim.paper.settings import READINGS, Reading, Setting, without_cache
+from sim.paper.verdict import INPUT, REPRODUCED, TOLERANCE, VERDICTS, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,17 @@ def why_gain(book: Book, setting: Setting, wanted: Printed, caps: Iterable[Polic
     best = book.fastest(setting, caps)
     gain = book.speed_up(setting, best).mean
     active = book.mean(setting, CONCUR, "mean_active_agents").mean
+    all_saved = 1 / (1 - recompute)
     said = [
         f"peak demand {demand:.1f} of the pool",
-        f"without control {100 * recompute:.0f} % of the time is recompute",
+        f"no control recomputes {100 * recompute:.0f} % of the time (all of it saved: {all_saved:.1f}x)",
         f"best cap ({best.label.partition('=')[2]}) {gain:.2f}x",
         f"CONCUR runs {active:.0f} agents on average",
     ]
-    if gain < (1 - 0.15) * wanted.value:
+    may_grow = metric_interval(book.runs(setting, CONCUR), "may_grow_frac")
+    if may_grow is not None:
+        said.append(f"while others wait, U lets it grow in {100 * may_grow.mean:.0f} % of its decisions")
+    if gain < (1 - TOLERANCE) * wanted.value:
         said.append("no window that stays put reaches the print")
     return "; ".join(said)
 
@@ -87,6 +91,18 @@ def why_hits(book: Book, setting: Setting) -> str:
     demand = book.mean(setting, NONE, "peak_demand_frac").mean
     ideal = book.mean(setting, NONE, "ideal_hit_rate").mean
     return f"peak demand {demand:.2f} of the pool; a cache that never evicts has {100 * ideal:.1f} %"
+
+
+def verdicts_table(parts: Sequence[Part]) -> Table:
+    """Return how many findings of each reading have which verdict."""
+    table = Table(title="verdicts", caption="findings by reading; `-`: the same in both")
+    table.add_column("reading")
+    for verdict in VERDICTS:
+        table.add_column(verdict, justify="right")
+    for reading in (*READINGS, None):
+        own = [finding.verdict for part in parts for finding in part.findings if finding.reading == reading]
+        table.add_row(reading or "-", *(str(own.count(verdict)) for verdict in VERDICTS))
+    return table
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
@@ -115,21 +131,26 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 def number(value: float, printed: Printed) -> str:
     """Format a value in the printed number's unit."""
-    if printed.kind == "rate":
-        return f"{100 * value:.1f} %"
-    if printed.kind == "speed_up":
-        return f"{value:.2f}x"
-    if value >= 1e8:
-        return f"{value / 1e9:.2f} GB"
-    return f"{value:,.0f} s" if value >= 10 else f"{1000 * value:,.0f} ms"
+    scale, digits, unit = _unit(printed)
+    return f"{value / scale:,.{digits}f}{unit}"
 
 
 def plus_minus(interval: Interval, printed: Printed) -> str:
     """Format a mean and its interval in the printed number's unit."""
-    mean = number(interval.mean, printed)
-    if interval.half_width is None:
-        return mean
-    return f"{mean} ± {number(interval.half_width, printed)}"
+    scale, digits, unit = _unit(printed)
+    half = "" if interval.half_width is None else f" ± {interval.half_width / scale:,.{digits}f}"
+    return f"{interval.mean / scale:,.{digits}f}{half}{unit}"
+
+
+def _unit(printed: Printed) -> tuple[float, int, str]:
+    """Return what one unit is, how many digits, and its name."""
+    if printed.kind == "rate":
+        return 0.01, 1, " %"
+    if printed.kind == "speed_up":
+        return 1.0, 2, "x"
+    if printed.value >= 1e8:
+        return 1e9, 2, " GB"
+    return (1.0, 0, " s") if printed.value >= 10 else (0.001, 0, " ms")
 
 
 def seconds(interval: Interval) -> str:

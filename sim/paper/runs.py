@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from sim.compare import run_seeds
-from sim.intervals import Interval, mean_interval, metric_interval, speed_up
+from sim.intervals import Interval, metric_interval, speed_up
 from sim.paper.settings import Setting
 from sim.phases import demand_over_time
 from sim.record import RunRecord
@@ -33,6 +33,11 @@ class Policy:
     def config(self) -> ControllerConfig:
         """Return it as `[controller]`."""
         return ControllerConfig.model_validate({"kind": self.kind, **dict(self.parameters)})
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that is the same for the same law with the same parameters, defaults written out or not."""
+        return _fingerprint(self.config().model_dump(mode="json"))
 
 
 NONE: Final = Policy("none")
@@ -64,6 +69,20 @@ class Job:
     num_seeds: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Runs to be made: every policy on every seed."""
+
+    setting: Setting
+    policies: tuple[Policy, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs these are."""
+        return len(self.policies) * len(self.seeds)
+
+
 BySeed = Mapping[int, RunRecord]
 
 
@@ -72,36 +91,34 @@ class Book:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = tuple(seeds)
-        self._runs: dict[tuple[Setting, Policy], dict[int, RunRecord]] = {}
+        self._runs: dict[tuple[Setting, str], dict[int, RunRecord]] = {}
 
     def runs(self, setting: Setting, policy: Policy) -> BySeed:
         """Return a policy's runs by seed."""
-        return self._runs[setting, policy]
+        return self._runs[setting, policy.fingerprint]
 
-    def missing(self, jobs: Iterable[Job]) -> dict[tuple[Setting, tuple[int, ...]], list[Policy]]:
-        """Return the policies still to be run, by setting and seeds."""
-        wanted: dict[tuple[Setting, Policy], set[int]] = {}
+    def missing(self, jobs: Iterable[Job]) -> list[Batch]:
+        """Return the runs that the jobs ask for and that are not there yet."""
+        wanted: dict[tuple[Setting, str], tuple[Policy, set[int]]] = {}
         for job in jobs:
             for policy in job.policies:
-                wanted.setdefault((job.setting, policy), set()).update(self.seeds[: job.num_seeds])
+                _, seeds = wanted.setdefault((job.setting, policy.fingerprint), (policy, set()))
+                seeds.update(self.seeds[: job.num_seeds])
         batches: dict[tuple[Setting, tuple[int, ...]], list[Policy]] = {}
-        for (setting, policy), seeds in wanted.items():
-            left = tuple(seed for seed in self.seeds if seed in seeds - set(self._of(setting, policy)))
+        for (setting, fingerprint), (policy, seeds) in wanted.items():
+            left = tuple(sorted(seeds - set(self._runs.get((setting, fingerprint), ()))))
             if left:
                 batches.setdefault((setting, left), []).append(policy)
-        return batches
+        return [Batch(setting, tuple(own), seeds) for (setting, seeds), own in batches.items()]
 
     def run(self, jobs: Iterable[Job], *, on_run: Callable[[], None] = lambda: None) -> None:
         """Run what the jobs ask for and is not there yet, on all cores; call `on_run` after each run."""
-        for (setting, seeds), policies in self.missing(jobs).items():
-            named = {_fingerprint(policy.config().model_dump(mode="json")): policy for policy in policies}
-            for record in run_seeds(setting.scenario(), [policy.config() for policy in policies], seeds):
-                policy = named[_fingerprint(record.run["scenario"]["controller"])]
-                self._of(setting, policy)[int(record.run["seed"])] = _slim(record, setting)
+        for batch in self.missing(jobs):
+            configs = [policy.config() for policy in batch.policies]
+            for record in run_seeds(batch.setting.scenario(), configs, batch.seeds):
+                key = batch.setting, _fingerprint(record.run["scenario"]["controller"])
+                self._runs.setdefault(key, {})[int(record.run["seed"])] = _slim(record, batch.setting)
                 on_run()
-
-    def _of(self, setting: Setting, policy: Policy) -> dict[int, RunRecord]:
-        return self._runs.setdefault((setting, policy), {})
 
     def mean(self, setting: Setting, policy: Policy, metric: str) -> Interval:
         """Return a metric's mean over the seeds and its interval."""
@@ -119,21 +136,13 @@ class Book:
         return min(policies, key=lambda policy: self.mean(setting, policy, "makespan_s").mean)
 
 
-def share(part: BySeed, whole: BySeed, metric: str) -> Interval:
-    """Return a metric over another run's, paired by seed."""
-    return mean_interval([part[seed].metrics[metric] / whole[seed].metrics[metric] for seed in part])
-
-
 def _slim(record: RunRecord, setting: Setting) -> RunRecord:
     """Add what the tables need of the record's tables to its metrics, and let go of the tables."""
     demand = demand_over_time(record.requests, record.agents)[1]
-    ticks = record.ticks
-    held_back = ticks[(ticks["agents_waiting"] > 0)]
+    ticks = record.ticks[record.ticks["agents_waiting"] > 0]
     extra: dict[str, Any] = {
         "peak_demand_frac": float(demand.max()) / setting.pool_tokens,
-        "may_grow_frac": float((held_back["kv_cache_usage_frac"] < U_LOW_FRAC).mean())
-        if len(held_back)
-        else None,
+        "may_grow_frac": float((ticks["kv_cache_usage_frac"] < U_LOW_FRAC).mean()) if len(ticks) else None,
         "link_busy_frac": _link_busy_frac(record),
         "middle_frac": _middle_frac(record.metrics),
     }
@@ -145,7 +154,7 @@ def _slim(record: RunRecord, setting: Setting) -> RunRecord:
         run=record.run | {"metrics": record.metrics | extra},
         requests=record.requests.iloc[:0],
         agents=record.agents.iloc[:0],
-        ticks=ticks.iloc[:0],
+        ticks=record.ticks.iloc[:0],
         timeline=record.timeline.iloc[rows],
     )
 

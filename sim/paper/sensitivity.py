@@ -19,7 +19,7 @@ HEADLINES: Final[tuple[tuple[Setting, Printed], ...]] = (
     (qwen(2, "lengthened"), printed("fig6.concur")),
     (deepseek(16, 40, "lengthened"), printed("table1.deepseek_tp16_40.concur")),
 )
-_CAPS: Final = {256: (16, 32, 48, 64, 96, 128, 192), 40: (4, 8, 12, 16, 24, 32)}
+_CAPS: Final = {256: (16, 24, 32, 48, 64, 96, 128, 192), 40: (4, 8, 12, 16, 24, 32)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,12 @@ def _shape(output: float, observation: float) -> Callable[[Setting], Setting]:
     )
 
 
+def _longer_steps(setting: Setting) -> Setting:
+    """Return ten steps, each as many times longer as the reading has more of them."""
+    factor = setting.agents.mean_steps / 10
+    return replace(setting, agents=replace(setting.agents.longer(factor), mean_steps=10.0))
+
+
 def _engine_kv(setting: Setting) -> Setting:
     return replace(setting, kv_bytes_per_token=None)
 
@@ -69,10 +75,16 @@ def _half_pool(setting: Setting) -> Setting:
     return replace(setting, pool_frac=0.5)
 
 
+def _ten_steps_small_pool(setting: Setting) -> Setting:
+    return replace(_steps(10)(setting), pool_frac=0.25)
+
+
 # Factors of 1/3 and 1.58, and of 5/3 and 0.42, leave the mean context after ten steps as it is.
 VARIATIONS: Final = (
     Variation("lengthened reading"),
     Variation("10 steps (Fig. 1)", _steps(10)),
+    Variation("10 steps, a quarter of the pool", _ten_steps_small_pool),
+    Variation("10 steps, each longer", _longer_steps),
     Variation("20 steps", _steps(20)),
     Variation("40 steps", _steps(40)),
     Variation("tool waits 0.1 s", _waits(0.1)),
@@ -99,6 +111,11 @@ class Row:
     best_cap: float
     demand_frac: float
     recompute_frac: float
+
+    def text(self) -> str:
+        """Return the cell of the table."""
+        shares = f"{self.demand_frac:.1f}, {100 * self.recompute_frac:.0f} %"
+        return f"{self.concur:.2f}x [{self.best_cap:.2f}x]; {shares}"
 
 
 def jobs() -> list[Job]:
@@ -154,11 +171,5 @@ def _table(rows: dict[str, list[Row]]) -> Table:
     for setting, number in HEADLINES:
         table.add_column(f"{setting.title} (printed {number.value:.2f}x)", justify="right")
     for name, cells in rows.items():
-        table.add_row(
-            name,
-            *(
-                f"{row.concur:.2f}x [{row.best_cap:.2f}x]; {row.demand_frac:.1f}, {100 * row.recompute_frac:.0f} %"
-                for row in cells
-            ),
-        )
+        table.add_row(name, *(row.text() for row in cells))
     return table

@@ -1,12 +1,6 @@
-"""The paper's settings as scenarios, in two readings, and what is assumed where the paper is silent.
+"""The paper's settings as scenarios, in two readings, and what is assumed where the paper is silent."""
 
-*printed*: agents as Fig. 1 shows them (ten steps, the printed contexts), DeepSeek-V3's KV as the engine stores
-it. *lengthened*: the agents go on after Fig. 1's ten steps, twice (DeepSeek-V3) or four times (Qwen3-32B) as
-long, and DeepSeek-V3's KV as the paper counts it. The factor is the smallest power of two at which the peak
-demand in the headline setting exceeds its pool: the paper reports thrashing there, and without it there is
-none. It is not fitted to any time, ratio or hit rate.
-"""
-
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -14,8 +8,28 @@ from sim.paper.numbers import PAPER_KV_BYTES_PER_TOKEN, RELOAD_CONCURRENCY, RELO
 from sim.profile import load_profile
 from sim.scenario import Scenario, parse_scenario
 
-Reading = Literal["printed", "lengthened"]
-READINGS: Final[tuple[Reading, ...]] = ("printed", "lengthened")
+Reading = Literal["as printed", "lengthened"]
+READINGS: Final[Mapping[Reading, str]] = {
+    "as printed": (
+        "agents as Fig. 1 shows them, ten steps and the printed contexts; DeepSeek-V3's KV as the engine "
+        "stores it."
+    ),
+    "lengthened": (
+        "the agents go on after Fig. 1's ten steps, four times (Qwen3-32B) or twice (DeepSeek-V3) as "
+        "long, and DeepSeek-V3's KV is as the paper counts it. The factor is the smallest power of two at "
+        "which the peak demand of the headline setting exceeds its pool (TP8, and TP16 with 40 agents): the "
+        "paper reports thrashing there, and with less there is none. It is not fitted to any time, ratio or "
+        "hit rate."
+    ),
+}
+
+PROFILES: Final = (
+    "h100-sxm_qwen3-32b_tp8",
+    "h100-sxm_qwen3-32b_tp2",
+    "h100-sxm_deepseek-v3_tp16",
+    "h200-sxm_deepseek-v3_tp8",
+)
+"""The step-time profiles of the settings."""
 
 LINK_BYTES_PER_S: Final = (
     RELOAD_CONCURRENCY * RELOAD_TOKENS * PAPER_KV_BYTES_PER_TOKEN / printed("fig1.reload_s").value
@@ -36,7 +50,7 @@ ASSUMPTIONS: Final = (
     ),
     (
         "number of steps",
-        "1 + Poisson, mean 10 (printed), 40 Qwen3-32B and 20 DeepSeek-V3 (lengthened)",
+        "1 + Poisson, mean 10 (as printed), 40 Qwen3-32B and 20 DeepSeek-V3 (lengthened)",
         "Fig. 1 has ten steps but does not say that agents end there; smallest power of two that thrashes",
     ),
     ("output and observation", "log-normal, medians 180 and 200 tokens", "ours: reach Fig. 1's contexts"),
@@ -48,13 +62,13 @@ ASSUMPTIONS: Final = (
     ),
     (
         "KV pool of DeepSeek-V3, TP16 H100",
-        "453k tokens (printed), 291k (lengthened)",
-        "the same memory at 70,272 bytes per token on every GPU (MLA), or the paper's 1,748,992 over all GPUs",
+        "453k tokens (as printed), 291k (lengthened)",
+        "the same memory at 70,272 bytes a token on every GPU (MLA), or the paper's 1,748,992 over all GPUs",
     ),
     (
         "KV pool of DeepSeek-V3, TP8",
-        "H200: 713k tokens (printed), 229k (lengthened)",
-        "673 GB of weights do not fit eight H100 of 80 GB; eight H200 are the nearest machine that holds them",
+        "H200: 713k tokens (as printed), 229k (lengthened)",
+        "673 GB of weights do not fit eight H100 of 80 GB; eight H200 are the nearest that hold them",
     ),
     ("request cap", "a quarter of the agents", "not recovered; the default of `concur compare`"),
     (
@@ -63,13 +77,21 @@ ASSUMPTIONS: Final = (
         "SGLang's default ratio is 2; the rate is what Fig. 1c amounts to",
     ),
     ("control interval, W0", "5 s, 16 agents", "not in the paper; our defaults of `concur`"),
-    ("usage U", "blocks that running requests reference", "SGLang's token usage leaves out what it can evict"),
+    (
+        "usage U",
+        "blocks that running requests reference",
+        "SGLang's token usage leaves out what it can evict",
+    ),
     (
         "engine",
         "vLLM 0.32.0's scheduler; 256 sequences, 8,192 tokens a step, 131,072 of context",
         "ours; the paper runs SGLang",
     ),
-    ("host's work between steps", "none", "not in the profiles: our seconds are too short, the more so at TP8"),
+    (
+        "host's work between steps",
+        "none",
+        "not in the profiles: our seconds are too short, the more so at TP8",
+    ),
 )
 """What, which value, why."""
 

@@ -11,7 +11,7 @@ from sim.paper.runs import CONCUR, NONE, Book, Job, request_cap
 from sim.paper.settings import READINGS, Reading, Setting, deepseek, with_hicache
 
 NUM_AGENTS: Final = (16, 32, 40)
-_NAMES: Final = {
+NAMES: Final = {
     "none": "no control",
     "request_cap": "request cap",
     "hicache": "HiCache",
@@ -31,7 +31,7 @@ def jobs() -> list[Job]:
 
 def part(book: Book) -> Part:
     """Return the table and its findings."""
-    hits = {reading: _hits(book, reading) for reading in READINGS}
+    hits: dict[str, dict[str, list[Interval]]] = {reading: _hits(book, reading) for reading in READINGS}
     return Part(
         name="table2",
         title="Table 2: hit rates of DeepSeek-V3, TP8",
@@ -46,7 +46,7 @@ def _settings(reading: Reading) -> tuple[Setting, ...]:
 
 
 def _hits(book: Book, reading: Reading) -> dict[str, list[Interval]]:
-    hits: dict[str, list[Interval]] = {name: [] for name in _NAMES}
+    hits: dict[str, list[Interval]] = {name: [] for name in NAMES}
     for setting in _settings(reading):
         hits["none"].append(book.mean(setting, NONE, "hit_rate"))
         hits["request_cap"].append(book.mean(setting, request_cap(setting), "hit_rate"))
@@ -62,7 +62,7 @@ def _findings(book: Book, reading: Reading, hits: dict[str, list[Interval]]) -> 
             number = find_printed(f"table2.{name}.{setting.num_agents}")
             if number is not None:
                 why = why_hits(book, setting)
-                title, what = setting.title, f"hit rate, {_NAMES[name]}"
+                title, what = setting.title, f"hit rate, {NAMES[name]}"
                 found.append(
                     Finding(reading=reading, setting=title, what=what, printed=number, ours=ours, why=why)
                 )
@@ -70,7 +70,7 @@ def _findings(book: Book, reading: Reading, hits: dict[str, list[Interval]]) -> 
 
 
 def _table(reading: Reading, hits: dict[str, list[Interval]]) -> Table:
-    table = Table(title=f"reading: {reading}", caption="hit rate: cached / prompt tokens, ours (printed)")
+    table = Table(title=reading, caption="hit rate: cached / prompt tokens, ours (printed)")
     table.add_column("policy")
     for num_agents in NUM_AGENTS:
         table.add_column(f"{num_agents} agents", justify="right")
@@ -79,5 +79,5 @@ def _table(reading: Reading, hits: dict[str, list[Interval]]) -> Table:
         for num_agents, ours in zip(NUM_AGENTS, intervals, strict=True):
             number = find_printed(f"table2.{name}.{num_agents}")
             cells.append(rate(ours) + (f" ({100 * number.value:.1f} %)" if number else ""))
-        table.add_row(_NAMES[name], *cells)
+        table.add_row(NAMES[name], *cells)
     return table

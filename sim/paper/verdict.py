@@ -12,11 +12,13 @@ RIGHT_TREND: Final = "right trend"
 NOT_REPRODUCED: Final = "not reproduced"
 INPUT: Final = "input"
 
+VERDICTS: Final = (REPRODUCED, RIGHT_TREND, NOT_REPRODUCED, INPUT)
+
 RULE: Final = (
-    "`reproduced`: our mean is within 15 % of the printed number. Else `right trend`: a speed-up on the same "
-    "side of 1, a rate on the same side of 1/2, each with its whole 95 % interval; seconds and bytes within a "
-    "factor of 3.16 (half an order of magnitude). Else `not reproduced`. `input`: ours was set from the "
-    "printed number, so agreement says nothing."
+    "`reproduced`: our mean is within 15 % of the printed number. Else `right trend`: it is within a factor "
+    "of 3.16 (half an order of magnitude) and, with its whole 95 % interval, on the same side of 1 if it is "
+    "a speed-up, of 1/2 if a rate. Else `not reproduced`. `input`: ours was set from the printed number, so "
+    "agreement says nothing."
 )
 _BORDERS: Final[dict[Kind, float]] = {"speed_up": 1.0, "rate": 0.5}
 
@@ -29,9 +31,8 @@ def judge(printed: Printed, ours: Interval) -> str:
     if abs(ratio - 1) <= TOLERANCE:
         return REPRODUCED
     border = _BORDERS.get(printed.kind)
-    if border is None:
-        return RIGHT_TREND if 1 / SAME_ORDER <= ratio <= SAME_ORDER else NOT_REPRODUCED
-    return RIGHT_TREND if _same_side(printed.value, ours, border) else NOT_REPRODUCED
+    is_same_side = border is None or _same_side(printed.value, ours, border)
+    return RIGHT_TREND if is_same_side and 1 / SAME_ORDER <= ratio <= SAME_ORDER else NOT_REPRODUCED
 
 
 def _same_side(value: float, ours: Interval, border: float) -> bool:
