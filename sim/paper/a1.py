@@ -32,7 +32,7 @@ def part(book: Book) -> Part:
     return Part(
         name="a1",
         title="A.1: thresholds of CONCUR, Qwen3-32B TP2, 256 agents",
-        findings=[finding for reading in READINGS for finding in _findings(book, reading)],
+        findings=[found for reading in READINGS for found in _findings(book, reading)],
         tables=[_table(book, reading) for reading in READINGS],
         series={reading: _grid(book, qwen(2, reading)) for reading in READINGS},
     )

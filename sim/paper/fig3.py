@@ -25,7 +25,7 @@ def part(book: Book) -> Part:
     return Part(
         name="fig3",
         title="Fig. 3: phases of DeepSeek-V3 TP16, 40 agents, without control",
-        findings=[finding for reading in READINGS for finding in _findings(book, reading)],
+        findings=[found for reading in READINGS for found in _findings(book, reading)],
         tables=[_table(book, reading) for reading in READINGS],
         series={reading: next(iter(book.runs(_setting(reading), NONE).values())) for reading in READINGS},
     )

@@ -5,8 +5,8 @@ from typing import Final
 from rich.table import Table
 
 from sim.intervals import Interval
-from sim.paper.numbers import find_printed, printed
-from sim.paper.parts import Finding, Part, rate, seconds, times, why_gain, why_seconds
+from sim.paper.numbers import printed
+from sim.paper.parts import Finding, Part, finding, rate, seconds, times, why_gain, why_seconds
 from sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap
 from sim.paper.settings import READINGS, Reading, Setting, qwen, without_cache
 from sim.paper.table1 import fine_caps
@@ -29,7 +29,7 @@ def part(book: Book) -> Part:
     return Part(
         name="fig6",
         title="Fig. 6: fixed levels against CONCUR, Qwen3-32B TP2, 256 agents",
-        findings=[finding for reading in READINGS for finding in _findings(book, reading)],
+        findings=[found for reading in READINGS for found in _findings(book, reading)],
         tables=[_table(book, reading) for reading in READINGS],
         series={reading: _series(book, qwen(2, reading)) for reading in READINGS},
     )
@@ -41,26 +41,36 @@ def _policies() -> dict[str, Policy]:
 
 def _findings(book: Book, reading: Reading) -> list[Finding]:
     setting = qwen(2, reading)
-    found = []
+    longest = why_seconds(book, setting)
+    found: list[Finding] = []
     for name, policy in _policies().items():
-        taken = book.mean(setting, policy, "makespan_s"), f"{policy.label}", why_seconds(book, setting)
-        gain = book.speed_up(setting, policy), f"{policy.label} over no control", ""
-        for key, (ours, what, why) in ((f"fig6.{name}_s", taken), (f"fig6.{name}", gain)):
-            number = find_printed(key)
-            if number is not None:
-                why = why or why_gain(book, setting, number, fine_caps(setting))
-                found.append(
-                    Finding(
-                        reading=reading, setting=setting.title, what=what, printed=number, ours=ours, why=why
-                    )
-                )
+        took, gain = book.mean(setting, policy, "makespan_s"), book.speed_up(setting, policy)
+        found += finding(
+            f"fig6.{name}_s",
+            what=policy.label,
+            ours=took,
+            why=longest,
+            reading=reading,
+            setting=setting.title,
+        )
+        if policy is not NONE:
+            why = why_gain(book, setting, printed(f"fig6.{name}"), fine_caps(setting))
+            found += finding(
+                f"fig6.{name}",
+                what=f"{policy.label} over no control",
+                ours=gain,
+                why=why,
+                reading=reading,
+                setting=setting.title,
+            )
     return found
 
 
 def _table(book: Book, reading: Reading) -> Table:
     setting = qwen(2, reading)
     best = book.fastest(setting, fine_caps(setting))
-    caption = f"printed: none {printed('fig6.none_s').value:,.0f} s, level 64 1,605 s, CONCUR 846 s"
+    known = {name: printed(f"fig6.{name}_s").value for name in _policies()}
+    caption = "printed: " + ", ".join(f"{name} {value:,.0f} s" for name, value in known.items())
     table = Table(title=reading, caption=caption)
     table.add_column("policy")
     for heading in ("makespan s", "speed-up", "hits", "recompute", "agents"):

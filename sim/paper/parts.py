@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from sim.intervals import Interval, metric_interval
-from sim.paper.numbers import Printed
+from sim.paper.numbers import Printed, find_printed
 from sim.paper.runs import CONCUR, NONE, Book, Policy
 from sim.paper.settings import READINGS, Reading, Setting, without_cache
 from sim.paper.verdict import INPUT, REPRODUCED, TOLERANCE, VERDICTS, judge
@@ -43,6 +43,16 @@ class Finding:
             "verdict": self.verdict,
             "why": self.why,
         }
+
+
+def finding(
+    key: str, *, reading: Reading | None, setting: str, what: str, ours: Interval, why: str = ""
+) -> list[Finding]:
+    """Return the finding on a printed number, or none where the paper's number is not known."""
+    known = find_printed(key)
+    if known is None:
+        return []
+    return [Finding(reading=reading, setting=setting, what=what, printed=known, ours=ours, why=why)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +110,7 @@ def verdicts_table(parts: Sequence[Part]) -> Table:
     for verdict in VERDICTS:
         table.add_column(verdict, justify="right")
     for reading in (*READINGS, None):
-        own = [finding.verdict for part in parts for finding in part.findings if finding.reading == reading]
+        own = [row.verdict for part in parts for row in part.findings if row.reading == reading]
         table.add_row(reading or "-", *(str(own.count(verdict)) for verdict in VERDICTS))
     return table
 
@@ -114,17 +124,17 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("verdict")
     table.add_column("measured")
-    for finding in findings:
-        is_agreed = finding.verdict in (REPRODUCED, INPUT)
+    for row in findings:
+        is_agreed = row.verdict in (REPRODUCED, INPUT)
         table.add_row(
-            finding.setting,
-            finding.reading or "-",
-            finding.what,
-            f"{number(finding.printed.value, finding.printed)} ({finding.printed.grade})",
-            plus_minus(finding.ours, finding.printed),
-            f"{finding.ours.mean / finding.printed.value:.2f}",
-            finding.verdict,
-            "" if is_agreed else finding.why,
+            row.setting,
+            row.reading or "-",
+            row.what,
+            f"{number(row.printed.value, row.printed)} ({row.printed.grade})",
+            plus_minus(row.ours, row.printed),
+            f"{row.ours.mean / row.printed.value:.2f}",
+            row.verdict,
+            "" if is_agreed else row.why,
         )
     return table
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from sim.intervals import Interval
 from sim.paper.numbers import find_printed
-from sim.paper.parts import Finding, Part, rate, why_hits
+from sim.paper.parts import Finding, Part, finding, rate, why_hits
 from sim.paper.runs import CONCUR, NONE, Book, Job, request_cap
 from sim.paper.settings import READINGS, Reading, Setting, deepseek, with_hicache
 
@@ -35,7 +35,7 @@ def part(book: Book) -> Part:
     return Part(
         name="table2",
         title="Table 2: hit rates of DeepSeek-V3, TP8",
-        findings=[finding for reading in READINGS for finding in _findings(book, reading, hits[reading])],
+        findings=[found for reading in READINGS for found in _findings(book, reading, hits[reading])],
         tables=[_table(reading, hits[reading]) for reading in READINGS],
         series=hits,
     )
@@ -56,17 +56,19 @@ def _hits(book: Book, reading: Reading) -> dict[str, list[Interval]]:
 
 
 def _findings(book: Book, reading: Reading, hits: dict[str, list[Interval]]) -> list[Finding]:
-    found = []
-    for name, intervals in hits.items():
-        for setting, ours in zip(_settings(reading), intervals, strict=True):
-            number = find_printed(f"table2.{name}.{setting.num_agents}")
-            if number is not None:
-                why = why_hits(book, setting)
-                title, what = setting.title, f"hit rate, {NAMES[name]}"
-                found.append(
-                    Finding(reading=reading, setting=title, what=what, printed=number, ours=ours, why=why)
-                )
-    return found
+    return [
+        found
+        for name, intervals in hits.items()
+        for setting, ours in zip(_settings(reading), intervals, strict=True)
+        for found in finding(
+            f"table2.{name}.{setting.num_agents}",
+            reading=reading,
+            setting=setting.title,
+            what=f"hit rate, {NAMES[name]}",
+            ours=ours,
+            why=why_hits(book, setting),
+        )
+    ]
 
 
 def _table(reading: Reading, hits: dict[str, list[Interval]]) -> Table:
