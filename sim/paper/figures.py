@@ -34,6 +34,13 @@ _SETTINGS: Final = {
     "deepseek_tp16_40": "DeepSeek\nTP16, 40",
 }
 
+_PRINTED_GAINS: Final = {
+    ("qwen_tp8", "CONCUR"): "table1.qwen_tp8.concur",
+    ("qwen_tp2", "CONCUR"): "fig6.concur",  # the same setting
+    ("deepseek_tp16_40", "CONCUR"): "table1.deepseek_tp16_40.concur",
+    ("deepseek_tp16_40", "HiCache"): "table1.deepseek_tp16_40.hicache",
+}
+
 
 def fig1_figure(part: Part) -> Figure:
     """Draw contexts and KV over ten steps, and reload against recompute."""
@@ -136,9 +143,8 @@ def plot_gains(ax: Axes, gains: Mapping[str, Mapping[str, Interval]]) -> list[Ar
         values = [own[name].mean for own in gains.values()]
         errors = [own[name].half_width or 0.0 for own in gains.values()]
         artists += ax.bar(places, values, 0.9 * width, yerr=errors, label=name, error_kw={"lw": 0.7}, **look)
-        key = {"CONCUR": "concur", "HiCache": "hicache"}.get(name)
         known = [
-            (place, find_printed(f"table1.{setting}.{key}"))
+            (place, find_printed(_PRINTED_GAINS.get((setting, name), "")))
             for place, setting in zip(places, gains, strict=True)
         ]
         shown = [(place, number.value) for place, number in known if number is not None]

@@ -105,7 +105,10 @@ VARIATIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The ratios of one setting under one variation. `demand_frac` is of the pool, without control."""
+    """The ratios of one setting under one variation. `demand_frac` is of the pool, without control.
+
+    `best_cap` is at least 1: a cap of all agents never binds.
+    """
 
     concur: float
     best_cap: float
@@ -156,7 +159,7 @@ def _row(book: Book, variation: Variation, base: Setting) -> Row:
     none_s = metric(NONE, "makespan_s")
     return Row(
         concur=none_s / metric(variation.policy(setting), "makespan_s"),
-        best_cap=max(none_s / metric(policy, "makespan_s") for policy in _caps(setting)),
+        best_cap=max(1.0, *(none_s / metric(policy, "makespan_s") for policy in _caps(setting))),
         demand_frac=metric(NONE, "peak_demand_frac"),
         recompute_frac=metric(NONE, "recompute_time_fraction"),
     )
