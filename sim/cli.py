@@ -16,6 +16,7 @@ from sim.errors import RecordError
 from sim.intervals import summary
 from sim.lab import sweep_cli, tune_cli
 from sim.lab.oracle import expand_oracle
+from sim.paper.cli import paper
 from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.progress import counting, say
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command("simulate")(simulate)
     app.command("compare", context_settings={"allow_extra_args": True})(compare)
     app.command("report")(report)
+    app.command("paper")(paper)
     app.add_typer(trace, name="trace")
     sweep_cli.register(app)
     tune_cli.register(app)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -38,23 +39,13 @@ SPLIT: Final = {
     "idle": "#DDDDDD",
     "not published": "#F5F5F5",
 }
-STYLE: Final[Any] = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": 120,
-    "font.size": 9.0,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "savefig.bbox": "tight",
-}
+STYLE_FILE: Final = Path(__file__).with_name("concur.mplstyle")
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in this project's style."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         yield
 
 

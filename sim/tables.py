@@ -17,10 +17,10 @@ _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in 
 PHASES = ("warm_up", "middle", "cool_down")
 
 
-def print_tables(*tables: Table) -> None:
-    """Print tables on stdout."""
+def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
+    """Print tables on stdout, `width` characters wide where it is no terminal."""
     console = Console()
-    (console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)).print(*tables)
+    (console if console.is_terminal else Console(width=width)).print(*tables)
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:

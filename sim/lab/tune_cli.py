@@ -13,6 +13,7 @@ from sim.lab.held_out import check
 from sim.progress import counting, say
 from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
+from sim.seeds import read_seeds
 from sim.tables import print_tables
 from sim.workload.build import build_workload
 
@@ -88,21 +89,11 @@ def _seeds(config: Scenario, on: str | None, held_out: str | None) -> tuple[list
             )
         say("a trace is the same on every seed: no held-out check is possible")
         return [config.seed], []
-    tuning, checking = _numbers(on or "0,1", "--seeds"), _numbers(held_out or "100..104", "--held-out-seeds")
+    tuning, checking = (
+        read_seeds(on or "0,1", "--seeds"),
+        read_seeds(held_out or "100..104", "--held-out-seeds"),
+    )
     both = sorted(set(tuning) & set(checking))
     if both:
         raise ScenarioError(f"seed {both[0]} is to tune on and held out; a gain on it would prove nothing")
     return tuning, checking
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """Read `0,1` or `100..104`, or both."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dots, last = part.partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()):
-            raise ScenarioError(f"{option} {text}: must be whole numbers from 0 on, e.g. 0,1 or 100..104")
-        numbers += range(int(first), int(last) + 1) if dots else [int(first)]
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ScenarioError(f"{option} {text}: needs at least one seed, each named once")
-    return numbers

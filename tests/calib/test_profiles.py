@@ -16,9 +16,15 @@ NAMES = [
     "h100-sxm_deepseek-v3_tp16",
     "h100-sxm_qwen3-32b_tp2",
     "h100-sxm_qwen3-32b_tp8",
+    "h200-sxm_deepseek-v3_tp8",
     "h200-sxm_qwen3-32b_tp1",
 ]
-MEDIAN_BOUND = {("h100-sxm_deepseek-v3_tp16", "decode"): 0.035}  # expert kernels of uneven speed, see README
+# Expert kernels of uneven speed, see README.
+MEDIAN_BOUND = {
+    ("h100-sxm_deepseek-v3_tp16", "decode"): 0.035,
+    ("h200-sxm_deepseek-v3_tp8", "prefill"): 0.04,
+}
+P95_BOUND = {("h200-sxm_deepseek-v3_tp8", "prefill"): 0.12}
 
 
 def shipped_samples(name: str) -> Samples:
@@ -57,7 +63,7 @@ def test_held_out_errors_are_within_bounds_and_as_claimed(name: str) -> None:
     assert held_out["all"].num_steps > 100
     for regime, errors in held_out.items():
         assert errors.median_ape <= MEDIAN_BOUND.get((name, regime), 0.03), regime
-        assert errors.p95_ape <= 0.10, regime
+        assert errors.p95_ape <= P95_BOUND.get((name, regime), 0.10), regime
         assert errors.model_dump() == pytest.approx(profile.held_out[regime].model_dump(), rel=1e-9)
 
 

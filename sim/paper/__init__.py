@@ -1,0 +1,1 @@
+"""The CONCUR paper's tables and figures from calibrated step times, beside the printed numbers."""

@@ -1,0 +1,89 @@
+"""Fig. 3: the three phases of the DeepSeek-V3 run without control, and what recompute takes of it."""
+
+from typing import Final
+
+import numpy as np
+from rich.table import Table
+
+from sim.intervals import Interval, mean_interval
+from sim.paper.numbers import printed
+from sim.paper.parts import Finding, Part, rate, why_hits
+from sim.paper.runs import NONE, Book, Job
+from sim.paper.settings import READINGS, Reading, Setting, deepseek
+from sim.record import RunRecord
+
+_PHASES: Final = ("warm_up", "middle", "cool_down")
+
+
+def jobs() -> list[Job]:
+    """Return what the figure needs run."""
+    return [Job(_setting(reading), (NONE,)) for reading in READINGS]
+
+
+def part(book: Book) -> Part:
+    """Return the phases, their findings, and the first seed's runs to draw."""
+    return Part(
+        name="fig3",
+        title="Fig. 3: phases of DeepSeek-V3 TP16, 40 agents, without control",
+        findings=[found for reading in READINGS for found in _findings(book, reading)],
+        tables=[_table(book, reading) for reading in READINGS],
+        series={reading: next(iter(book.runs(_setting(reading), NONE).values())) for reading in READINGS},
+    )
+
+
+def recompute_share(record: RunRecord, window_s: float) -> np.ndarray:
+    """Return recompute's share of the time over the last `window_s`, shape (num_samples,)."""
+    times_s = record.timeline["t_s"].to_numpy(np.float64)
+    spent_s = record.timeline["recompute_s"].to_numpy(np.float64)
+    before_s = np.maximum(times_s - window_s, times_s[0])
+    spans_s = np.maximum(times_s - before_s, 1e-9)
+    return np.asarray((spent_s - np.interp(before_s, times_s, spent_s)) / spans_s)
+
+
+def _setting(reading: Reading) -> Setting:
+    return deepseek(16, 40, reading)
+
+
+def _findings(book: Book, reading: Reading) -> list[Finding]:
+    setting = _setting(reading)
+    ours = {
+        "warm_up_hits": ("hit rate of the warm-up", _phase_hits(book, setting, "warm_up")),
+        "middle": ("middle's share of the run", book.mean(setting, NONE, "middle_frac")),
+        "recompute": ("recompute's share of the time", book.mean(setting, NONE, "recompute_time_fraction")),
+    }
+    return [
+        Finding(
+            reading=reading,
+            setting=setting.title,
+            what=what,
+            printed=printed(f"fig3.{key}"),
+            ours=interval,
+            why=why_hits(book, setting),
+        )
+        for key, (what, interval) in ours.items()
+        if interval is not None
+    ]
+
+
+def _phase_hits(book: Book, setting: Setting, phase: str) -> Interval | None:
+    hits = [run.metrics["phases"][phase]["hit_rate"] for run in book.runs(setting, NONE).values()]
+    return None if None in hits else mean_interval(hits)
+
+
+def _table(book: Book, reading: Reading) -> Table:
+    setting = _setting(reading)
+    table = Table(title=reading, caption="phases by the rule of sim/phases.py; mean over seeds")
+    table.add_column("phase")
+    for heading in ("share of the run", "hit rate"):
+        table.add_column(heading, justify="right")
+    for phase in _PHASES:
+        hits = _phase_hits(book, setting, phase)
+        shares = [
+            (run.metrics["phases"][phase]["end_s"] - run.metrics["phases"][phase]["start_s"])
+            / run.metrics["makespan_s"]
+            for run in book.runs(setting, NONE).values()
+        ]
+        table.add_row(
+            phase.replace("_", "-"), rate(mean_interval(shares)), "-" if hits is None else rate(hits)
+        )
+    return table

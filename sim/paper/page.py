@@ -1,0 +1,162 @@
+"""What `concur paper` leaves behind: figures as PDF and PNG, `paper.json`, `README.md`, `index.html`."""
+
+import html
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from sim.errors import RecordError
+from sim.figures import style
+from sim.files import whole_file
+from sim.pages import embedded_image, html_table, page_text
+from sim.paper.figures import FIGURES
+from sim.paper.parts import Part, findings_table, verdicts_table
+from sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
+from sim.paper.verdict import RULE
+from sim.profile import load_profile
+from sim.provenance import git_commit, versions
+
+_DPI: Final = 200
+_TITLE: Final = "The CONCUR paper's tables and figures, simulated"
+
+
+def write_results(
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    seeds: Sequence[int],
+    on_progress: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write everything into `folder`, each file whole or not at all; return the page's path.
+
+    Raises
+    ------
+    RecordError
+        If the folder cannot be written.
+    """
+    images: dict[str, bytes] = {}
+    for part in parts:
+        with style():
+            figure = FIGURES[part.name](part)
+            for suffix in ("pdf", "png"):
+                data = _drawn(figure, suffix)
+                _write(folder / f"{part.name}.{suffix}", data)
+            images[part.name] = data
+        on_progress()
+    provenance = _provenance(seeds)
+    _write(folder / "paper.json", _json(parts, provenance).encode())
+    _write(folder / "README.md", markdown(parts, provenance).encode())
+    page = folder / "index.html"
+    _write(page, _page(parts, images, provenance).encode())
+    return page
+
+
+def tables_of(part: Part) -> list[Table]:
+    """Return the part's own tables, and the one beside the printed numbers."""
+    return [*part.tables, *([findings_table(part.findings)] if part.findings else [])]
+
+
+def markdown(parts: Sequence[Part], provenance: Mapping[str, Any]) -> str:
+    """Return everything but the figures' data as a page of Markdown."""
+    lines = [f"# {_TITLE}", ""]
+    lines += [line for text in _preface(provenance) for line in (text, "")]
+    lines += [_markdown_table(verdicts_table(parts)), ""]
+    for part in parts:
+        lines += [f"## {part.title}", "", f"![{part.title}]({part.name}.png)", ""]
+        for table in tables_of(part):
+            lines += [_markdown_table(table), ""]
+    lines += ["## Assumptions", "", "| what | value | why |", "|---|---|---|"]
+    lines += [f"| {what} | {value} | {why} |" for what, value, why in ASSUMPTIONS]
+    return "\n".join(lines) + "\n"
+
+
+def _drawn(figure: Figure, suffix: str) -> bytes:
+    """Return the figure in its exact size, without a date, so that the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"CreationDate": None} if suffix == "pdf" else None
+    figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata, bbox_inches=figure.bbox_inches)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with whole_file(path, RecordError) as temporary:
+        temporary.write_bytes(data)
+
+
+def _provenance(seeds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "seeds": list(seeds),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "profiles": {name: load_profile(name).sha256 for name in PROFILES},
+    }
+
+
+def _json(parts: Sequence[Part], provenance: Mapping[str, Any]) -> str:
+    content = {
+        "schema_version": 1,
+        **provenance,
+        "rule": RULE,
+        "readings": dict(READINGS),
+        "assumptions": [{"what": what, "value": value, "why": why} for what, value, why in ASSUMPTIONS],
+        "findings": [finding.to_json() for part in parts for finding in part.findings],
+        "tables": {part.name: [_table_json(table) for table in part.tables] for part in parts},
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _table_json(table: Table) -> dict[str, Any]:
+    return {
+        "title": str(table.title),
+        "caption": str(table.caption),
+        "rows": [_headings(table), *_rows(table)],
+    }
+
+
+def _page(parts: Sequence[Part], images: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
+    body = [f"<p>{html.escape(text)}</p>" for text in _preface(provenance)]
+    body.append(html_table(verdicts_table(parts)))
+    for part in parts:
+        body.append(f"<h2>{html.escape(part.title)}</h2>{embedded_image(images[part.name], part.title)}")
+        body += [f"<h3>{html.escape(str(table.title))}</h3>{html_table(table)}" for table in tables_of(part)]
+    assumed = Table("what", "value", "why")
+    for row in ASSUMPTIONS:
+        assumed.add_row(*row)
+    body.append(f"<h2>Assumptions</h2>{html_table(assumed)}")
+    return page_text(_TITLE, "\n".join(body))
+
+
+def _preface(provenance: Mapping[str, Any]) -> list[str]:
+    """Return the paragraphs before the first table: where it is from, the readings, the rule."""
+    seeds = ", ".join(map(str, provenance["seeds"]))
+    commit = (provenance["git_commit"] or "unknown")[:9]
+    signature = (
+        f"Made by `concur paper` (concur {provenance['versions']['concur']}, commit {commit}, seeds {seeds}) "
+        f"from the step-time profiles {', '.join(provenance['profiles'])}. Printed numbers: "
+        "arXiv:2601.22705, graded A (primary text, or two careful readers agree), B (one careful reader), "
+        "C (arithmetic on those)."
+    )
+    readings = " ".join(f"{name.capitalize()}: {text}" for name, text in READINGS.items())
+    return [signature, f"Two readings. {readings}", f"Verdicts. {RULE}"]
+
+
+def _headings(table: Table) -> list[str]:
+    return [str(column.header) for column in table.columns]
+
+
+def _rows(table: Table) -> list[list[str]]:
+    return [
+        [str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)
+    ]
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [f"**{table.title}**", "", "| " + " | ".join(_headings(table)) + " |"]
+    lines.append("|" + "".join("--:|" if c.justify == "right" else "---|" for c in table.columns))
+    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in _rows(table)]
+    return "\n".join([*lines, "", f"*{table.caption}*"])
