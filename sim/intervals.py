@@ -20,6 +20,7 @@ METRICS: Final = (
     "throughput_tokens_per_s",
     "hit_rate",
     "recompute_time_fraction",
+    "recomputed_tokens",
     "num_preemptions",
     "mean_active_agents",
     "agent_latency_s.p50",

@@ -1,1 +1,1 @@
-"""The same world against the real thing: vLLM's own scheduler, step by step."""
+"""The same world against the real thing: vLLM's scheduler step by step, its server run by run."""
