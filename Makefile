@@ -19,7 +19,7 @@ help:
 	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
-	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 20 minutes on a quiet machine"
+	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"

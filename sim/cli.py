@@ -87,7 +87,8 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Keep the records and a report here.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Keep the records here; of one seed, a report."),
     ] = None,
     as_json: _Json = False,
 ) -> None:
@@ -167,6 +168,8 @@ def report(
     runs = [run for run in runs if out is None or run.resolve() != out.resolve()]
     if perfetto is not None:
         _check_trace(perfetto, num_runs=len(runs))
+    if out is not None:
+        check_report_folder(out)
     records = of_one_workload(map(load_record, runs))
     if perfetto is not None:
         write_perfetto(records[0], perfetto)

@@ -90,8 +90,9 @@ class Runs:
             self._records.setdefault(key, {})[int(record.run["seed"])] = record
 
     def of(self, config: ControllerConfig) -> dict[int, RunRecord]:
-        """Return the runs of one controller by seed."""
-        return {int(record.run["seed"]): record for record in self.run([config])}
+        """Return the runs of one controller by seed, in the order of seeds."""
+        by_seed = {int(record.run["seed"]): record for record in self.run([config])}
+        return dict(sorted(by_seed.items()))
 
 
 def _key(config: ControllerConfig) -> str:

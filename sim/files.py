@@ -12,12 +12,14 @@ from concur.errors import ConcurError
 def whole_file(path: Path, error: type[ConcurError]) -> Iterator[Path]:
     """Give a temporary place to write to, and rename it to `path` when it is written.
 
+    The place is this process's own: two that write the same file do not meet, and the later one stands.
+
     Raises
     ------
     ConcurError
         The `error` given, if the place cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -5,15 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from scipy.special import stdtrit
+
 from sim.record import RunRecord
 
-# Student's t, 97.5 % quantile, by degrees of freedom (any table, e.g. NIST/SEMATECH e-Handbook 1.3.6.7.2).
-_T_975: Final = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_T_LARGE: Final = 1.960
+_LEVEL: Final = 0.975  # two-sided 95 %
 
 METRICS: Final = (
     "makespan_s",
@@ -32,7 +28,7 @@ METRICS: Final = (
 )
 """What is compared over seeds; a dot goes into a group of metrics. Throughput is of generated tokens only."""
 
-BySeed = Mapping[str, Mapping[int, RunRecord]]
+ByPolicy = Mapping[str, Mapping[int, RunRecord]]
 """Policy -> seed -> its run."""
 
 
@@ -55,7 +51,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     if n == 1:
         return Interval(mean, None)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    t = _T_975[n - 2] if n - 2 < len(_T_975) else _T_LARGE
+    t = float(stdtrit(n - 1, _LEVEL))
     return Interval(mean, t * math.sqrt(variance / n))
 
 
@@ -73,13 +69,13 @@ def speed_up(runs: Mapping[int, RunRecord], baseline: Mapping[int, RunRecord]) -
     )
 
 
-def best_static_label(runs: BySeed) -> str | None:
+def best_static_label(runs: ByPolicy) -> str | None:
     """Return the static agent cap with the shortest mean makespan; chosen afterwards, so it flatters caps."""
     caps = [label for label in runs if label.startswith("agent_cap=")]
     return min(caps, key=lambda label: _mean_makespan_s(runs[label]), default=None)
 
 
-def summary(runs: BySeed) -> dict[str, Any]:
+def summary(runs: ByPolicy) -> dict[str, Any]:
     """Return intervals of every policy, and its speed-up over no control and over the best static cap."""
     baselines = {"speed_up": "none", "speed_up_over_best_static": best_static_label(runs) or "none"}
     result: dict[str, Any] = {}

@@ -48,7 +48,7 @@ class LocalWorkers:
         """Yield (number, result) of the numbered tasks as they end."""
         num_jobs = min(self.num_jobs, max(2, len(tasks)))  # 1 would be this process: it may kill
         calls = (joblib.delayed(numbered)(function, number, task) for number, task in tasks)
-        yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(calls)
+        yield from joblib.Parallel(num_jobs, batch_size=1, return_as="generator_unordered")(calls)
 
 
 def numbered(function: Callable[[Task], Result], number: int, task: Task) -> tuple[int, Result]:
@@ -88,7 +88,8 @@ def run_tasks(
                 killed_alone.update(some)
                 done.update(number for number in some if killed_alone[number] == _MAX_DEATHS)
         in_hand = 1 if len(some) == 1 else 2 * workers.num_jobs  # joblib hands out two per worker
-        left = [number for number in left[in_hand:] + left[:in_hand] if number not in done]
+        left = [number for number in left if number not in done]
+        left = left[in_hand:] + left[:in_hand]
     num_lost = sum(deaths == _MAX_DEATHS for deaths in killed_alone.values())
     if num_lost:
         raise WorkersLostError(

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -50,11 +51,13 @@ def check_report_folder(folder: Path) -> None:
     Raises
     ------
     RecordError
-        If it is a file, or below one.
+        If it is a file, or below one, or in a folder that cannot be written to.
     """
     ancestor = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not ancestor.is_dir():
         raise RecordError(f"{folder}: {ancestor} is a file; choose another --out")
+    if not os.access(ancestor, os.W_OK):
+        raise RecordError(f"{folder}: {ancestor} cannot be written to; choose another --out")
 
 
 def num_figures(records: Sequence[RunRecord]) -> int:

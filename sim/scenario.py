@@ -420,7 +420,9 @@ def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scena
         raise explain(error, origin) from None
 
 
-def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfig]:
+def parse_controllers(
+    text: str, base: ControllerConfig, *, origin: str = "--controllers"
+) -> list[ControllerConfig]:
     """Read one `--controllers` item: `none`, `agent_cap=8,16,32`, `agent_cap=8..64..4`, `concur+app_limited`.
 
     Parameters given in `[controller]` of the scenario stay in force for the same `kind`.
@@ -441,7 +443,7 @@ def parse_controllers(text: str, base: ControllerConfig) -> list[ControllerConfi
     try:
         return [ControllerConfig.model_validate(raw) for raw in raws]
     except ValidationError as error:
-        message = str(explain(error, f"--controllers {text}")).replace(": scenario:", ":")
+        message = str(explain(error, f"{origin} {text}")).replace(": scenario:", ":")
         raise ScenarioError(f"{message}; e.g. none, agent_cap=8,16, concur") from None
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sim.intervals import METRICS, BySeed, Interval, best_static_label, metric_interval, speed_up
+from sim.intervals import METRICS, ByPolicy, Interval, best_static_label, metric_interval, speed_up
 from sim.policies import best_static_cap
 from sim.record import RunRecord
 from sim.workload.describe import QUANTILES, TraceSummary
@@ -53,7 +53,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     return table
 
 
-def interval_table(runs: BySeed) -> Table:
+def interval_table(runs: ByPolicy) -> Table:
     """Return one row per policy: means over seeds and 95 % intervals; `*` marks the best static cap.
 
     Speed-ups are paired by seed: against no control, and against the best static cap.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from sim.errors import ScenarioError
 
@@ -95,23 +96,31 @@ def dotted(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + key, value
 
 
-def explain(error: ValidationError, origin: str) -> ScenarioError:
-    """Say the first problem in one line: the key, the value, the bound, the remedy."""
-    return ScenarioError(_first_problem(error, origin))
+def explain(error: ValidationError, origin: str, *, can_set: bool = True) -> ScenarioError:
+    """Say the first problem in one line: the key, the value, the bound, the remedy.
 
-
-def _first_problem(error: ValidationError, origin: str) -> str:
-    problems = error.errors(include_url=False)
+    `can_set`: whether `--set` reaches the key. That a key may also be left out is no problem of its own.
+    """
+    found = error.errors(include_url=False)
+    problems = [each for each in found if each["type"] != "none_required"] or found
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "scenario"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    if first["type"] == "missing":
-        return f"{origin}: {key} is missing; set it in the file or with --set {key}=VALUE{more}"
-    if first["type"] == "extra_forbidden" and key in _NOT_SIMULATED:
-        return f"{origin}: {key} is not simulated, and not approximated either; remove it{more}"
-    if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key}; remove it or correct its spelling{more}"
-    if first["type"] == "value_error":
-        return f"{origin}: {key}: {message}{more}"
-    return f"{origin}: {key} = {first['input']!r} but {message}; correct it or use --set {key}=VALUE{more}"
+    or_set = f" or use --set {key}=VALUE" if can_set else ""
+    return ScenarioError(f"{origin}: {_problem(first, key, or_set)}{more}")
+
+
+def _problem(error: ErrorDetails, key: str, or_set: str) -> str:
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    match error["type"]:
+        case "missing":
+            return f"{key} is missing; set it in the file{or_set}"
+        case "extra_forbidden" if key in _NOT_SIMULATED:
+            return f"{key} is not simulated, and not approximated either; remove it"
+        case "extra_forbidden":
+            return f"unknown key {key}; remove it or correct its spelling"
+        case "value_error":
+            return f"{key}: {message}"
+        case "too_short":
+            return f"{key} is empty but must have something in it; add to it or leave it out"
+    return f"{key} = {error['input']!r} but {message}; correct it{or_set}"

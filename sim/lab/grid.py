@@ -37,7 +37,7 @@ class GridConfig(BaseModel):
     scenario: str
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     policies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] | None = None
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -89,7 +89,7 @@ def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     try:
         config = GridConfig.model_validate(raw)
     except ValidationError as error:
-        raise explain(error, str(path)) from None
+        raise explain(error, str(path), can_set=False) from None
     if config.seeds is not None and "seed" in config.grid:
         raise ScenarioError(f"{path}: seed is in [grid] and in seeds; leave one of them out")
     folder = path.parent.resolve()  # workers may have another working folder
@@ -114,17 +114,19 @@ def _points(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: s
         trace = scenario.workload.trace
         if trace is not None and trace not in traces:
             traces[trace] = trace_sha256(Path(trace))
-        for each in _runs(config, scenario):
+        for each in _runs(config, scenario, origin=origin):
             sha256 = traces[trace] if trace is not None else None
             yield Point(named, each.controller.label, each, sha256, _key(each, sha256))
 
 
-def _runs(config: GridConfig, scenario: Scenario) -> Iterator[Scenario]:
+def _runs(config: GridConfig, scenario: Scenario, *, origin: str) -> Iterator[Scenario]:
     """Yield the scenario on every seed under every policy."""
     controllers = [scenario.controller]
     if config.policies is not None:
         controllers = [
-            each for text in config.policies for each in parse_controllers(text, scenario.controller)
+            each
+            for text in config.policies
+            for each in parse_controllers(text, scenario.controller, origin=f"{origin}: policies:")
         ]
     for seed in config.seeds if config.seeds is not None else (scenario.seed,):
         for controller in controllers:

@@ -88,7 +88,10 @@ def run_points(
 
 
 def write_plan(grid: Grid, folder: Path) -> None:
-    """Write `sweep.json`: the grid and its runs, and which versions and commit were to make them."""
+    """Write `sweep.json`: the grid and its runs, and which versions and commit were to make them.
+
+    A table of an earlier grid goes: the folder never has one plan and the runs of another.
+    """
     plan = {
         "grid": grid.config.model_dump(mode="json"),
         "versions": versions(),
@@ -100,6 +103,7 @@ def write_plan(grid: Grid, folder: Path) -> None:
     }
     with whole_file(folder / "sweep.json", RecordError) as temporary:
         temporary.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+        (folder / TABLE).unlink(missing_ok=True)
 
 
 def rows(points: Sequence[Point], results: Mapping[str, Result]) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""The verbs for many runs: `concur sweep`.
+"""The verb for many runs: `concur sweep`.
 
 Results go to stdout, progress and diagnostics to stderr.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ _Set = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
+    """Add the verb of this module."""
     app.command("sweep")(sweep)
 
 
@@ -36,7 +36,9 @@ def sweep(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Finished runs and the table.")],
     overrides: _Set = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once; default: all.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Runs at once; default: one per core.")
+    ] = None,
     backend: Annotated[
         Literal["loky", "ray"], typer.Option("--backend", help="Processes on this machine, or Ray.")
     ] = "loky",
@@ -58,9 +60,9 @@ def sweep(
     results = store.load(plan.points)
     left = [point for point in plan.points if point.key not in results]
     say(f"{len(plan.points):,} runs, {len(results):,} of them done before")
-    write_plan(plan, out)
-    if left:
-        with _workers(backend, jobs, ray_address) as workers, counting("sweeping", len(left)) as advance:
+    with _workers(backend, jobs, ray_address) if left else nullcontext(LocalWorkers()) as workers:
+        write_plan(plan, out)
+        with counting("sweeping", len(left)) as advance:
             try:
                 results |= run_points(left, store, workers=workers, on_done=advance)
             except KeyboardInterrupt:

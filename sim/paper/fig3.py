@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import numpy as np
 from rich.table import Table
 
 from sim.intervals import Interval, mean_interval
@@ -10,7 +9,6 @@ from sim.paper.numbers import printed
 from sim.paper.parts import Finding, Part, rate, why_hits
 from sim.paper.runs import NONE, Book, Job
 from sim.paper.settings import READINGS, Reading, Setting, deepseek
-from sim.record import RunRecord
 
 _PHASES: Final = ("warm_up", "middle", "cool_down")
 
@@ -29,15 +27,6 @@ def part(book: Book) -> Part:
         tables=[_table(book, reading) for reading in READINGS],
         series={reading: next(iter(book.runs(_setting(reading), NONE).values())) for reading in READINGS},
     )
-
-
-def recompute_share(record: RunRecord, window_s: float) -> np.ndarray:
-    """Return recompute's share of the time over the last `window_s`, shape (num_samples,)."""
-    times_s = record.timeline["t_s"].to_numpy(np.float64)
-    spent_s = record.timeline["recompute_s"].to_numpy(np.float64)
-    before_s = np.maximum(times_s - window_s, times_s[0])
-    spans_s = np.maximum(times_s - before_s, 1e-9)
-    return np.asarray((spent_s - np.interp(before_s, times_s, spent_s)) / spans_s)
 
 
 def _setting(reading: Reading) -> Setting:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from sim.figures import COLOURS, plot_hit_rate, plot_usage, shade_phases
 from sim.intervals import Interval
-from sim.paper import a1, fig1, fig3, sensitivity, table2
+from sim.paper import a1, fig1, sensitivity, table2
 from sim.paper.numbers import find_printed, printed
 from sim.paper.parts import Part
 from sim.paper.settings import READINGS
+from sim.rates import window_of, windowed_rate
 from sim.record import RunRecord
 
 DOUBLE_COLUMN_IN: Final = 6.9
@@ -113,8 +114,7 @@ def fig3_figure(part: Part) -> Figure:
 
 def plot_recompute(ax: Axes, record: RunRecord) -> list[Artist]:
     """Plot recompute's share of the time in a sliding window (1/60 of the run), and the printed mean."""
-    window_s = max(record.metrics["makespan_s"] / 60, 1.0)
-    share = fig3.recompute_share(record, window_s)
+    share = windowed_rate(record.timeline, "recompute_s", window_of(record.timeline))
     artists = ax.plot(record.timeline["t_s"], share, color=COLOURS["none"])
     mean = printed("fig3.recompute").value
     artists.append(ax.axhline(mean, color="black", ls=":", lw=1, label=f"printed mean, {100 * mean:.1f} %"))

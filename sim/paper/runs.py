@@ -95,8 +95,8 @@ class Book:
         self._runs: dict[tuple[Setting, str], dict[int, RunRecord]] = {}
 
     def runs(self, setting: Setting, policy: Policy) -> BySeed:
-        """Return a policy's runs by seed."""
-        return self._runs[setting, policy.fingerprint]
+        """Return a policy's runs by seed, in the order of seeds."""
+        return dict(sorted(self._runs[setting, policy.fingerprint].items()))
 
     def missing(self, jobs: Iterable[Job]) -> list[Batch]:
         """Return the runs that the jobs ask for and that are not there yet."""

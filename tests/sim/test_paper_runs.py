@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from concur.cli import main
+from sim.compare import run_seeds
 from sim.figures import style
 from sim.paper import cli, fig1, fig6, sensitivity, table1
 from sim.paper.figures import FIGURES
@@ -16,6 +17,7 @@ from sim.paper.page import write_results
 from sim.paper.parts import why_gain
 from sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, concur
 from sim.paper.settings import QWEN_AGENTS, READINGS, Setting, deepseek, qwen
+from sim.record import RunRecord
 from sim.workload.build import build_workload
 
 
@@ -46,9 +48,19 @@ def test_a_law_with_its_defaults_written_out_is_run_once() -> None:
     assert sum(batch.num_runs for batch in book.missing(jobs)) == 3
     book.run(jobs)
     assert book.missing(jobs) == []
-    assert book.runs(setting, CONCUR) is book.runs(setting, concur(u_low_frac=0.2))
+    assert book.runs(setting, CONCUR)[1] is book.runs(setting, concur(u_low_frac=0.2))[1]
     assert set(book.runs(setting, CONCUR)) == {0, 1}
     assert set(book.runs(setting, NONE)) == {0}
+
+
+def test_runs_are_in_the_order_of_seeds_whichever_ended_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backwards(*asked: object) -> list[RunRecord]:
+        return list(run_seeds(*asked))[::-1]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sim.paper.runs.run_seeds", backwards)
+    book, setting = Book([0, 1]), small(1.0)
+    book.run([Job(setting, (NONE,))])
+    assert list(book.runs(setting, NONE)) == [0, 1]
 
 
 def test_the_peak_demand_is_a_share_of_the_pool(thrashing: tuple[Book, Setting]) -> None:

@@ -254,6 +254,7 @@ def test_the_command_writes_a_trace_with_or_without_a_report(
         (["run", "run", "--perfetto", "t.json.gz"], "shows one run but 2 were given; name one RUN"),
         (["run", "--perfetto", "t.json"], "name that ends in .json.gz"),
         (["run", "--perfetto", "run/run.json/t.json.gz"], "choose another place"),
+        (["run", "--perfetto", "t.json.gz", "--out", "run/run.json"], "is a file"),
         (["run"], "nothing to write"),
     ],
 )

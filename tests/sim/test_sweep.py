@@ -186,14 +186,15 @@ def test_a_file_that_is_no_finished_run_is_refused(
     ("grid", "said"),
     [
         (GRID + "[gird]\n", "unknown key gird"),
-        (GRID.replace("[2, 3]", "[]"), "grid.workload.num_agents = [] but"),
-        (GRID.replace("seeds = [0, 1]", "seeds = []"), "seeds = [] but"),
+        (GRID.replace("[2, 3]", "[]"), "grid.workload.num_agents is empty but"),
+        (GRID.replace("seeds = [0, 1]", "seeds = []"), "seeds is empty but"),
+        (GRID.replace("seeds = [0, 1]", "seeds = [true]"), "seeds.0 = True but"),
         (GRID.replace("[2, 3]", "3"), "grid.workload.num_agents = 3 but"),
         (GRID.replace("[2, 3]", "[2, 2]"), "are the same run"),
         (GRID.replace("agent_cap=1,2", "agent_cap=1,1"), "are the same run"),
         (GRID.replace("[2, 3]", "[2, 0]"), "workload.num_agents = 0"),
         (GRID.replace("workload.num_agents", "workload.agents"), "workload.agents = 2"),
-        (GRID.replace("concur", "magic"), "kind = 'magic'"),
+        (GRID.replace("concur", "magic"), "g.toml: policies: magic: kind = 'magic'"),
         (GRID.replace("workload.num_agents", "seed"), "seed is in [grid] and in seeds"),
         (GRID.replace("s.toml", "missing.toml"), "no such scenario"),
     ],
@@ -236,3 +237,22 @@ def test_the_example_has_about_a_thousand_runs() -> None:
     path = Path(__file__).parents[2] / "examples" / "sweep.toml"
     scenarios: list[Scenario] = [point.scenario for point in load_grid(path).points]
     assert 900 <= len(scenarios) <= 1100
+
+
+def test_a_backend_that_is_not_there_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sim.lab.ray_workers", None)
+    assert sweep(monkeypatch, "--backend", "ray") == 2
+    assert not (folder / "o").exists()
+
+
+def test_an_interrupted_sweep_has_no_table_of_an_earlier_grid(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(monkeypatch) == 0
+    (folder / "g.toml").write_text(GRID.replace("[2, 3]", "[4]"))
+    monkeypatch.setattr(sweep_module, "simulate", Count(stop_at=2))
+    sweep(monkeypatch)
+    assert not (folder / "o" / "runs.parquet").exists()
+    assert json.loads((folder / "o" / "sweep.json").read_text())["grid"]["grid"] == {
+        "workload.num_agents": [4]
+    }
