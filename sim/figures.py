@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from concur.signals import UNLIMITED
 from sim.policies import best_static_cap
+from sim.provenance import short_commit
 from sim.rates import window_of, windowed_hit_rate, windowed_rate
 from sim.record import RunRecord
 
@@ -255,6 +256,6 @@ def _phases(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
 def _sign(figure: Figure, record: RunRecord) -> None:
     """Say under the figure where it came from."""
     run = record.run
-    commit = (run["git_commit"] or "unknown")[:9]
+    commit = short_commit(run["git_commit"])
     text = f"{run['world']}, {run['workload']['source']}, seed {run['seed']}, commit {commit}"
     figure.supxlabel("; ".join([text, *run["warnings"]]), fontsize=6.5, color="#777777", x=0.01, ha="left")

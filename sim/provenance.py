@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,23 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the source tree, with `+` if it has changes; `None` outside a checkout."""
+    """Return the commit of the source tree; if it has changes, `+` and eight digits of their SHA-256.
+
+    `None` outside a checkout.
+    """
     root = Path(__file__).resolve().parent.parent
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        changes = _git(root, "diff", "HEAD")
+        return commit + (f"+{sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def short_commit(commit: str | None) -> str:
+    """Return what people need of a commit: nine digits, and four of its changes where there are any."""
+    head, plus, changes = (commit or "unknown").partition("+")
+    return head[:9] + plus + changes[:4]
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -16,6 +16,7 @@ from sim.lab.sweep import Store, rows, run_points, write_plan, write_table
 from sim.lab.sweep_table import sweep_table
 from sim.parallel import LocalWorkers, Workers
 from sim.progress import counting, say
+from sim.provenance import short_commit
 from sim.report import check_report_folder
 from sim.tables import print_tables
 
@@ -94,5 +95,5 @@ def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Wo
 
 def _warn_of_commits(commits: set[str | None], store: Store) -> None:
     if len(commits) > 1:
-        names = ", ".join(sorted((commit or "unknown")[:9] for commit in commits))
+        names = ", ".join(sorted(map(short_commit, commits)))
         say(f"runs of several commits are in the table ({names}); remove {store.folder} to make all anew")

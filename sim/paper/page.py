@@ -19,7 +19,7 @@ from sim.paper.parts import Part, findings_table, verdicts_table
 from sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
 from sim.paper.verdict import RULE
 from sim.profile import load_profile
-from sim.provenance import git_commit, versions
+from sim.provenance import git_commit, short_commit, versions
 
 _DPI: Final = 200
 _TITLE: Final = "The CONCUR paper's tables and figures, simulated"
@@ -134,7 +134,7 @@ def _page(parts: Sequence[Part], images: Mapping[str, bytes], provenance: Mappin
 def _preface(provenance: Mapping[str, Any]) -> list[str]:
     """Return the paragraphs before the first table: where it is from, the readings, the rule."""
     seeds = ", ".join(map(str, provenance["seeds"]))
-    commit = (provenance["git_commit"] or "unknown")[:9]
+    commit = short_commit(provenance["git_commit"])
     signature = (
         f"Made by `concur paper` (concur {provenance['versions']['concur']}, commit {commit}, seeds {seeds}) "
         f"from the step-time profiles {', '.join(provenance['profiles'])}. Printed numbers: "
