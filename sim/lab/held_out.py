@@ -18,7 +18,7 @@ BySeed = Mapping[int, RunRecord]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Runs by seed of the start, the tuned law, and two static caps.
+    """Runs by seed of the start, the tuned law, and the two static caps that are best by the objective.
 
     `deployed_cap` was best on the tuning seeds, as fair a rival as the tuned law; `hindsight_cap` is best on
     the very seeds of the check, which flatters it.
@@ -49,11 +49,16 @@ def check(
     tuned: ControllerConfig,
     tuning_seeds: Sequence[int],
     seeds: Sequence[int],
+    objective: str,
+    is_higher_better: bool,
 ) -> Check:
-    """Run the start, the tuned law and the best static caps on `seeds`."""
+    """Run the start, the tuned law and the best static caps, by the objective, on `seeds`."""
     runs = Runs(scenario, seeds)
     before = runs if seeds == tuning_seeds else Runs(scenario, tuning_seeds)
-    deployed, hindsight = (f"agent_cap={best_static_cap(each)}" for each in (before, runs))
+    deployed, hindsight = (
+        f"agent_cap={best_static_cap(each, objective, is_higher_better=is_higher_better)}"
+        for each in (before, runs)
+    )
     policies = {START: start, TUNED: tuned} | {
         label: parse_controllers(label, scenario.controller)[0] for label in (deployed, hindsight)
     }

@@ -1,5 +1,6 @@
 """The best static cap, found by search: the baseline that counts, known only in hindsight."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -14,32 +15,33 @@ _RATIO: Final = 1.5  # of neighbours on the coarse grid
 _PARTS: Final = 4  # steps into which a bracket is cut
 
 Measure = Callable[[Sequence[int]], Mapping[int, float]]
-"""Return the mean makespan in seconds of each cap."""
+"""Return what is to be low of each cap, such as its mean makespan in seconds."""
 
 
-def best_static_cap(runs: Runs) -> int:
-    """Return the agent cap with the least mean makespan over the seeds of `runs`; of equals, the smallest.
+def best_static_cap(runs: Runs, metric: str = "makespan_s", *, is_higher_better: bool = False) -> int:
+    """Return the agent cap with the best mean of `metric` over the seeds of `runs`; of equals, the smallest.
 
-    See `search_cap`. What was run is kept in `runs`.
+    See `search_cap`. A cap without a value in a run counts as the worst. What was run is kept in `runs`.
     """
+    sign = -1 if is_higher_better else 1
     num_agents = max(len(workload.agents) for workload in runs.workloads.values())
 
     def measure(caps: Sequence[int]) -> dict[int, float]:
         configs = {cap: _static(cap, runs) for cap in caps}
         for _ in runs.run(list(configs.values())):
             pass  # all caps at once on all cores
-        means = {cap: metric_interval(runs.of(config), "makespan_s") for cap, config in configs.items()}
-        return {cap: interval.mean for cap, interval in means.items() if interval is not None}
+        means = {cap: metric_interval(runs.of(config), metric) for cap, config in configs.items()}
+        return {cap: math.inf if each is None else sign * each.mean for cap, each in means.items()}
 
     return search_cap(num_agents, measure)
 
 
 def search_cap(num_agents: int, measure: Measure) -> int:
-    """Search 1 to `num_agents` for the cap with the least makespan: a geometric grid, then its best bracket.
+    """Search 1 to `num_agents` for the cap that measures least: a geometric grid, then its best bracket.
 
     The bracket between the neighbours of the best cap so far is cut into ever smaller steps, down to 1; each
-    cap is measured once. Exact where makespan falls to one minimum and rises after it. It does up to noise,
-    which more seeds lower; where it does not, the result is the best of the caps measured.
+    cap is measured once. Exact where the measure falls to one minimum and rises after it. Makespan does up to
+    noise, which more seeds lower; where a measure does not, the result is the best of the caps measured.
     """
     known = dict(measure(_coarse(num_agents)))
     step = num_agents

@@ -10,27 +10,27 @@ other one beats in everything.
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
 from sim.compare import run_seeds
 from sim.errors import RecordError, ScenarioError
 from sim.intervals import METRICS, metric_interval
 from sim.lab.tune_space import Range, Value, settle, space_of, start_of
-from sim.provenance import versions
+from sim.provenance import git_commit, versions
 from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario, parse_controllers
+from sim.scenario import ControllerConfig, Scenario, parse_controllers, profile_hash
 from sim.toml_files import explain
 from sim.workload.spec import Workload
 
@@ -39,6 +39,8 @@ HIGHER_IS_BETTER: Final = frozenset(
 )
 _STUDY: Final = "tune"
 _FEWEST_FOR_IMPORTANCE: Final = 10
+# What Optuna raises where the journal, or its lock, cannot be made, or a line of it is broken.
+_NO_JOURNAL: Final = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Question:
     start: ControllerConfig
     space: Mapping[str, Range]
 
+    @property
+    def policy(self) -> str:
+        """The law and its guards, as `--controller` takes them: `agent_cap`, `hybrid+fresh`."""
+        return "+".join((self.start.kind, *self.start.wrappers))
+
     def controller(self, chosen: Mapping[str, Value]) -> ControllerConfig:
         """Return the law with the chosen parameters, all others as at the start."""
         raw = self.start.model_dump()
@@ -58,13 +65,20 @@ class Question:
         try:
             return ControllerConfig.model_validate(raw)
         except ValidationError as error:
-            raise explain(error, f"--controller {self.start.label}") from None
+            raise explain(error, f"--controller {self.policy}") from None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides a trial, but the number of trials."""
+        """SHA-256 of all that decides a trial, but the number of trials.
+
+        The content of trace and profile is in the place of their paths.
+        """
+        decides = self.scenario.with_controller(self.start).model_dump(mode="json", exclude={"compare"})
+        del decides["workload"]["trace"]  # the workloads say it
+        if self.scenario.step_time.kind == "profile":
+            decides["step_time"]["profile"] = profile_hash(self.scenario.step_time)
         parts = (
-            self.scenario.with_controller(self.start).model_dump(mode="json", exclude={"compare"}),
+            decides,
             {seed: workload.sha256 for seed, workload in self.workloads.items()},
             self.objectives,
             {name: repr(each) for name, each in self.space.items()},
@@ -75,17 +89,21 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One choice of parameters, and the objectives' means over the seeds."""
+    """One choice of parameters, the objectives' means over the seeds, and the commit that made them."""
 
     number: int
     parameters: dict[str, Value]
     values: tuple[float, ...]
+    git_commit: str | None = None
 
 
 def ask(
     scenario: Scenario, policy: str, objectives: Sequence[str], workloads: Mapping[int, Workload]
 ) -> Question:
-    """Return the question of tuning `policy` (`concur`, `hybrid+fresh`); parameters in `[controller]` stay.
+    """Return the question of tuning `policy` (`concur`, `hybrid+fresh`); it starts at the defaults.
+
+    Parameters in `[controller]`, if it is of that law, stay. A cap starts at the one given there, else at all
+    agents, which is also what a larger one means.
 
     Raises
     ------
@@ -98,7 +116,7 @@ def ask(
     num_agents = max(len(workload.agents) for workload in workloads.values())
     kind = policy.partition("+")[0]
     space = space_of(kind, num_agents=num_agents)
-    text = f"{policy}={space['cap'].high}" if "cap" in space else policy
+    text = f"{policy}={_first_cap(scenario, kind, space['cap'])}" if "cap" in space else policy
     (start,) = parse_controllers(text, scenario.controller)
     start_of(space, start.parameters)
     return Question(scenario, workloads, tuple(objectives), start, space)
@@ -112,24 +130,29 @@ def search(
     Raises
     ------
     RecordError
-        If the folder has trials of another question.
+        If the folder cannot be used, or has trials of another question.
     """
     study = _open(question, folder)
     while (number := len(_completed(study))) < num_trials:
         on_done(number)
         study.sampler = TPESampler(seed=question.scenario.seed + number)
-        if number == 0:
+        if number == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.enqueue_trial(start_of(question.space, question.start.parameters))
-        trial = study.ask()
-        chosen = {name: _suggest(trial, name, each) for name, each in question.space.items()}
-        study.tell(trial, _measure(question, chosen))
+        trial = study.ask(_distributions(question))
+        trial.set_user_attr("git_commit", git_commit())
+        study.tell(trial, _measure(question, trial.params))
     return trials_in(question, folder)[:num_trials]
 
 
 def trials_in(question: Question, folder: Path) -> list[Trial]:
     """Return the finished trials that are kept in `folder`, first to last."""
     return [
-        Trial(number, settle(question.start.kind, trial.params), tuple(trial.values))
+        Trial(
+            number,
+            settle(question.start.kind, trial.params),
+            tuple(trial.values),
+            trial.user_attrs.get("git_commit"),
+        )
         for number, trial in enumerate(_completed(_open(question, folder)))
     ]
 
@@ -152,31 +175,44 @@ def front(question: Question, trials: Sequence[Trial]) -> list[Trial]:
     return [distinct[key] for key in sorted(distinct)]
 
 
-def importances(question: Question, folder: Path) -> dict[str, float]:
+def importances(question: Question, trials: Sequence[Trial]) -> dict[str, float]:
     """Return each parameter's share in what sets the best tenth of trials apart, by the first objective.
 
-    PED-ANOVA (Watanabe et al., IJCAI 2023), as Optuna has it; empty for fewer than ten trials.
+    PED-ANOVA (Watanabe et al., IJCAI 2023), as Optuna has it, on the values that the law took: thresholds
+    that it orders count in order. Empty for fewer than ten trials.
     """
-    study = _open(question, folder)
-    if len(_completed(study)) < _FEWEST_FOR_IMPORTANCE or len(question.space) < 2:
+    if len(trials) < _FEWEST_FOR_IMPORTANCE or len(question.space) < 2:
         return {}
-    sign = -1 if question.objectives[0] in HIGHER_IS_BETTER else 1
-    with warnings.catch_warnings():  # it says that low targets are the good ones: so they are
-        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes", UserWarning)
-        return get_param_importances(
-            study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * trial.values[0]
-        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction=_direction(question.objectives[0]))
+    within = _distributions(question)
+    study.add_trials(
+        [create_trial(params=each.parameters, distributions=within, value=each.values[0]) for each in trials]
+    )
+    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+
+
+def _first_cap(scenario: Scenario, kind: str, within: Range) -> Value:
+    is_given = scenario.controller.kind == kind
+    return min(within.high, scenario.controller.parameters["cap"]) if is_given else within.high
 
 
 def _open(question: Question, folder: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
-        study_name=_STUDY,
-        directions=["maximize" if name in HIGHER_IS_BETTER else "minimize" for name in question.objectives],
-        load_if_exists=True,
-    )
+    log = folder / "study.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(log))),
+            study_name=_STUDY,
+            directions=[_direction(name) for name in question.objectives],
+            load_if_exists=True,
+        )
+    except _NO_JOURNAL as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RecordError(
+            f"{log}: cannot be read and written as a journal of trials ({reason}); choose another --out"
+        ) from None
     if study.user_attrs.get("digest", question.digest) != question.digest:
         raise RecordError(
             f"{folder}: has trials of another scenario, law, objective or version; choose another --out"
@@ -191,10 +227,18 @@ def _completed(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def _suggest(trial: optuna.Trial, name: str, within: Range) -> Value:
+def _direction(objective: str) -> Literal["maximize", "minimize"]:
+    return "maximize" if objective in HIGHER_IS_BETTER else "minimize"
+
+
+def _distributions(question: Question) -> dict[str, BaseDistribution]:
+    return {name: _distribution(each) for name, each in question.space.items()}
+
+
+def _distribution(within: Range) -> BaseDistribution:
     if within.is_whole:
-        return trial.suggest_int(name, int(within.low), int(within.high), log=within.is_log)
-    return trial.suggest_float(name, within.low, within.high, log=within.is_log)
+        return IntDistribution(int(within.low), int(within.high), log=within.is_log)
+    return FloatDistribution(within.low, within.high, log=within.is_log)
 
 
 def _measure(question: Question, chosen: Mapping[str, Value]) -> list[float]:

@@ -3,6 +3,8 @@
 Results go to stdout, progress and diagnostics to stderr.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ import typer
 from sim.errors import ExtraMissingError, ScenarioError
 from sim.lab.held_out import check
 from sim.progress import counting, say
+from sim.provenance import git_commit
 from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
 from sim.seeds import read_seeds
@@ -58,25 +61,46 @@ def tune(
     config = load_scenario(scenario, overrides or ())
     on, held_out = _seeds(config, seeds, held_out_seeds)
     check_report_folder(out)
-    workloads = {seed: build_workload(config.with_seed(seed)) for seed in on}
-    question = tuning.ask(config, controller, objectives.split(","), workloads)
-    with counting(f"tuning {question.start.label}", num_trials) as advance:
-        try:
+    with _saying_what_is_kept(out):
+        workloads = {seed: build_workload(config.with_seed(seed)) for seed in on}
+        question = tuning.ask(config, controller, objectives.split(","), workloads)
+        num_before = len(tuning.trials_in(question, out))
+        with counting(f"tuning {question.policy}", num_trials) as advance:
             trials = tuning.search(question, out, num_trials=num_trials, on_done=advance.to)
-        except KeyboardInterrupt:
-            say(f"finished trials are kept in {out}; the same command continues")
-            raise
-    front = tuning.front(question, trials)
-    report.write_trials(question, trials, out / "trials.parquet")
-    report.write_best(question, trials, front[0], out / "best.toml")
-    shares = tuning.importances(question, out)
-    write_sensitivity(question, trials, front[0], shares, out / "sensitivity.png")
-    print_tables(report.best_table(question, trials, front))
-    best = question.controller(front[0].parameters)
-    checked = check(config, start=question.start, tuned=best, tuning_seeds=on, seeds=held_out or on)
+        if doubt := report.doubt_of_code(trials, num_before=num_before, today=git_commit()):
+            say(doubt)
+        front = tuning.front(question, trials)
+        report.write_trials(question, trials, out / "trials.parquet")
+        report.write_best(question, trials, front[0], out / "best.toml")
+        shares = tuning.importances(question, trials)
+        write_sensitivity(question, trials, front[0], shares, out / "sensitivity.png")
+        print_tables(report.best_table(question, trials, front))
+        checked = check(
+            config,
+            start=question.start,
+            tuned=question.controller(front[0].parameters),
+            tuning_seeds=on,
+            seeds=held_out or on,
+            objective=question.objectives[0],
+            is_higher_better=question.objectives[0] in tuning.HIGHER_IS_BETTER,
+        )
     print_tables(report.check_table(question, checked, is_held_out=bool(held_out)))
     print(report.verdicts(question, checked, is_held_out=bool(held_out)))
     print(f"section to paste: {out / 'best.toml'}")
+
+
+@contextmanager
+def _saying_what_is_kept(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        is_begun = (out / "study.log").exists()
+        say(
+            f"finished trials are kept in {out}; the same command continues"
+            if is_begun
+            else "stopped before the first trial; nothing is kept, the same command starts anew"
+        )
+        raise
 
 
 def _seeds(config: Scenario, on: str | None, held_out: str | None) -> tuple[list[int], list[int]]:
@@ -90,8 +114,8 @@ def _seeds(config: Scenario, on: str | None, held_out: str | None) -> tuple[list
         say("a trace is the same on every seed: no held-out check is possible")
         return [config.seed], []
     tuning, checking = (
-        read_seeds(on or "0,1", "--seeds"),
-        read_seeds(held_out or "100..104", "--held-out-seeds"),
+        read_seeds("0,1" if on is None else on, "--seeds"),
+        read_seeds("100..104" if held_out is None else held_out, "--held-out-seeds"),
     )
     both = sorted(set(tuning) & set(checking))
     if both:

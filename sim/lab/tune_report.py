@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,18 +11,18 @@ from rich.table import Table
 
 from sim.errors import RecordError
 from sim.files import whole_file
-from sim.intervals import Interval, mean_interval, metric_value
+from sim.intervals import Interval, metric_interval
 from sim.lab.held_out import START, TUNED, Check, verdict
 from sim.lab.tune import HIGHER_IS_BETTER, Question, Trial
 from sim.lab.tune_space import Value
-from sim.provenance import git_commit, versions
+from sim.provenance import versions
 
 
 def best_table(question: Question, trials: Sequence[Trial], front: Sequence[Trial]) -> Table:
     """Return the start and the front of the search: parameters, and objectives on the tuning seeds."""
     seeds = ", ".join(map(str, question.workloads))
     caption = f"{len(trials)} trials, means over the tuning seeds {seeds}"
-    table = Table(title=f"{question.start.label}, tuned", caption=caption)
+    table = Table(title=f"{question.policy}, tuned", caption=caption)
     for heading in ("trial", *question.space, *question.objectives):
         table.add_column(heading, justify="right")
     shown = [trials[0], *(trial for trial in front if trial.number != 0)]
@@ -39,7 +40,8 @@ def check_table(question: Question, check: Check, *, is_held_out: bool) -> Table
     kind = "held-out" if is_held_out else "the tuning"
     table = Table(
         title=f"on {kind} seeds {seeds}",
-        caption="mean and 95 % interval (Student's t); gains are paired by seed, above 1 is better",
+        caption="mean and 95 % interval (Student's t); gains and best caps are by "
+        f"{objective}; gains are paired by seed, above 1 is better",
     )
     table.add_column("policy")
     for heading in dict.fromkeys(("makespan_s", objective)):
@@ -48,14 +50,14 @@ def check_table(question: Question, check: Check, *, is_held_out: bool) -> Table
         table.add_column(heading, justify="right")
     for name, runs in check.runs.items():
         values = [
-            _interval([metric_value(run, metric) for run in runs.values()], 2)
+            _plus_minus(metric_interval(runs, metric), 2)
             for metric in dict.fromkeys(("makespan_s", objective))
         ]
         gains = [
             _plus_minus(gain(question, check, name, baseline), 3)
             for baseline in (START, check.deployed_cap, check.hindsight_cap)
         ]
-        table.add_row(_name(name, question, check), *values, *gains, style="bold" if name == TUNED else None)
+        table.add_row(_name(name, check), *values, *gains, style="bold" if name == TUNED else None)
     return table
 
 
@@ -87,10 +89,22 @@ def provenance(question: Question, trials: Sequence[Trial], best: Trial) -> list
         for name, old, new in zip(question.objectives, trials[0].values, best.values, strict=True)
     )
     return [
-        f"concur tune --controller {question.start.label}: trial {best.number} of {len(trials)}",
+        f"concur tune --controller {question.policy}: trial {best.number} of {len(trials)}",
         f"{source}, tuning seeds {seeds}: {before_after}",
-        f"concur-admission {versions()['concur']}, commit {git_commit() or 'unknown'}",
+        f"concur-admission {versions()['concur']}, commit {best.git_commit or 'unknown'}",
     ]
+
+
+def doubt_of_code(trials: Sequence[Trial], *, num_before: int, today: str | None) -> str | None:
+    """Say where trials, `num_before` of them kept from before, and today's check may be of different code."""
+    commits = {trial.git_commit for trial in trials} | {today}
+    names = ", ".join(sorted(map(_short, commits)))
+    remedy = "choose another --out to make all anew"
+    if len(commits) > 1:
+        return f"trials and check are of several commits ({names}); {remedy}"
+    if num_before and names.endswith("+"):
+        return f"trials are kept of a source tree with changes ({names}), which may be others now; {remedy}"
+    return None
 
 
 def write_best(question: Question, trials: Sequence[Trial], best: Trial, path: Path) -> None:
@@ -105,26 +119,26 @@ def write_best(question: Question, trials: Sequence[Trial], best: Trial, path: P
 
 
 def write_trials(question: Question, trials: Sequence[Trial], path: Path) -> None:
-    """Write one row per trial: its number, the parameters, the objectives' means."""
-    columns: dict[str, list[Value]] = {"trial": [trial.number for trial in trials]}
+    """Write one row per trial: its number, the parameters, the objectives' means, the commit that made it."""
+    columns: dict[str, Any] = {"trial": [trial.number for trial in trials]}
     columns |= {name: [trial.parameters[name] for trial in trials] for name in question.space}
     for number, name in enumerate(question.objectives):
         columns[name] = [trial.values[number] for trial in trials]
+    columns["git_commit"] = pa.array([trial.git_commit for trial in trials], pa.string())
     with whole_file(path, RecordError) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
-def _name(name: str, question: Question, check: Check) -> str:
+def _short(commit: str | None) -> str:
+    return "unknown" if commit is None else commit.removesuffix("+")[:9] + "+" * commit.endswith("+")
+
+
+def _name(name: str, check: Check) -> str:
     if name in (START, TUNED):
-        return f"{question.start.label}, {name}"
+        return f"{next(iter(check.runs[name].values())).label}, {name}"
     notes = ["best on the tuning seeds"] if name == check.deployed_cap else []
     notes += ["best in hindsight"] if name == check.hindsight_cap else []
     return f"{name}, {' and '.join(notes)}"
-
-
-def _interval(values: Sequence[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None]
-    return _plus_minus(mean_interval(known), digits) if len(known) == len(values) else "-"
 
 
 def _plus_minus(interval: Interval | None, digits: int) -> str:

@@ -51,6 +51,12 @@ def test_it_is_the_best_of_all_caps_on_these_seeds() -> None:
     assert best_static_cap(runs) == min(means_s, key=lambda cap: (means_s[cap], cap))
 
 
+def test_the_best_cap_is_by_the_metric_asked_for_in_its_direction() -> None:
+    runs = Runs(make_scenario(workload={"num_agents": 6}, engine={"num_gpu_blocks": 1601}), [0])
+    assert best_static_cap(runs, "mean_active_agents") == 1
+    assert best_static_cap(runs, "mean_active_agents", is_higher_better=True) > 1
+
+
 def test_each_policy_runs_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 

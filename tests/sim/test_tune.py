@@ -1,5 +1,7 @@
 """A search of parameters: it starts from the defaults, repeats to the byte, and tells a gain from luck."""
 
+import math
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,8 @@ from sim.workload.spec import Workload
 pytest.importorskip("optuna")
 
 from sim.lab import tune as tuning
-from sim.lab.tune import Trial, ask, front, search
+from sim.lab import tune_report
+from sim.lab.tune import Trial, ask, front, importances, search, trials_in
 
 SCENARIO = """
 [workload]
@@ -32,7 +35,6 @@ num_gpu_blocks = 401
 max_model_len = 8192
 """
 OBJECTIVES = "makespan_s,hit_rate"
-_ALPHA = ["--set", "controller.kind=concur", "--set", "controller.alpha=99"]
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_the_best_is_never_worse_than_the_defaults_and_can_be_pasted(
     trials = pd.read_parquet(folder / "t" / "trials.parquet")
     assert len(trials) == count.num_trials == 11
     defaults = ControllerConfig(kind="concur").parameters
-    assert all(trials[name].iloc[0] == defaults[name] for name in trials.columns[1:-1])
+    assert all(trials[name].iloc[0] == defaults[name] for name in trials.columns[1:-2])
     (folder / "pasted.toml").write_text(SCENARIO + (folder / "t" / "best.toml").read_text())
     pasted = load_scenario(folder / "pasted.toml")
     makespans_s = [simulate(pasted.with_seed(seed)).metrics["makespan_s"] for seed in (0, 1)]
@@ -148,6 +150,8 @@ def test_a_gain_whose_interval_includes_one_is_not_called_a_gain() -> None:
         ),
         (["--controller", "concur", "--seeds", "0,0"], "each named once"),
         (["--controller", "concur", "--seeds", "few"], "must be whole numbers"),
+        (["--controller", "concur", "--seeds", ""], "--seeds "),
+        (["--controller", "concur", "--held-out-seeds", ""], "--held-out-seeds "),
         (["--controller", "concur", "--objective", "speed"], "objective 'speed': must be one of makespan_s"),
         (["--controller", "none"], "nothing to tune"),
         (["--controller", "magic"], "not a law"),
@@ -203,7 +207,15 @@ def test_without_the_optimiser_the_extra_is_named(
 def test_gains_are_paired_by_seed_and_above_one_is_better(folder: Path) -> None:
     scenario = load_scenario(folder / "s.toml")
     good, bad = (ControllerConfig(kind="agent_cap", parameters={"cap": cap}) for cap in (8, 1))
-    checked = check(scenario, start=bad, tuned=good, tuning_seeds=[0], seeds=[1, 2])
+    checked = check(
+        scenario,
+        start=bad,
+        tuned=good,
+        tuning_seeds=[0],
+        seeds=[1, 2],
+        objective="makespan_s",
+        is_higher_better=False,
+    )
     for objective, is_higher_better in (("makespan_s", False), ("throughput_tokens_per_s", True)):
         gain = checked.gain("tuned", "start", objective, is_higher_better=is_higher_better)
         ratios = [
@@ -218,3 +230,162 @@ def test_gains_are_paired_by_seed_and_above_one_is_better(folder: Path) -> None:
     hindsight = checked.gain("tuned", checked.hindsight_cap, "makespan_s", is_higher_better=False)
     assert hindsight is not None
     assert hindsight.mean <= 1
+
+
+def test_the_best_caps_are_best_by_the_objective_judged(folder: Path) -> None:
+    scenario = load_scenario(folder / "s.toml")
+    law = ControllerConfig(kind="agent_cap", parameters={"cap": 8})
+    caps = {
+        objective: check(
+            scenario,
+            start=law,
+            tuned=law,
+            tuning_seeds=[0],
+            seeds=[1],
+            objective=objective,
+            is_higher_better=is_higher_better,
+        ).hindsight_cap
+        for objective, is_higher_better in (("makespan_s", False), ("mean_active_agents", False))
+    }
+    assert caps["mean_active_agents"] == "agent_cap=1" != caps["makespan_s"]
+
+
+PROFILES = Path(__file__).resolve().parents[2] / "calib" / "profiles"
+
+
+def test_a_profile_fitted_anew_is_another_question_and_one_that_moved_is_not(folder: Path) -> None:
+    first, second = (PROFILES / f"h{kind}-sxm_qwen3-32b_tp{size}.json" for kind, size in ((100, 2), (200, 1)))
+
+    def asked(profile: str) -> tuning.Question:
+        (folder / "s.toml").write_text(f'{SCENARIO}[step_time]\nkind = "profile"\nprofile = "{profile}"\n')
+        return question(folder)
+
+    shutil.copy(first, folder / "p.json")
+    shutil.copy(first, folder / "moved.json")
+    before = asked("p.json").digest
+    assert asked("moved.json").digest == before
+    shutil.copy(second, folder / "p.json")  # fitted anew
+    assert asked("p.json").digest != before
+
+
+def test_each_trial_names_the_commit_that_made_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
+) -> None:
+    arguments = ["--controller", "agent_cap", "--seeds", "0", "--held-out-seeds", "1", "--out", "t"]
+
+    def tuned_at(commit: str, num_trials: int) -> str:
+        for module in ("sim.lab.tune", "sim.lab.tune_cli"):
+            monkeypatch.setattr(f"{module}.git_commit", lambda: commit)
+        assert tune(monkeypatch, *arguments, "--trials", str(num_trials)) == 0
+        return capsys.readouterr().err
+
+    assert "choose another --out" not in tuned_at("a" * 40 + "+", 1)
+    assert "source tree with changes (aaaaaaaaa+)" in tuned_at("a" * 40 + "+", 2)
+    assert "several commits (aaaaaaaaa+, bbbbbbbbb)" in tuned_at("b" * 40, 3)
+    commits = pd.read_parquet(folder / "t" / "trials.parquet")["git_commit"]
+    assert [commit[0] for commit in commits] == ["a", "a", "b"]
+    best = Trial(1, {"cap": 3}, (1.0,), "cafe")
+    assert (
+        "commit cafe" in tune_report.provenance(question(folder, "agent_cap", "hit_rate"), [best], best)[-1]
+    )
+
+
+def test_a_tuned_cap_has_its_own_label_and_its_command_is_accepted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
+) -> None:
+    arguments = ["--controller", "agent_cap+fresh", "--objective", "num_preemptions", "--trials", "5"]
+    assert tune(monkeypatch, *arguments, "--seeds", "0", "--held-out-seeds", "1", "--out", "t") == 0
+    printed = capsys.readouterr().out
+    best = (folder / "t" / "best.toml").read_text()
+    cap = best.partition("cap = ")[2].split()[0]
+    assert int(cap) < 8
+    assert f"agent_cap={cap}+fresh, tuned" in printed
+    assert "agent_cap=8+fresh, tuned" not in printed
+    assert "concur tune --controller agent_cap+fresh: trial" in best
+
+
+def test_a_cap_given_in_the_scenario_is_the_start(folder: Path) -> None:
+    for given, start in (("cap = 3", 3), ("cap = 99", 8)):
+        (folder / "s.toml").write_text(f'{SCENARIO}[controller]\nkind = "agent_cap"\n{given}\n')
+        assert question(folder, "agent_cap").start.parameters["cap"] == start
+        assert question(folder, "request_cap").start.parameters["cap"] == 8
+
+
+@pytest.mark.parametrize("broken", [None, "no journal\n\n", "[1]\n", '{"a": 1}\n'])
+def test_a_journal_that_cannot_be_used_is_refused_in_one_line(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: Count,
+    broken: str | None,
+) -> None:
+    log = folder / "t" / "study.log"
+    (log if broken is None else log.parent).mkdir(parents=True)
+    if broken is not None:
+        log.write_text(broken)
+    assert tune(monkeypatch, "--controller", "gradient", "--out", "t") == 2
+    error = capsys.readouterr().err
+    assert "cannot be read and written as a journal of trials" in error
+    assert error.count("\n") == 1
+    assert count.num_trials == 0
+
+
+def test_a_folder_that_cannot_be_made_is_refused(folder: Path, count: Count) -> None:
+    with pytest.raises(RecordError, match="choose another --out"):
+        search(question(folder), folder / ("x" * 300), num_trials=1)
+
+
+@pytest.mark.parametrize("stop_in", ["optuna.Study.ask", "sim.lab.tune._measure"])
+def test_the_start_is_made_once_wherever_the_first_trial_is_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, count: Count, stop_in: str
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stop_in, stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(question(folder), folder / "t", num_trials=2)
+    first, second = search(question(folder), folder / "t", num_trials=2)
+    assert first.parameters == {
+        name: ControllerConfig(kind="concur").parameters[name] for name in first.parameters
+    }
+    assert second.parameters != first.parameters
+
+
+def test_importances_are_of_the_trials_given_with_thresholds_in_order(folder: Path, count: Count) -> None:
+    asked = question(folder, objectives="makespan_s")
+    search(asked, folder / "t", num_trials=14)
+    kept = trials_in(asked, folder / "t")
+    assert importances(asked, kept[:9]) == {}
+    shares = importances(asked, kept[:12])
+    assert set(shares) == set(asked.space)
+    assert math.fsum(shares.values()) == pytest.approx(1)
+    assert shares != importances(asked, kept)
+    by_alpha = [
+        Trial(number, {**kept[0].parameters, "alpha": 1 + number}, (float(number),)) for number in range(20)
+    ]
+    assert max(importances(asked, by_alpha).items(), key=lambda item: item[1])[0] == "alpha"
+
+
+@pytest.mark.parametrize(
+    ("stop_in", "said"),
+    [
+        ("sim.lab.tune_cli.build_workload", "stopped before the first trial; nothing is kept"),
+        ("sim.lab.tune_cli.check", "finished trials are kept in t; the same command continues"),
+    ],
+)
+def test_every_interrupt_says_what_is_kept(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: Count,
+    stop_in: str,
+    said: str,
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stop_in, stop)
+    assert tune(monkeypatch, "--controller", "agent_cap", "--trials", "1", "--out", "t") == 130
+    assert said in capsys.readouterr().err
