@@ -70,14 +70,14 @@ def interval_table(runs: ByPolicy) -> Table:
         numbers = {name: metric_interval(own, name) for name in METRICS}
         table.add_row(
             label + (" *" if label == best else ""),
-            _plus_minus(numbers["makespan_s"], 0),
-            _plus_minus(speed_up(own, runs["none"]) if "none" in runs else None, 2),
-            _plus_minus(speed_up(own, runs[best]) if best is not None else None, 3),
-            _plus_minus(numbers["throughput_tokens_per_s"], 0),
-            *(_plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
-            *(_plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
-            _plus_minus(numbers["step_wait_s.p99"], 0),
-            _plus_minus(numbers["jain_fairness"], 2),
+            plus_minus(numbers["makespan_s"], 0),
+            plus_minus(speed_up(own, runs["none"]) if "none" in runs else None, 2),
+            plus_minus(speed_up(own, runs[best]) if best is not None else None, 3),
+            plus_minus(numbers["throughput_tokens_per_s"], 0),
+            *(plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
+            *(plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
+            plus_minus(numbers["step_wait_s.p99"], 0),
+            plus_minus(numbers["jain_fairness"], 2),
             style="bold" if label == best else None,
         )
     return table
@@ -138,7 +138,8 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def _plus_minus(interval: Interval | None, digits: int, *, scale: float = 1.0) -> str:
+def plus_minus(interval: Interval | None, digits: int, *, scale: float = 1.0) -> str:
+    """Format a mean and its interval for people; `-` where there is none."""
     if interval is None:
         return "-"
     mean = _number(scale * interval.mean, digits)

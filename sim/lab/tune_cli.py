@@ -64,10 +64,11 @@ def tune(
     with _saying_what_is_kept(out):
         workloads = {seed: build_workload(config.with_seed(seed)) for seed in on}
         question = tuning.ask(config, controller, objectives.split(","), workloads)
-        num_before = len(tuning.trials_in(question, out))
+        num_done = len(tuning.trials_in(question, out))  # refuses another question's folder, before the bar
         with counting(f"tuning {question.policy}", num_trials) as advance:
+            advance.to(num_done)
             trials = tuning.search(question, out, num_trials=num_trials, on_done=advance.to)
-        if doubt := report.doubt_of_code(trials, num_before=num_before, today=git_commit()):
+        if doubt := report.doubt_of_code(trials, today=git_commit()):
             say(doubt)
         front = tuning.front(question, trials)
         report.write_trials(question, trials, out / "trials.parquet")

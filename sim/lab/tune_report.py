@@ -15,7 +15,8 @@ from sim.intervals import Interval, metric_interval
 from sim.lab.held_out import START, TUNED, Check, verdict
 from sim.lab.tune import HIGHER_IS_BETTER, Question, Trial
 from sim.lab.tune_space import Value
-from sim.provenance import versions
+from sim.provenance import short_commit, versions
+from sim.tables import plus_minus
 
 
 def best_table(question: Question, trials: Sequence[Trial], front: Sequence[Trial]) -> Table:
@@ -50,11 +51,11 @@ def check_table(question: Question, check: Check, *, is_held_out: bool) -> Table
         table.add_column(heading, justify="right")
     for name, runs in check.runs.items():
         values = [
-            _plus_minus(metric_interval(runs, metric), 2)
+            plus_minus(metric_interval(runs, metric), 2)
             for metric in dict.fromkeys(("makespan_s", objective))
         ]
         gains = [
-            _plus_minus(gain(question, check, name, baseline), 3)
+            plus_minus(gain(question, check, name, baseline), 3)
             for baseline in (START, check.deployed_cap, check.hindsight_cap)
         ]
         table.add_row(_name(name, check), *values, *gains, style="bold" if name == TUNED else None)
@@ -95,16 +96,13 @@ def provenance(question: Question, trials: Sequence[Trial], best: Trial) -> list
     ]
 
 
-def doubt_of_code(trials: Sequence[Trial], *, num_before: int, today: str | None) -> str | None:
-    """Say where trials, `num_before` of them kept from before, and today's check may be of different code."""
+def doubt_of_code(trials: Sequence[Trial], *, today: str | None) -> str | None:
+    """Say that trials kept from before, and today's check, are of different code; `None` if they are not."""
     commits = {trial.git_commit for trial in trials} | {today}
-    names = ", ".join(sorted(map(_short, commits)))
-    remedy = "choose another --out to make all anew"
-    if len(commits) > 1:
-        return f"trials and check are of several commits ({names}); {remedy}"
-    if num_before and names.endswith("+"):
-        return f"trials are kept of a source tree with changes ({names}), which may be others now; {remedy}"
-    return None
+    if len(commits) == 1:
+        return None
+    names = ", ".join(sorted(map(short_commit, commits)))
+    return f"trials and check are of several commits ({names}); choose another --out to make all anew"
 
 
 def write_best(question: Question, trials: Sequence[Trial], best: Trial, path: Path) -> None:
@@ -129,23 +127,12 @@ def write_trials(question: Question, trials: Sequence[Trial], path: Path) -> Non
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
-def _short(commit: str | None) -> str:
-    return "unknown" if commit is None else commit.removesuffix("+")[:9] + "+" * commit.endswith("+")
-
-
 def _name(name: str, check: Check) -> str:
     if name in (START, TUNED):
         return f"{next(iter(check.runs[name].values())).label}, {name}"
     notes = ["best on the tuning seeds"] if name == check.deployed_cap else []
     notes += ["best in hindsight"] if name == check.hindsight_cap else []
     return f"{name}, {' and '.join(notes)}"
-
-
-def _plus_minus(interval: Interval | None, digits: int) -> str:
-    if interval is None:
-        return "-"
-    half = "" if interval.half_width is None else f" ±{interval.half_width:,.{digits}f}"
-    return f"{interval.mean:,.{digits}f}{half}"
 
 
 def _cell(value: Value) -> str:
