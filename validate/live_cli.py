@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from sim.scenario import Scenario, load_scenario
 from sim.tables import print_tables
 from validate.confront import Confrontation, confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
+from validate.errors import VllmMissingError
 from validate.live_runs import load_worlds, plan, run_live, simulate_policies
 from validate.scope import check_both_worlds
 from validate.server import Server, ServerOptions, attach, started
@@ -112,6 +114,11 @@ def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Serve
     if engine not in ("cpu", "gpu"):
         yield attach(engine)
         return
+    if find_spec("vllm") is None:  # not imported: that takes seconds, and the server is another process
+        raise VllmMissingError(
+            "vLLM is not installed here; run it in the environment that `make test-vllm` builds, or name a "
+            "server that runs with --engine URL"
+        )
     with started(options, folder) as server:
         yield server
 
