@@ -102,7 +102,7 @@ def compare(
         check_report_folder(out / "report")
     runs = Runs(config, config.compare.seeds or (config.seed,))
     num_agents = len(next(iter(runs.workloads.values())).agents)
-    texts = expand_oracle(texts or config.compare.controllers, runs, say)
+    texts = expand_oracle(texts, runs, say)
     chosen = policies(config, texts, num_agents=num_agents)
     (_compare_seeds if config.compare.seeds else _compare_once)(runs, chosen, out, as_json=as_json)
 

@@ -8,7 +8,7 @@ from sim.parallel import run_tasks
 from sim.policies import in_order
 from sim.record import RunRecord, write_record
 from sim.scenario import ControllerConfig, Scenario, parse_controllers
-from sim.workload.build import build_workload
+from sim.workload.build import build_workload, build_workloads
 from sim.workload.spec import Workload
 
 CAP_GRID = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
@@ -69,7 +69,7 @@ class Runs:
 
     def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
         self.scenario = scenario
-        self.workloads = {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
+        self.workloads = build_workloads(scenario, seeds)
         self._records: dict[str, dict[int, RunRecord]] = {}
 
     def run(self, configs: Sequence[ControllerConfig]) -> Iterator[RunRecord]:

@@ -51,13 +51,19 @@ class Shown:
 def html_table(table: Table) -> str:
     """Render a terminal table as HTML: the same numbers in both places."""
     headings = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in table.columns)
-    rows = zip(*(column.cells for column in table.columns), strict=True)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table_rows(table)
     )
     head = f"<thead><tr>{headings}</tr></thead>" if table.show_header else ""
     caption = f"<caption>{html.escape(str(table.caption or ''))}</caption>"
     return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+
+
+def table_rows(table: Table) -> list[list[str]]:
+    """Return the cells of a terminal table as text, row by row."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return [[str(cell) for cell in row] for row in rows]
 
 
 def embedded_image(data: bytes, name: str) -> str:

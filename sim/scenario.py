@@ -373,6 +373,18 @@ class Scenario(_Section):
         return self.model_copy(update={"seed": seed})
 
 
+def what_decides(scenario: Scenario) -> dict[str, Any]:
+    """Return, for a fingerprint, what of a scenario decides a run.
+
+    The content of the profile is in the place of its path. The trace's path is left out: its content decides,
+    and is the caller's to add.
+    """
+    decides = scenario.model_dump(mode="json", exclude={"compare": True, "workload": {"trace"}})
+    if scenario.step_time.kind == "profile":
+        decides["step_time"]["profile"] = profile_hash(scenario.step_time)
+    return decides
+
+
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     """Read a scenario file and apply `section.key=value` overrides (values as in TOML, or bare text).
 

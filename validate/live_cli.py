@@ -62,8 +62,7 @@ def run(
     check_both_worlds(config)
     simulations = Runs(config, [config.seed])
     workload = simulations.workloads[config.seed]
-    texts = [*(policy_texts or ()), *context.args] or config.compare.controllers
-    texts = expand_oracle(texts, simulations, say)
+    texts = expand_oracle([*(policy_texts or ()), *context.args], simulations, say)
     chosen = policies(config, texts, num_agents=len(workload.agents))
     runs = plan(out, chosen, repeats=repeats)
     for each in runs:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sim.errors import ScenarioError
 from sim.provenance import versions
-from sim.scenario import Scenario, parse_controllers, parse_scenario, profile_hash, read_scenario
+from sim.scenario import Scenario, parse_controllers, parse_scenario, read_scenario, what_decides
 from sim.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
 from sim.workload.trace import trace_sha256
 
@@ -134,11 +134,8 @@ def _runs(config: GridConfig, scenario: Scenario, *, origin: str) -> Iterator[Sc
 
 
 def _key(scenario: Scenario, trace: str | None) -> str:
-    decides = scenario.model_dump(mode="json", exclude={"compare"})
-    if trace is not None:
-        decides["workload"]["trace"] = trace
-    if scenario.step_time.kind == "profile":
-        decides["step_time"]["profile"] = profile_hash(scenario.step_time)
+    decides = what_decides(scenario)
+    decides["workload"]["trace"] = trace
     text = json.dumps([decides, versions()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -33,13 +33,14 @@ class Check:
 
         `None` where the objective has no value, or is 0, in a run.
         """
-        own, other = ([metric_value(run, objective) for run in self._sorted(key)] for key in (name, baseline))
-        pairs = zip(own, other, strict=True) if is_higher_better else zip(other, own, strict=True)
-        known = [(better, worse) for better, worse in pairs if better is not None and worse]
-        return mean_interval([a / b for a, b in known]) if len(known) == len(own) else None
-
-    def _sorted(self, name: str) -> list[RunRecord]:
-        return [run for _, run in sorted(self.runs[name].items())]
+        over, under = (name, baseline) if is_higher_better else (baseline, name)
+        ratios = []
+        for seed in self.runs[name]:
+            a, b = (metric_value(self.runs[key][seed], objective) for key in (over, under))
+            if a is None or not b:
+                return None
+            ratios.append(a / b)
+        return mean_interval(ratios)
 
 
 def check(

@@ -57,11 +57,14 @@ def search_cap(num_agents: int, measure: Measure) -> int:
 def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) -> list[str]:
     """Return policies with `oracle` replaced by the best static cap, and say which it is.
 
+    No `texts`: those of the scenario's `[compare]`.
+
     Raises
     ------
     ScenarioError
         If one of the others is no policy: before the search.
     """
+    texts = texts or runs.scenario.compare.controllers
     if ORACLE not in texts:
         return list(texts)
     for text in texts:

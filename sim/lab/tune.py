@@ -10,10 +10,10 @@ other one beats in everything.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -29,8 +29,7 @@ from sim.errors import RecordError, ScenarioError
 from sim.intervals import METRICS, metric_interval
 from sim.lab.tune_space import Range, Value, settle, space_of, start_of
 from sim.provenance import git_commit, versions
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario, parse_controllers, profile_hash
+from sim.scenario import ControllerConfig, Scenario, parse_controllers, what_decides
 from sim.toml_files import explain
 from sim.workload.spec import Workload
 
@@ -69,16 +68,9 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides a trial, but the number of trials.
-
-        The content of trace and profile is in the place of their paths.
-        """
-        decides = self.scenario.with_controller(self.start).model_dump(mode="json", exclude={"compare"})
-        del decides["workload"]["trace"]  # the workloads say it
-        if self.scenario.step_time.kind == "profile":
-            decides["step_time"]["profile"] = profile_hash(self.scenario.step_time)
+        """SHA-256 of all that decides a trial, but the number of trials."""
         parts = (
-            decides,
+            what_decides(self.scenario.with_controller(self.start)),
             {seed: workload.sha256 for seed, workload in self.workloads.items()},
             self.objectives,
             {name: repr(each) for name, each in self.space.items()},
@@ -244,16 +236,12 @@ def _distribution(within: Range) -> BaseDistribution:
 def _measure(question: Question, chosen: Mapping[str, Value]) -> list[float]:
     """Return the mean of each objective over the seeds, which run in parallel."""
     config = question.controller(chosen)
-    runs: dict[int, RunRecord] = {
-        int(record.run["seed"]): record
-        for record in run_seeds(question.scenario, [config], question.workloads)
-    }
-    means = [metric_interval(dict(sorted(runs.items())), name) for name in question.objectives]
-    return [interval.mean for interval in _all_known(means, question.objectives)]
-
-
-def _all_known(means: Sequence[Any], objectives: Sequence[str]) -> Iterator[Any]:
-    for name, interval in zip(objectives, means, strict=True):
+    records = run_seeds(question.scenario, [config], question.workloads)
+    runs = {int(record.run["seed"]): record for record in records}
+    means = []
+    for name in question.objectives:
+        interval = metric_interval(runs, name)
         if interval is None:
             raise ScenarioError(f"objective {name!r} has no value in a run of this scenario; choose another")
-        yield interval
+        means.append(interval.mean)
+    return means

@@ -18,7 +18,7 @@ from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
 from sim.seeds import read_seeds
 from sim.tables import print_tables
-from sim.workload.build import build_workload
+from sim.workload.build import build_workloads
 
 
 def register(app: typer.Typer) -> None:
@@ -62,8 +62,7 @@ def tune(
     on, held_out = _seeds(config, seeds, held_out_seeds)
     check_report_folder(out)
     with _saying_what_is_kept(out):
-        workloads = {seed: build_workload(config.with_seed(seed)) for seed in on}
-        question = tuning.ask(config, controller, objectives.split(","), workloads)
+        question = tuning.ask(config, controller, objectives.split(","), build_workloads(config, on))
         num_done = len(tuning.trials_in(question, out))  # refuses another question's folder, before the bar
         with counting(f"tuning {question.policy}", num_trials) as advance:
             advance.to(num_done)

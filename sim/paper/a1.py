@@ -5,7 +5,7 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval, mean_interval
+from sim.intervals import Interval, speed_up
 from sim.paper.numbers import printed
 from sim.paper.parts import Finding, Part, times
 from sim.paper.runs import NONE, Book, Job, Policy, concur
@@ -61,7 +61,7 @@ def _against_half(book: Book, setting: Setting, u_high_frac: float) -> Interval:
     """Return makespan at U_high = 0.5 over that at another, U_low = 0.2, paired by seed."""
     half = book.runs(setting, cell(0.5, _LAW_U_LOW))
     other = book.runs(setting, cell(u_high_frac, _LAW_U_LOW))
-    return mean_interval([half[s].metrics["makespan_s"] / other[s].metrics["makespan_s"] for s in half])
+    return speed_up(other, half)
 
 
 def _grid(book: Book, setting: Setting) -> list[list[float]]:

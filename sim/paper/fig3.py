@@ -37,7 +37,7 @@ def _findings(book: Book, reading: Reading) -> list[Finding]:
     setting = _setting(reading)
     ours = {
         "warm_up_hits": ("hit rate of the warm-up", _phase_hits(book, setting, "warm_up")),
-        "middle": ("middle's share of the run", book.mean(setting, NONE, "middle_frac")),
+        "middle": ("middle's share of the run", _phase_share(book, setting, "middle")),
         "recompute": ("recompute's share of the time", book.mean(setting, NONE, "recompute_time_fraction")),
     }
     return [
@@ -59,6 +59,13 @@ def _phase_hits(book: Book, setting: Setting, phase: str) -> Interval | None:
     return None if None in hits else mean_interval(hits)
 
 
+def _phase_share(book: Book, setting: Setting, phase: str) -> Interval:
+    """Return the share of the run that a phase lasts."""
+    metrics = [run.metrics for run in book.runs(setting, NONE).values()]
+    spans = [(own["phases"][phase], own["makespan_s"]) for own in metrics]
+    return mean_interval([(span["end_s"] - span["start_s"]) / makespan_s for span, makespan_s in spans])
+
+
 def _table(book: Book, reading: Reading) -> Table:
     setting = _setting(reading)
     table = Table(title=reading, caption="phases by the rule of sim/phases.py; mean over seeds")
@@ -67,12 +74,6 @@ def _table(book: Book, reading: Reading) -> Table:
         table.add_column(heading, justify="right")
     for phase in _PHASES:
         hits = _phase_hits(book, setting, phase)
-        shares = [
-            (run.metrics["phases"][phase]["end_s"] - run.metrics["phases"][phase]["start_s"])
-            / run.metrics["makespan_s"]
-            for run in book.runs(setting, NONE).values()
-        ]
-        table.add_row(
-            phase.replace("_", "-"), rate(mean_interval(shares)), "-" if hits is None else rate(hits)
-        )
+        share = rate(_phase_share(book, setting, phase))
+        table.add_row(phase.replace("_", "-"), share, "-" if hits is None else rate(hits))
     return table

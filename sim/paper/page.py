@@ -13,7 +13,7 @@ from rich.table import Table
 from sim.errors import RecordError
 from sim.figures import style
 from sim.files import whole_file
-from sim.pages import embedded_image, html_table, page_text
+from sim.pages import embedded_image, html_table, page_text, table_rows
 from sim.paper.figures import FIGURES
 from sim.paper.parts import Part, findings_table, verdicts_table
 from sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
@@ -114,7 +114,7 @@ def _table_json(table: Table) -> dict[str, Any]:
     return {
         "title": str(table.title),
         "caption": str(table.caption),
-        "rows": [_headings(table), *_rows(table)],
+        "rows": [_headings(table), *table_rows(table)],
     }
 
 
@@ -149,14 +149,8 @@ def _headings(table: Table) -> list[str]:
     return [str(column.header) for column in table.columns]
 
 
-def _rows(table: Table) -> list[list[str]]:
-    return [
-        [str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)
-    ]
-
-
 def _markdown_table(table: Table) -> str:
     lines = [f"**{table.title}**", "", "| " + " | ".join(_headings(table)) + " |"]
     lines.append("|" + "".join("--:|" if c.justify == "right" else "---|" for c in table.columns))
-    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in _rows(table)]
+    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in table_rows(table)]
     return "\n".join([*lines, "", f"*{table.caption}*"])

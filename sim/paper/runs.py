@@ -13,7 +13,7 @@ from sim.paper.settings import Setting
 from sim.phases import demand_over_time
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig
-from sim.workload.build import build_workload
+from sim.workload.build import build_workloads
 
 _MOST_SAMPLES: Final = 600  # of a timeline, for a figure
 U_LOW_FRAC: Final = 0.2
@@ -117,8 +117,7 @@ class Book:
         for batch in self.missing(jobs):
             configs = [policy.config() for policy in batch.policies]
             scenario = batch.setting.scenario()
-            workloads = {seed: build_workload(scenario.with_seed(seed)) for seed in batch.seeds}
-            for record in run_seeds(scenario, configs, workloads):
+            for record in run_seeds(scenario, configs, build_workloads(scenario, batch.seeds)):
                 key = batch.setting, _fingerprint(record.run["scenario"]["controller"])
                 self._runs.setdefault(key, {})[int(record.run["seed"])] = _slim(record, batch.setting)
                 on_run()
@@ -147,7 +146,6 @@ def _slim(record: RunRecord, setting: Setting) -> RunRecord:
         "peak_demand_frac": float(demand.max()) / setting.pool_tokens,
         "may_grow_frac": float((ticks["kv_cache_usage_frac"] < U_LOW_FRAC).mean()) if len(ticks) else None,
         "link_busy_frac": _link_busy_frac(record),
-        "middle_frac": _middle_frac(record.metrics),
     }
     every = -(-len(record.timeline) // _MOST_SAMPLES)
     last = len(record.timeline) - 1
@@ -170,11 +168,6 @@ def _link_busy_frac(record: RunRecord) -> float | None:
         return None
     busy_s = tokens * link["kv_bytes_per_token"] / link["bandwidth_bytes_per_s"]
     return float(busy_s / record.metrics["makespan_s"])
-
-
-def _middle_frac(metrics: Mapping[str, Any]) -> float:
-    middle = metrics["phases"]["middle"]
-    return float((middle["end_s"] - middle["start_s"]) / metrics["makespan_s"])
 
 
 def _fingerprint(controller: Mapping[str, Any]) -> str:

@@ -37,6 +37,11 @@ def build_workload(scenario: Scenario) -> Workload:
     return workload
 
 
+def build_workloads(scenario: Scenario, seeds: Sequence[int]) -> dict[int, Workload]:
+    """Return the agents of a scenario on each of the seeds."""
+    return {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
+
+
 def _from_trace(config: WorkloadConfig) -> Workload:
     path = Path(config.trace or "")
     selection = TraceSelection(

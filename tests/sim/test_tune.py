@@ -371,7 +371,7 @@ def test_importances_are_of_the_trials_given_with_thresholds_in_order(folder: Pa
 @pytest.mark.parametrize(
     ("stop_in", "said"),
     [
-        ("sim.lab.tune_cli.build_workload", "stopped before the first trial; nothing is kept"),
+        ("sim.lab.tune_cli.build_workloads", "stopped before the first trial; nothing is kept"),
         ("sim.lab.tune_cli.check", "finished trials are kept in t; the same command continues"),
     ],
 )
