@@ -16,9 +16,11 @@ UNLIMITED: Final = 2**31 - 1
 class AgentView:
     """What the gate knows of one agent.
 
-    `context_tokens` is prompt + output of its last answer (`usage` of the response; 0 before the first),
-    `waiting_since_s` the time at which it asked for the step that it is waiting for, `holds_slot` whether it
-    is active: in a step, or in the tool wait after one.
+    `context_tokens` is prompt + output of its last answer (`usage` of the response; 0 before the first; of
+    calls that overlap, the longest), `waiting_since_s` the time at which it asked for the step that it is
+    waiting for, `holds_slot` whether it is active: in a step, or in the tool wait after one. `num_calls` are
+    in flight; `is_in_step` says whether any is. `parent` is the agent that started it. `lends_slot`: a
+    descendant has its slot meanwhile (see `concur.gate.agents`); its history is kept as in a tool wait.
     """
 
     agent_id: str
@@ -32,6 +34,24 @@ class AgentView:
     shared_prefix_tokens: int = 0
     is_in_step: bool = False
     holds_slot: bool = False
+    num_calls: int = 0
+    parent: str | None = None
+    lends_slot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    """Sums over the agents that have left after they held a slot; they only grow.
+
+    `calls`: all they made, the one they left in among them. `tokens`: what each left with, less its shared
+    prefix. `call_tokens`: the same after each of its calls, summed over them. An agent that came, ran and
+    left between two readings is in no reading's `agents`, but it is here.
+    """
+
+    agents: int = 0
+    calls: int = 0
+    tokens: int = 0
+    call_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,8 @@ class Snapshot:
     running requests, *without* the cached blocks of idle agents. `kv_cache_resident_frac` adds those;
     an engine that does not publish it leaves `None` (vLLM does; SGLang's `kv_evictable_tokens` gives it).
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
-    re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it.
+    re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
+    is the gate's count of those who have left.
     """
 
     time_s: float
@@ -60,3 +81,4 @@ class Snapshot:
     agents_paused: int = 0
     agents_waiting: int = 0
     agents: tuple[AgentView, ...] = ()
+    departed: Departures = Departures()

@@ -1,5 +1,6 @@
 """One SimPy process per agent, and the SimPy shell of the gate."""
 
+import math
 from collections.abc import Callable, Generator, Iterable
 
 import simpy
@@ -12,12 +13,13 @@ from sim.workload.spec import AgentSpec, StepSpec
 
 
 class SimGate:
-    """The gate on the simulated clock: an agent's turn is an event."""
+    """The gate on the simulated clock: an agent's turn is an event, and so is the end of a lease."""
 
     def __init__(self, env: simpy.Environment, gate: Gate) -> None:
         self.env = env
         self.gate = gate
         self._turns: dict[str, simpy.Event] = {}
+        self._lease_check_s = math.inf
 
     def turn(self, agent_id: str) -> simpy.Event:
         """Ask for the agent's next step; the event fires when it may begin."""
@@ -29,6 +31,14 @@ class SimGate:
         """Let agents begin, in the order in which the gate named them."""
         for agent_id in agent_ids:
             self._turns.pop(agent_id).succeed()
+        due_s = self.gate.next_lease_s
+        if due_s < self._lease_check_s:
+            self._lease_check_s = due_s
+            self.env.timeout(due_s - self.env.now).callbacks.append(self._expire)
+
+    def _expire(self, _: simpy.Event) -> None:
+        self._lease_check_s = math.inf
+        self.wake(self.gate.expire(time_s=self.env.now))
 
 
 class Agent:

@@ -1,4 +1,10 @@
-"""The control loop: snapshot -> controller -> gate, every `interval_s`, as in the simulator.
+"""The control loop: snapshot -> controller -> gate, every interval, as in the simulator.
+
+::
+
+    async with ControlledGate(controller, make_gate("hybrid", controller.window), read) as gate:
+        async with gate.agent("a-17") as agent:
+            ...
 
 Ticks are due at multiples of the interval, the first one interval after the start. A snapshot is stamped with
 the time at which the engine's answer was there. A tick that takes longer than the interval delays the next
@@ -10,22 +16,33 @@ controller is not called and the window stays. It cannot grow on signals that ar
 cut either: unknown is not bad. After an outage counters go on from the last good reading, so the first
 decision sees the traffic of the whole outage. Decisions remain a function of the recorded ticks alone:
 feeding them to a fresh controller gives the same windows (`replay_decisions`).
+
+**The loop cannot die unseen.** Whatever else goes wrong in it, in the law, in reading, in the gate or in a
+callback, ends the gate's service: every step that waits or is asked for raises `ControlError`, and so does
+the end of the block.
 """
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self
 
 from concur.controllers import Controller
-from concur.errors import require
-from concur.live.errors import ScrapeError
+from concur.errors import ParameterError, require
+from concur.gate import Gate
+from concur.live.errors import ScrapeError, UsageMissingError
 from concur.live.gate import AsyncGate
 from concur.signals import Snapshot
 
 ReadSnapshot = Callable[[], Awaitable[Snapshot]]
 """Read the engine; raises `ScrapeError` when it cannot be read. Gate fields are filled in by the loop."""
+
+_log = logging.getLogger(__name__)
+_BLIND_STEPS: Final = 16  # ours: so many steps without a single usage are no accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +64,81 @@ class StaleTick:
     reason: str
 
 
+class ControlledGate(AsyncGate):
+    """A gate and what controls it, as one: the loop begins and ends with the block.
+
+    `interval_s` is the law's own unless said; one that differs from it is refused. `on_tick` and `on_stale`
+    see every decision, taken or not; by default the first stale one of a row is logged, and the end of it.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        gate: Gate,
+        read: ReadSnapshot,
+        *,
+        interval_s: float | None = None,
+        clock: Callable[[], float] | None = None,
+        on_tick: Callable[[Tick], None] | None = None,
+        on_stale: Callable[[StaleTick], None] | None = None,
+    ) -> None:
+        super().__init__(gate, clock=clock)
+        self.controller = controller
+        self.interval_s = agreed_interval_s(controller, interval_s)
+        self._read = read
+        said = _Outages()
+        self._on_tick, self._on_stale = on_tick or said.on_tick, on_stale or said.on_stale
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the loop."""
+        self.check_loop()
+        self._task = asyncio.create_task(self._controlling(), name="concur control loop")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the loop; raise `ControlError` if it had failed and nothing else is on its way."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if error is None:
+            self.check_control()
+
+    async def _controlling(self) -> None:
+        try:
+            await control(
+                self.controller,
+                self,
+                self._read,
+                interval_s=self.interval_s,
+                on_tick=self._on_tick,
+                on_stale=self._on_stale,
+            )
+        except Exception as error:
+            self.fail(error)
+
+
 async def control(
     controller: Controller,
     gate: AsyncGate,
     read: ReadSnapshot,
     *,
-    interval_s: float,
+    interval_s: float | None = None,
     on_tick: Callable[[Tick], None],
     on_stale: Callable[[StaleTick], None],
 ) -> None:
-    """Decide every `interval_s` until cancelled.
+    """Decide every interval until cancelled; see `ControlledGate`, which watches over this.
 
     Raises
     ------
     ParameterError
-        If `interval_s` is not positive.
+        If `interval_s` is not positive, or not the law's own.
+    UsageMissingError
+        If steps end, none says how long its context is, and the law looks at the agents.
     """
-    require(0 < interval_s < math.inf, "interval_s", interval_s, "greater than 0 s")
+    interval_s = agreed_interval_s(controller, interval_s)
     start_s = gate.now_s()
     number = 0
     while True:
@@ -74,7 +149,30 @@ async def control(
         except ScrapeError as error:
             on_stale(StaleTick(gate.now_s(), str(error)))
         else:
+            _check_usage(controller, gate)
             on_tick(decide(controller, gate, snapshot))
+
+
+def agreed_interval_s(controller: Controller, interval_s: float | None) -> float:
+    """Return the seconds between two decisions: the law's own, which whoever names another must mean.
+
+    Raises
+    ------
+    ParameterError
+        If it is not positive, the law was made for another one, or nobody says any.
+    """
+    own_s: float | None = getattr(controller, "interval_s", None)
+    if interval_s is None:
+        require(own_s is not None, "interval_s", None, "given", "this law does not say how often it decides")
+        interval_s = own_s
+    assert interval_s is not None
+    require(0 < interval_s < math.inf, "interval_s", interval_s, "greater than 0 s")
+    if own_s is not None and own_s != interval_s:
+        raise ParameterError(
+            f"interval_s = {interval_s!r} but the law was made for {own_s!r} s and would misread the time "
+            f"between two readings; leave it out, or make the law with interval_s={interval_s!r}"
+        )
+    return interval_s
 
 
 def decide(controller: Controller, gate: AsyncGate, snapshot: Snapshot) -> Tick:
@@ -85,6 +183,7 @@ def decide(controller: Controller, gate: AsyncGate, snapshot: Snapshot) -> Tick:
         agents_paused=held.paused,
         agents_waiting=held.waiting,
         agents=tuple(held.views()) if controller.reads_agents else (),
+        departed=held.departed,
     )
     window_before, active = controller.window, held.active
     window = controller.update(snapshot, active=active)
@@ -101,3 +200,29 @@ def replay_decisions(controller: Controller, ticks: Iterable[tuple[Snapshot, int
 
 def _next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
     return max(number, math.floor(elapsed_s / interval_s)) + 1
+
+
+def _check_usage(controller: Controller, gate: AsyncGate) -> None:
+    if controller.reads_agents and gate.num_steps >= _BLIND_STEPS and not gate.num_usages:
+        raise UsageMissingError(
+            f"{gate.num_steps} steps have ended and none set step.context_tokens, but this law counts "
+            "tokens; set it to usage.total_tokens of each answer (when streaming, ask for "
+            'stream_options={"include_usage": true}), or choose a law that does not, such as concur'
+        )
+
+
+class _Outages:
+    """Log when readings begin to fail and when they are back; a line per reading would drown the rest."""
+
+    def __init__(self) -> None:
+        self._num_stale = 0
+
+    def on_tick(self, tick: Tick) -> None:
+        if self._num_stale:
+            _log.warning("metrics are read again at %.1f s", tick.snapshot.time_s)
+        self._num_stale = 0
+
+    def on_stale(self, tick: StaleTick) -> None:
+        if not self._num_stale:
+            _log.warning("no decision at %.1f s, the window stays: %s", tick.time_s, tick.reason)
+        self._num_stale += 1

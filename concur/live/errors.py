@@ -1,8 +1,10 @@
 """Errors of the live shells, under the project's one root.
 
 ConcurError
-└── ScrapeError            the engine's metrics could not be read this time
-    └── MetricNamesError   the engine does not publish what a snapshot needs
+├── ScrapeError            the engine's metrics could not be read this time
+│   └── MetricNamesError   the engine does not publish what a snapshot needs
+└── ControlError           whatever controls the gate has failed: no step begins any more
+    └── UsageMissingError  the law counts tokens, and no step reports any
 """
 
 from concur.errors import ConcurError
@@ -14,3 +16,11 @@ class ScrapeError(ConcurError, RuntimeError):
 
 class MetricNamesError(ScrapeError):
     """Report metric names that the engine does not publish, and what to do."""
+
+
+class ControlError(ConcurError, RuntimeError):
+    """Report that the gate is no longer controlled; the cause is its `__cause__`."""
+
+
+class UsageMissingError(ControlError):
+    """Report that no step says how long its context is, though the law needs it."""

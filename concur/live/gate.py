@@ -14,43 +14,78 @@ Who is in and who goes next is decided by the very `concur.gate.Gate` of the sim
 agent's turn into a future and owns the clock. Futures are resolved in the order in which the gate names the
 agents, and asyncio runs them in that order.
 
+A sub-agent names its parent, so that the two can never wait for each other's slots::
+
+    async with gate.agent("a-17/search", parent=agent) as sub:
+        ...
+
+See `concur.gate.agents` for the rule. An agent may make several calls at once; each has a `step` of its own.
+
 Slots cannot leak: an agent that fails, or is cancelled, gives back what it holds on the way out of the
-`async with`, whether it was waiting at the gate, in a step or in a tool wait. One event loop only: nothing
-here is thread-safe.
+`async with`, whether it was waiting at the gate, in a step or in a tool wait; and one whose tool never
+returns loses its slot after the gate's lease. One event loop only, the first that uses the gate: a call from
+another loop or thread is an error at once. For agents on threads there is `concur.live.threads`.
 """
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from concur.errors import GateError
 from concur.gate import Gate
+from concur.gate.member import check_tokens
+from concur.live.errors import ControlError
 
 
-@dataclass(slots=True)
 class Step:
     """One step of an agent, from its turn to its end.
 
     Set `context_tokens` to prompt + output of the answer (`usage.total_tokens`) before the step ends; a step
-    that fails leaves it as it was.
+    that fails leaves the agent's context as it was. `began_s`: when its turn came.
     """
 
-    context_tokens: int
-    began_s: float
+    __slots__ = ("_context_tokens", "began_s")
+
+    def __init__(self, began_s: float) -> None:
+        self.began_s = began_s
+        self._context_tokens: int | None = None
+
+    @property
+    def context_tokens(self) -> int | None:
+        """What was reported, `None` before.
+
+        Raises
+        ------
+        ParameterError
+            On setting it to anything but a count of tokens.
+        """
+        return self._context_tokens
+
+    @context_tokens.setter
+    def context_tokens(self, tokens: int) -> None:
+        self._context_tokens = check_tokens("context_tokens", tokens)
 
 
 class AsyncGate:
     """Hold agents at the gate until it is their turn.
 
     `clock` returns seconds that never go backwards; default is the running loop's clock. Give the same clock
-    to the control loop.
+    to the control loop. `num_steps` counts the steps that ended well, `num_usages` those that reported their
+    context.
     """
 
     def __init__(self, gate: Gate, *, clock: Callable[[], float] | None = None) -> None:
         self.gate = gate
+        self.num_steps = 0
+        self.num_usages = 0
         self._clock = clock
-        self._turns: dict[str, asyncio.Future[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._agents: dict[str, LiveAgent] = {}
+        self._failure: BaseException | None = None
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self._lease_timer_s = math.inf
 
     def now_s(self) -> float:
         """Return the clock's reading, in seconds."""
@@ -58,22 +93,37 @@ class AsyncGate:
 
     @asynccontextmanager
     async def agent(
-        self, agent_id: str, *, prefix_group: str | None = None, shared_prefix_tokens: int = 0
+        self,
+        agent_id: str,
+        *,
+        parent: "str | LiveAgent | None" = None,
+        prefix_group: str | None = None,
+        shared_prefix_tokens: int = 0,
     ) -> AsyncIterator["LiveAgent"]:
         """Let an agent arrive, and leave at the end of the block, however that ends.
+
+        `parent`: the agent, or its id, that started this one and may wait for it. One that has left in the
+        meantime is no error: whoever started it takes its place.
 
         Raises
         ------
         GateError
-            If an agent of that name is here already.
+            If an agent of that name is here already, its parent is not, or this is not the gate's event loop.
+        ParameterError
+            If `shared_prefix_tokens` is no count of tokens.
         """
+        self.check_loop()
+        above = parent.nearest_here() if isinstance(parent, LiveAgent) else parent
         self.gate.arrive(
             agent_id,
             time_s=self.now_s(),
+            parent=above.agent_id if isinstance(above, LiveAgent) else above,
             prefix_group=prefix_group,
             shared_prefix_tokens=shared_prefix_tokens,
         )
-        agent = LiveAgent(self, agent_id)
+        agent = self._agents[agent_id] = LiveAgent(
+            self, agent_id, self._agents[above] if isinstance(above, str) else above
+        )
         try:
             yield agent
         finally:
@@ -87,75 +137,125 @@ class AsyncGate:
         ParameterError
             If the window is below 1.
         """
+        self.check_loop()
         self.wake(self.gate.resize(window, time_s=self.now_s()))
 
     def wake(self, agent_ids: Iterable[str]) -> None:
-        """Let agents begin, in the order in which the gate named them."""
+        """Let agents begin, in the order in which the gate named them, and watch the leases."""
         for agent_id in agent_ids:
-            turn = self._turns.pop(agent_id)
-            if not turn.done():  # done: cancelled in this very turn of the loop; `take_turn` cleans up
-                turn.set_result(None)
+            self._agents[agent_id].wake()
+        due_s = self.gate.next_lease_s
+        if due_s < self._lease_timer_s:
+            if self._lease_timer is not None:
+                self._lease_timer.cancel()
+            self._lease_timer_s = due_s
+            delay_s = max(0.0, due_s - self.now_s())
+            self._lease_timer = asyncio.get_running_loop().call_later(delay_s, self._expire)
 
-    async def take_turn(self, agent_id: str, context_tokens: int) -> float:
-        """Wait until the agent may begin its step; return when that was, in seconds.
+    def fail(self, cause: BaseException) -> None:
+        """End the gate's service: steps that wait, or are asked for later, raise `ControlError`."""
+        self._failure = self._failure or cause
+        for agent in self._agents.values():
+            agent.refuse(self.failure())
 
-        A cancelled wait takes the request back, or ends the step that had just been granted.
+    def failure(self) -> ControlError:
+        """Return the error of a gate that has failed."""
+        error = ControlError(
+            f"the gate is no longer controlled: {type(self._failure).__name__}: {self._failure}"
+        )
+        error.__cause__ = self._failure
+        return error
+
+    def check_loop(self) -> None:
+        """Refuse a call from anywhere but the gate's event loop.
 
         Raises
         ------
         GateError
-            If the agent is not here, or has not ended its last step.
+            If this is another event loop or thread.
         """
-        granted = self.gate.request_step(agent_id, time_s=self.now_s())
-        turn = self._turns[agent_id] = asyncio.get_running_loop().create_future()
-        self.wake(granted)
         try:
-            await turn
-        except asyncio.CancelledError:
-            if self._turns.pop(agent_id, None) is None:  # its turn had come in the meantime
-                self.end_step(agent_id, context_tokens)
-            else:
-                self.gate.withdraw(agent_id)
-            raise
-        return self.now_s()
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise GateError(
+                "the gate was called outside of an event loop; call it from its own, or from threads through "
+                "concur.live.threads.ThreadGate"
+            ) from None
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise GateError(
+                "the gate was called from another event loop than the one that it serves; make one gate for "
+                "each loop, or call it from other threads through concur.live.threads.ThreadGate"
+            )
 
-    def leave(self, agent_id: str) -> None:
-        """Let the agent go and others begin who may; a task that still waits for its turn gets an error."""
-        turn = self._turns.pop(agent_id, None)
-        if turn is not None and not turn.done():
-            turn.set_exception(GateError(f"agent {agent_id!r} left while it waited for its turn"))
-        self.wake(self.gate.leave(agent_id, time_s=self.now_s()))
+    def forget(self, agent_id: str, context_tokens: int | None) -> None:
+        """Let the agent go at the gate and others begin who may; see `Gate.leave`."""
+        del self._agents[agent_id]
+        self.wake(self.gate.leave(agent_id, time_s=self.now_s(), context_tokens=context_tokens))
 
-    def end_step(self, agent_id: str, context_tokens: int) -> None:
-        """End the agent's step and let others begin who may."""
-        self.wake(self.gate.step_done(agent_id, time_s=self.now_s(), context_tokens=context_tokens))
+    def check_control(self) -> None:
+        """Refuse a step once the gate has failed.
+
+        Raises
+        ------
+        ControlError
+            If it has.
+        """
+        if self._failure is not None:
+            raise self.failure()
+
+    def _expire(self) -> None:
+        self._lease_timer, self._lease_timer_s = None, math.inf
+        try:
+            self.wake(self.gate.expire(time_s=self.now_s()))
+        except Exception as error:
+            self.fail(error)
 
 
 class LiveAgent:
     """An agent that is at the gate. Life: arrived -> (waits -> in a step -> in a tool wait) ... -> gone.
 
-    `admitted_s` (its first slot, `None` if it had none), `left_s` and `num_pauses` are there once it is gone.
+    `context_tokens` is the length of its history as the gate knows it. `admitted_s` (its first slot, `None`
+    if it had none), `left_s` and `num_pauses` are there once it is gone.
     """
 
-    def __init__(self, gate: AsyncGate, agent_id: str) -> None:
+    def __init__(self, gate: AsyncGate, agent_id: str, parent: "LiveAgent | None" = None) -> None:
         self.agent_id = agent_id
+        self.parent = parent
         self.context_tokens = 0
         self.admitted_s: float | None = None
         self.left_s = 0.0
         self.num_pauses = 0
         self._gate = gate
+        self._turns: deque[asyncio.Future[None]] = deque()
         self._is_here = True
+
+    def nearest_here(self) -> "LiveAgent | None":
+        """Return this agent, or the nearest of its ancestors that has not left."""
+        agent: LiveAgent | None = self
+        while agent is not None and not agent._is_here:
+            agent = agent.parent
+        return agent
 
     @asynccontextmanager
     async def step(self) -> AsyncIterator[Step]:
-        """Wait for the agent's turn, and end its step at the end of the block, however that ends."""
+        """Wait for the agent's turn, and end its step at the end of the block, however that ends.
+
+        Raises
+        ------
+        GateError
+            If the agent has left, or this is not the gate's event loop.
+        ControlError
+            If whatever controls the gate has failed.
+        """
         step = await self._begin()
         try:
             yield step
+            self._count(step)
         finally:
-            self.context_tokens = step.context_tokens
             if self._is_here:
-                self._gate.end_step(self.agent_id, step.context_tokens)
+                self._end(step)
 
     @asynccontextmanager
     async def last_step(self) -> AsyncIterator[Step]:
@@ -163,22 +263,71 @@ class LiveAgent:
         step = await self._begin()
         try:
             yield step
+            self._count(step)
         finally:
-            self.context_tokens = step.context_tokens
-            self.leave()
+            self._leave(step.context_tokens)
 
     def leave(self) -> None:
-        """Leave the gate; leaving twice is no error."""
+        """Leave the gate; leaving twice is no error. A task that still waits for its turn gets one."""
+        self._leave(None)
+
+    def _leave(self, context_tokens: int | None) -> None:
         if not self._is_here:
             return
         self._is_here = False
+        self.refuse(GateError(f"agent {self.agent_id!r} left while it waited for its turn"))
         self.left_s = self._gate.now_s()
         gate = self._gate.gate
         self.admitted_s, self.num_pauses = gate.admitted_s(self.agent_id), gate.num_pauses(self.agent_id)
-        self._gate.leave(self.agent_id)
+        self.context_tokens = gate.context_tokens(self.agent_id) if context_tokens is None else context_tokens
+        self._gate.forget(self.agent_id, context_tokens)
+
+    def wake(self) -> None:
+        """Begin the step that has waited the longest."""
+        turn = self._turns.popleft()
+        if not turn.done():  # done: cancelled in this very turn of the loop; `_give_up` gives the call back
+            turn.set_result(None)
+
+    def refuse(self, error: Exception) -> None:
+        """Raise an error wherever the agent waits for its turn."""
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_exception(error)
 
     async def _begin(self) -> Step:
-        return Step(
-            self.context_tokens,
-            await self._gate.take_turn(self.agent_id, self.context_tokens),
-        )
+        gate = self._gate
+        gate.check_loop()
+        gate.check_control()
+        if not self._is_here:
+            raise GateError(f"agent {self.agent_id!r} asked for a step after it had left")
+        granted = gate.gate.request_step(self.agent_id, time_s=gate.now_s())
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        gate.wake(granted)
+        try:
+            await turn
+        except BaseException:  # cancelled, or refused
+            self._give_up(turn)
+            raise
+        return Step(gate.now_s())
+
+    def _give_up(self, turn: "asyncio.Future[None]") -> None:
+        """Take the request back, or give back the step that had just been granted."""
+        gate, time_s = self._gate, self._gate.now_s()
+        if not self._is_here:
+            return
+        if turn in self._turns:
+            self._turns.remove(turn)
+            gate.wake(gate.gate.withdraw(self.agent_id, time_s=time_s))
+        else:
+            gate.wake(gate.gate.abandon_step(self.agent_id, time_s=time_s))
+
+    def _count(self, step: Step) -> None:
+        self._gate.num_steps += 1
+        self._gate.num_usages += step.context_tokens is not None
+
+    def _end(self, step: Step) -> None:
+        gate = self._gate
+        granted = gate.gate.step_done(self.agent_id, time_s=gate.now_s(), context_tokens=step.context_tokens)
+        self.context_tokens = gate.gate.context_tokens(self.agent_id)
+        gate.wake(granted)

@@ -1,12 +1,13 @@
 """The gate on asyncio: turns in the gate's order, and slots that never leak, however a task ends."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from concur.errors import GateError
+from concur.errors import GateError, ParameterError
 from concur.gate import AgentGate, Gate, RequestGate
-from concur.live.gate import AsyncGate
+from concur.live.gate import AsyncGate, LiveAgent
 from tests.live.helpers import run_jumping
 
 
@@ -186,12 +187,12 @@ def test_a_paused_agent_that_gave_up_waiting_gets_its_slot_back_when_there_is_on
     gate.resize(1, time_s=1.0)
     gate.step_done("b", time_s=2.0, context_tokens=5)
     assert gate.request_step("b", time_s=3.0) == []
-    gate.withdraw("b")
+    gate.withdraw("b", time_s=3.5)
     assert gate.leave("a", time_s=4.0) == []  # it has a slot again, but no step begins: it does not ask
     assert (gate.active, gate.paused) == (1, 0)
     assert gate.request_step("b", time_s=5.0) == ["b"]
     with pytest.raises(GateError, match="not waiting"):
-        gate.withdraw("b")
+        gate.withdraw("b", time_s=3.5)
 
 
 def test_an_agent_that_leaves_tells_a_task_of_its_that_still_waits() -> None:
@@ -208,16 +209,154 @@ def test_an_agent_that_leaves_tells_a_task_of_its_that_still_waits() -> None:
     run_jumping(main())
 
 
-def test_an_agent_has_one_step_at_a_time() -> None:
+def test_an_agent_may_make_several_calls_at_once_in_one_slot() -> None:
+    async def call(agent: LiveAgent, tokens: int) -> None:
+        async with agent.step() as step:
+            await asyncio.sleep(1.0)
+            step.context_tokens = tokens
+
     async def main() -> None:
         gate = AsyncGate(AgentGate(1))
-        async with gate.agent("a") as agent, agent.step():
-            with pytest.raises(GateError, match="before its last one ended"):
-                async with agent.step():
-                    pass
+        async with gate.agent("a") as agent:
+            await asyncio.gather(call(agent, 10), call(agent, 700), call(agent, 20))
+            assert (gate.now_s(), agent.context_tokens) == (1.0, 700)
         assert is_empty(gate.gate)
 
     run_jumping(main())
+
+
+@pytest.mark.parametrize("tokens", [None, -5, 1.5, True, "many"])
+def test_a_context_that_is_no_number_is_refused_where_it_comes_in(tokens: Any) -> None:
+    async def main() -> None:
+        gate = AsyncGate(AgentGate(1))
+        async with gate.agent("a") as agent:
+            with pytest.raises(ParameterError, match=f"context_tokens = {tokens!r} but must be"):
+                async with agent.step() as step:
+                    step.context_tokens = tokens
+            async with agent.step() as step:
+                step.context_tokens = 7
+            assert agent.context_tokens == 7
+        assert is_empty(gate.gate)
+
+    run_jumping(main())
+
+
+def test_a_turn_cancelled_in_the_instant_it_came_is_no_step() -> None:
+    async def main() -> None:
+        gate = AsyncGate(AgentGate(1))
+        async with gate.agent("holder") as holder, gate.agent("late") as late:
+            async with holder.step():
+                asking = asyncio.create_task(late.step().__aenter__())
+                await asyncio.sleep(0)
+                gate.resize(2)
+                asking.cancel()
+                await asyncio.wait([asking])
+            assert [view.steps_done for view in gate.gate.views()] == [1, 0]
+
+    run_jumping(main())
+
+
+@pytest.mark.parametrize("order", ["cancel first", "leave first", "granted first"])
+def test_cancelled_and_gone_in_one_instant_is_a_cancellation_and_nothing_else(order: str) -> None:
+    async def main() -> None:
+        gate = AsyncGate(AgentGate(1))
+        async with gate.agent("holder") as holder, holder.step(), gate.agent("b") as agent:
+            asking = asyncio.create_task(agent.step().__aenter__())
+            await asyncio.sleep(0)
+            if order == "granted first":
+                gate.resize(2)
+            if order != "leave first":
+                asking.cancel()
+            agent.leave()
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+        assert is_empty(gate.gate)
+
+    run_jumping(main())
+
+
+def test_parents_and_children_never_wait_for_each_others_slots() -> None:
+    async def child(gate: AsyncGate, name: str, parent: LiveAgent) -> None:
+        async with gate.agent(name, parent=parent) as me, me.step():
+            await asyncio.sleep(1.0)
+
+    async def parent(gate: AsyncGate, name: str) -> None:
+        async with gate.agent(name) as me:
+            async with me.step():
+                await asyncio.sleep(1.0)
+            await asyncio.gather(*(child(gate, f"{name}/{n}", me) for n in range(2)))
+            async with me.step():
+                await asyncio.sleep(1.0)
+
+    async def main() -> float:
+        gate = AsyncGate(AgentGate(8))
+        async with asyncio.TaskGroup() as group:
+            for number in range(8):
+                group.create_task(parent(gate, f"p{number}"))
+        assert is_empty(gate.gate)
+        return gate.now_s()
+
+    assert run_jumping(main()) == 4.0, "a call, two children one after the other in its slot, a call"
+
+
+def test_a_child_of_a_parent_that_has_left_is_its_grandparents() -> None:
+    async def main() -> None:
+        gate = AsyncGate(AgentGate(4))
+        async with gate.agent("g") as grandparent:
+            async with gate.agent("p", parent="g") as parent:
+                pass
+            async with gate.agent("c", parent=parent):
+                assert [view.parent for view in gate.gate.views()] == [None, "g"]
+        with pytest.raises(GateError, match="'g' is not at the gate"):
+            async with gate.agent("c", parent="g"):
+                pass
+        async with gate.agent("c", parent=grandparent):
+            assert [view.parent for view in gate.gate.views()] == [None]
+
+    run_jumping(main())
+
+
+def test_a_tool_that_never_returns_loses_its_slot_without_anyone_doing_anything() -> None:
+    async def hanging(gate: AsyncGate) -> None:
+        async with gate.agent("hangs") as agent:
+            async with agent.step():
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(5000.0)
+            async with agent.step():
+                pass
+
+    async def main() -> list[tuple[float, str]]:
+        gate, log = AsyncGate(AgentGate(1, lease_s=600.0)), list[tuple[float, str]]()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hanging(gate))
+            await asyncio.sleep(0.5)
+            group.create_task(agent_steps(gate, "b", log, num_steps=1))
+        assert is_empty(gate.gate)
+        return log
+
+    assert run_jumping(main()) == [(601.0, "b")]
+
+
+def test_a_call_from_another_loop_or_from_none_is_an_error_at_once() -> None:
+    gate = AsyncGate(AgentGate(1))
+
+    async def main() -> None:
+        async with gate.agent("a") as agent, agent.step():
+            pass
+
+    async def resize() -> None:
+        gate.resize(2)
+
+    asyncio.run(main())
+    with pytest.raises(GateError, match="another event loop"):
+        asyncio.run(main())
+    with pytest.raises(GateError, match="another event loop"):
+        asyncio.run(resize())
+    with pytest.raises(GateError, match="outside of an event loop"):
+        gate.resize(3)
+    assert gate.gate.window == 1
+    assert not gate.gate.is_here("a")
 
 
 def test_a_thousand_agents_and_a_hundred_thousand_steps_leave_no_slot_behind() -> None:

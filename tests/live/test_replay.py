@@ -130,7 +130,7 @@ def test_a_second_run_on_the_same_server_counts_from_zero() -> None:
 
 
 def test_the_gate_hears_every_context_and_the_last_step_ends_with_the_agent() -> None:
-    heard: list[tuple[str, int]] = []
+    heard: list[tuple[str, int | None]] = []
 
     async def main() -> None:
         async with FakeServer().running() as server:
@@ -138,7 +138,7 @@ def test_the_gate_hears_every_context_and_the_last_step_ends_with_the_agent() ->
             gate = run.gate.gate
             step_done = gate.step_done
 
-            def listen(agent_id: str, *, time_s: float, context_tokens: int) -> list[str]:
+            def listen(agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
                 heard.append((agent_id, context_tokens))
                 return step_done(agent_id, time_s=time_s, context_tokens=context_tokens)
 
