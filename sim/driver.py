@@ -9,9 +9,7 @@ from typing import Any, Final
 
 import simpy
 
-from concur.controllers import Controller, make_controller, make_gate
-from concur.gate import GateOrders
-from concur.orders import order_named
+from concur.controllers import Controller, make_controller
 from concur.signals import Snapshot
 from sim.agent import Agent, SimGate
 from sim.engine.engine import (
@@ -25,6 +23,7 @@ from sim.engine.engine import (
 )
 from sim.engine.make_step_time import make_step_time
 from sim.engine.output import SchedulerStats
+from sim.gate import build_gate
 from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions
@@ -104,9 +103,7 @@ class _World:
         self.step_time = make_step_time(scenario.step_time)
         self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
         self.controller = controller
-        kind, order = scenario.controller.kind, scenario.gate
-        orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
-        self.gate = make_gate(kind, controller.window, orders=orders, max_wait_s=order.max_wait_s)
+        self.gate = build_gate(scenario, controller.window)
         self.shell = SimGate(env, self.gate)
         self.requests = Rows("requests")
         self.agents: list[AgentRow] = []

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from concur.controllers import WRAPPERS, ControllerParams, controller_params
+from concur.gate.agents import LEASE_S
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
 from sim.profile import StepTimeProfile, load_profile
@@ -239,12 +240,16 @@ def profile_hash(config: LinearStepTimeConfig | ProfileStepTimeConfig) -> str | 
 
 
 class GateConfig(_Section):
-    """`[gate]`: who goes first, and after how long anyone does (`max_wait_s`)."""
+    """`[gate]`: who goes first, after how long anyone does (`max_wait_s`), and when silence costs the slot.
+
+    See `concur.gate.agents`. A tool wait of more than `lease_s` gives the slot to others.
+    """
 
     admit: str = "longest_waiting"
     resume: str = "oldest"
     pause: str = "youngest"
     max_wait_s: float = Field(1800.0, gt=0)
+    lease_s: float = Field(LEASE_S, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

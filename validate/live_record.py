@@ -5,7 +5,7 @@ host tokens. Counters start at 0, as in a simulated run: what the server had cou
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -31,6 +31,7 @@ _PUBLISHED: Final = (
     "kv_cache_resident_frac",
     *COUNTERS,
 )
+_FEW: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +54,19 @@ class Faults:
     retries: Counter[str] = field(default_factory=Counter)
     num_counter_resets: int = 0
     is_interrupted: bool = False
+    breakdown: str = ""
 
     @property
     def is_complete(self) -> bool:
         """Whether every agent made all its calls and no reading of the engine is missing."""
         missing = (self.failures, self.stale_ticks, self.missed_samples, self.num_counter_resets)
-        return not self.is_interrupted and not any(missing)
+        return not self.is_interrupted and not self.breakdown and not any(missing)
 
     def warnings(self) -> list[str]:
         """Say what went wrong, one line each."""
         lines = ["the run was interrupted"] if self.is_interrupted else []
-        lines += [
-            f"agent {each.agent_id} failed at call {each.call_index}, {each.t_s:.1f} s: {each.cause}"
-            for each in self.failures
-        ]
+        lines += [f"the run broke down: {self.breakdown}"] if self.breakdown else []
+        lines += _failure_lines(self.failures)
         for name, missed in (
             ("decisions were not taken", self.stale_ticks),
             ("samples of the timeline are missing", self.missed_samples),
@@ -83,6 +83,20 @@ class Faults:
             f"{count} attempts of calls were repeated: {cause}" for cause, count in self.retries.items()
         ]
         return lines
+
+
+def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
+    """Name each agent that failed; of many that failed for one reason, the first."""
+    by_cause: defaultdict[str, list[Failure]] = defaultdict(list)
+    for failure in failures:
+        by_cause[failure.cause].append(failure)
+    for cause, group in by_cause.items():
+        for failure in group if len(group) <= _FEW else group[:1]:
+            others = f" (and {len(group) - 1} more agents)" if len(group) > _FEW else ""
+            yield (
+                f"agent {failure.agent_id} failed at call {failure.call_index}, {failure.t_s:.1f} s: "
+                f"{cause}{others}"
+            )
 
 
 class LiveTables:

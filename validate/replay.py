@@ -5,8 +5,8 @@
 
 Every agent is a task: turn at the gate, call, tool wait, and again. An agent whose call fails for good
 leaves, and the others go on; if the server itself no longer answers, they all end. Nothing is lost on the
-way: whatever went wrong, Ctrl-C included, there is a record of what was done until then, marked
-`complete` = false, with the reasons in its warnings.
+way: whatever went wrong, a law that raises and Ctrl-C included, there is a record of what was done until
+then, marked `complete` = false, with the reasons in its warnings.
 """
 
 import asyncio
@@ -17,15 +17,14 @@ from typing import Final
 import aiohttp
 import numpy as np
 
-from concur.controllers import make_controller, make_gate
+from concur.controllers import make_controller
 from concur.errors import ConcurError
-from concur.gate import GateOrders
-from concur.live.controlling import StaleTick, Tick, control
+from concur.live.controlling import ControlledGate, StaleTick, Tick
 from concur.live.errors import MetricNamesError, ScrapeError
-from concur.live.gate import AsyncGate, LiveAgent
+from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
-from concur.orders import order_named
 from concur.signals import Snapshot
+from sim.gate import build_gate
 from sim.record import AgentRow, RunRecord
 from sim.scenario import Scenario
 from sim.workload.spec import AgentSpec, StepSpec, Workload
@@ -99,11 +98,17 @@ class LiveRun:
         self.server = server
         self.tables = LiveTables()
         self.faults = Faults()
-        config, order = scenario.controller, scenario.gate
-        self.controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
-        orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
-        gate = make_gate(config.kind, self.controller.window, orders=orders, max_wait_s=order.max_wait_s)
-        self.gate = AsyncGate(gate, clock=self.now_s)
+        config = scenario.controller
+        controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+        self.gate = ControlledGate(
+            controller,
+            build_gate(scenario, controller.window),
+            self._read,
+            interval_s=config.interval_s,
+            clock=self.now_s,
+            on_tick=self._on_tick,
+            on_stale=self.faults.stale_ticks.append,
+        )
         self._retry, self._stream = retry or RetryPolicy(), stream
         self._on_progress = on_progress
         self._histories = token_histories(workload, scenario.seed)
@@ -131,6 +136,8 @@ class LiveRun:
             except asyncio.CancelledError:
                 self.faults.is_interrupted = True
                 raise
+            except Exception as error:  # what was done until then is worth more than a traceback
+                self.faults.breakdown = _explain(error)
             finally:
                 self._end_s = self.now_s()
                 self.faults.num_counter_resets = self._scraper.reader.num_resets
@@ -172,26 +179,13 @@ class LiveRun:
         self._sample(since(self._first, self._first), time_s=0.0)
 
     async def _all_tasks(self) -> None:
-        async with asyncio.TaskGroup() as background:
-            others = [
-                background.create_task(
-                    control(
-                        self.controller,
-                        self.gate,
-                        self._read,
-                        interval_s=self.scenario.controller.interval_s,
-                        on_tick=self._on_tick,
-                        on_stale=self.faults.stale_ticks.append,
-                    )
-                ),
-                background.create_task(self._sampling()),
-            ]
+        async with self.gate, asyncio.TaskGroup() as background:
+            sampling = background.create_task(self._sampling())
             async with asyncio.TaskGroup() as agents:
                 for spec in self.workload.agents:
                     self._tasks[spec.agent_id] = agents.create_task(self._living(spec))
-            for task in others:
-                task.cancel()
-        await self._sample_now()
+            sampling.cancel()
+            await self._sample_now()
 
     async def _living(self, spec: AgentSpec) -> None:
         try:
@@ -307,3 +301,11 @@ class LiveRun:
             window=gate.window,
         )
         self.tables.timeline.append(row._replace(t_s=time_s))
+
+
+def _explain(error: Exception) -> str:
+    """Say in one line what broke a run; a group of errors by the first of them."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConcurError) else f"{type(error).__name__}: {text}"

@@ -114,5 +114,6 @@ def make_gate(kind: str, window: int, **options: Any) -> Gate:
     """Build the gate that the windows of `kind` apply to; `options` go to the gate."""
     gate = _spec(kind).gate
     if gate is RequestGate:
-        options.pop("orders", None)  # calls are first come, first served
+        for name in ("orders", "lease_s"):  # calls are first come, first served, and never silent
+            options.pop(name, None)
     return gate(window, **options)

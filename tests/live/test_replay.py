@@ -17,9 +17,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from concur.controllers import make_controller
+import validate.replay
+from concur.controllers import LogValue, make_controller
 from concur.live.controlling import replay_decisions
 from concur.live.errors import MetricNamesError
+from concur.signals import Snapshot
 from sim.driver import simulate
 from sim.figures import time_split
 from sim.record import load_record, write_record
@@ -386,3 +388,40 @@ def test_a_report_shows_live_and_simulated_runs_side_by_side(tmp_path: Path) -> 
     assert split["not published"].tolist() == [makespans[0], 0.0]
     write_report([live, simulated], tmp_path / "report")
     assert (tmp_path / "report" / "time_split.png").exists()
+
+
+class BrokenLaw:
+    """A law that decides three times, and then no more."""
+
+    reads_agents = False
+
+    def __init__(self, interval_s: float) -> None:
+        self.window = 2
+        self.interval_s = interval_s
+        self._num_decisions = 0
+
+    def update(self, snapshot: Snapshot, *, active: int) -> int:
+        self._num_decisions += 1
+        if self._num_decisions > 3:
+            raise ZeroDivisionError("no such window")
+        return self.window
+
+    def log_state(self) -> dict[str, LogValue]:
+        return {}
+
+
+def test_a_law_that_raises_ends_the_run_and_leaves_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        validate.replay, "make_controller", lambda kind, interval_s, **_: BrokenLaw(interval_s)
+    )
+    workload = small_workload(num_agents=12, num_calls=40)
+    record, _, _ = run_on_fake(ADAPTIVE, workload)
+    run = record.run
+    assert (run["complete"], exit_status(record)) == (False, 1)
+    assert run["warnings"][0] == (
+        "the run broke down: the gate is no longer controlled: ZeroDivisionError: no such window"
+    )
+    assert run["warnings"][1].endswith("(and 11 more agents)"), "one line for one cause"
+    assert len(run["failures"]) == 12
+    assert len(record.ticks) == 3
+    assert 0 < len(record.requests) < 12 * 40
