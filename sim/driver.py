@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import simpy
 
-from concur.controllers import Controller, make_controller, make_gate
+from concur.controllers import Law, interval_of, make_controller, make_gate
 from concur.gate import GateOrders
 from concur.orders import order_named
 from concur.signals import Snapshot
@@ -55,15 +55,15 @@ def simulate(
     *,
     on_progress: OnProgress | None = None,
     scheduler: StepScheduler | None = None,
-    law: Callable[[], Controller] | None = None,
+    law: Callable[[], Law] | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
     `workload` saves building it again when several controllers face the same one; `scheduler` puts another
     one, fresh, in the place of the simulated one. `law` makes a controller that is not in the catalog (any
-    class with the methods of `concur.controllers.Controller`, or a function that returns one); it decides
-    every `controller.interval_s` of the scenario, through the gate of the scenario's kind. Its run is
-    labelled with its class, and says that the record alone does not repeat it.
+    class with the methods of `concur.controllers.Law`, or a function that returns one); it decides every
+    `interval_s` of its own, else every `controller.interval_s` of the scenario, through the gate of the
+    scenario's kind. Its run is labelled with its class, and says that the record alone does not repeat it.
 
     Raises
     ------
@@ -84,7 +84,9 @@ def simulate(
         world.env.run(until=world.all_finished)
     world.sample()
     record = world.to_record(began_s)
-    return record if law is None else _of_foreign_law(record, type(world.controller).__name__)
+    return (
+        record if law is None else _of_foreign_law(record, type(world.controller).__name__, world.interval_s)
+    )
 
 
 class _World:
@@ -95,7 +97,7 @@ class _World:
         scenario: Scenario,
         workload: Workload,
         scheduler: StepScheduler,
-        controller: Controller,
+        controller: Law,
         on_progress: OnProgress | None,
     ) -> None:
         self.scenario = scenario
@@ -104,6 +106,7 @@ class _World:
         self.step_time = make_step_time(scenario.step_time)
         self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
         self.controller = controller
+        self.interval_s = interval_of(controller, scenario.controller.interval_s)
         kind, order = scenario.controller.kind, scenario.gate
         orders = GateOrders(order_named(order.admit), order_named(order.resume), order_named(order.pause))
         self.gate = make_gate(kind, controller.window, orders=orders, max_wait_s=order.max_wait_s)
@@ -135,11 +138,10 @@ class _World:
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
         """Decide every `interval_s`; the first decision is one interval after the start."""
-        interval_s = self.scenario.controller.interval_s
         number = 0
         while True:
             number += 1
-            yield Instant(self.env, CONTROL, number * interval_s - self.env.now)
+            yield Instant(self.env, CONTROL, number * self.interval_s - self.env.now)
             snapshot = self._snapshot()
             window_before, active = self.controller.window, self.gate.active
             window = self.controller.update(snapshot, active=active)
@@ -235,15 +237,14 @@ class _World:
         }
 
 
-def _catalog_law(scenario: Scenario) -> Controller:
+def _catalog_law(scenario: Scenario) -> Law:
     config = scenario.controller
     return make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
 
 
-def _of_foreign_law(record: RunRecord, name: str) -> RunRecord:
+def _of_foreign_law(record: RunRecord, name: str, interval_s: float) -> RunRecord:
     """Say whose decisions these were, where the scenario names another law."""
     given = record.run["scenario"]
-    interval_s = given["controller"]["parameters"]["interval_s"]
     controller = {"kind": name, "wrappers": [], "parameters": {"interval_s": interval_s}}
     warning = f"{name} is not in the catalog: to repeat this run, its code is needed too"
     run = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from concur.controllers.base import Controller, ControllerParams, LogValue
+from concur.controllers.base import Controller, ControllerParams, Law, LogValue, interval_of
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
 from concur.controllers.gradient import Gradient, GradientParams
@@ -26,8 +26,10 @@ __all__ = [
     "Controller",
     "ControllerParams",
     "ControllerSpec",
+    "Law",
     "LogValue",
     "controller_params",
+    "interval_of",
     "make_controller",
     "make_gate",
 ]
@@ -76,14 +78,14 @@ def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
     """
     spec = _spec(kind)
     known = {field.name: field for field in fields(spec.params)}
-    for name, value in given.items():
-        if name not in known:
     annotations = get_type_hints(spec.params)  # `Field.type` may be text
     fitting = {}
+    for name, value in given.items():
+        if name not in known:
             raise ParameterError(f"{name} is not a parameter of {kind!r}; known: {', '.join(sorted(known))}")
         fitting[name] = fitted(name, value, annotations[name])
     for name, field in known.items():
-        if name not in given and field.default is MISSING:
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise ParameterError(f"{kind!r} needs {name}; set controller.{name}")
     return spec.params(**fitting)
 

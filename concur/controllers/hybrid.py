@@ -129,6 +129,11 @@ class Hybrid:
         self._distress_since_s: float | None = None
         self._state: dict[str, LogValue] = {}
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window."""
         self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision

@@ -68,6 +68,11 @@ class LedgerLaw:
         self._freshness = Freshness(params.interval_s)
         self._used_tokens = 0.0
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return how many fit by the ledger."""
         capacity = snapshot.block_size * snapshot.num_gpu_blocks

@@ -88,6 +88,11 @@ class Turnover:
         self._is_frozen = False
         self._was_cut = False
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window."""
         is_stale = self._freshness.is_stale(snapshot)
