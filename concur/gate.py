@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from concur.errors import GateError, require
+from concur.ledger import private_tokens
 from concur.orders import Order, longest_waiting, oldest, youngest
-from concur.signals import AgentView
+from concur.signals import AgentView, Departures
 
 
 class _Slot(Enum):
@@ -60,6 +61,7 @@ class _Member:
     waiting_since_s: float | None = None
     context_tokens: int = 0
     steps_done: int = 0
+    call_tokens: int = 0  # private tokens after each call, summed over its calls
     is_in_step: bool = False
     num_pauses: int = 0
     ticket: int = 0  # of its valid entry in the queues; 0 when it has none
@@ -119,6 +121,12 @@ class Gate(ABC):
         self._num_arrived = 0
         self._num_tickets = 0
         self._num_waiting = 0
+        self._departed = Departures()
+
+    @property
+    def departed(self) -> Departures:
+        """What the agents that have left after they held a slot did, all together."""
+        return self._departed
 
     @property
     def active(self) -> int:
@@ -207,9 +215,13 @@ class Gate(ABC):
         member.waiting_since_s = None
         member.ticket = 0  # its queue entries are stale from now on
 
-    def leave(self, agent_id: str, *, time_s: float) -> list[str]:
-        """Let the agent go, whether it ended well or failed; its slot passes on at once."""
+    def leave(self, agent_id: str, *, time_s: float, context_tokens: int | None = None) -> list[str]:
+        """Let the agent go, whether it ended well or failed; its slot passes on at once.
+
+        `context_tokens` is `usage` of the call that it leaves in, if it leaves in one and that has answered.
+        """
         member = self._member(agent_id)
+        self._count_departure(member, context_tokens)
         del self._members[agent_id]
         self._active.pop(agent_id, None)
         self._num_waiting -= member.slot is _Slot.WAITING
@@ -228,7 +240,21 @@ class Gate(ABC):
         member.is_in_step = False
         member.steps_done += 1
         member.context_tokens = context_tokens
+        member.call_tokens += private_tokens(member.view())
         return member
+
+    def _count_departure(self, member: _Member, context_tokens: int | None) -> None:
+        if member.admitted_s is None:
+            return
+        if context_tokens is not None:
+            member.context_tokens = context_tokens
+        tokens, last_calls, sums = private_tokens(member.view()), int(member.is_in_step), self._departed
+        self._departed = Departures(
+            agents=sums.agents + 1,
+            calls=sums.calls + member.steps_done + last_calls,
+            tokens=sums.tokens + tokens,
+            call_tokens=sums.call_tokens + member.call_tokens + last_calls * tokens,
+        )
 
     def _enqueue(self, member: _Member, time_s: float) -> None:
         self._give_ticket(member)

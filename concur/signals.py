@@ -35,6 +35,21 @@ class AgentView:
 
 
 @dataclass(frozen=True, slots=True)
+class Departures:
+    """Sums over the agents that have left after they held a slot; they only grow.
+
+    `calls`: all they made, the one they left in among them. `tokens`: what each left with, less its shared
+    prefix. `call_tokens`: the same after each of its calls, summed over them. An agent that came, ran and
+    left between two readings is in no reading's `agents`, but it is here.
+    """
+
+    agents: int = 0
+    calls: int = 0
+    tokens: int = 0
+    call_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One reading of an engine and its gate.
 
@@ -42,7 +57,8 @@ class Snapshot:
     running requests, *without* the cached blocks of idle agents. `kv_cache_resident_frac` adds those;
     an engine that does not publish it leaves `None` (vLLM does; SGLang's `kv_evictable_tokens` gives it).
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
-    re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it.
+    re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
+    is the gate's count of those who have left.
     """
 
     time_s: float
@@ -60,3 +76,4 @@ class Snapshot:
     agents_paused: int = 0
     agents_waiting: int = 0
     agents: tuple[AgentView, ...] = ()
+    departed: Departures = Departures()

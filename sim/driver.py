@@ -166,6 +166,7 @@ class _World:
             agents_paused=self.gate.paused,
             agents_waiting=self.gate.waiting,
             agents=tuple(self.gate.views()) if self.controller.reads_agents else (),
+            departed=self.gate.departed,
         )
 
     def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:

@@ -85,6 +85,7 @@ def decide(controller: Controller, gate: AsyncGate, snapshot: Snapshot) -> Tick:
         agents_paused=held.paused,
         agents_waiting=held.waiting,
         agents=tuple(held.views()) if controller.reads_agents else (),
+        departed=held.departed,
     )
     window_before, active = controller.window, held.active
     window = controller.update(snapshot, active=active)

@@ -119,12 +119,15 @@ class AsyncGate:
             raise
         return self.now_s()
 
-    def leave(self, agent_id: str) -> None:
-        """Let the agent go and others begin who may; a task that still waits for its turn gets an error."""
+    def leave(self, agent_id: str, context_tokens: int | None = None) -> None:
+        """Let the agent go and others begin who may; a task that still waits for its turn gets an error.
+
+        `context_tokens`: `usage` of the call that it leaves in, see `Gate.leave`.
+        """
         turn = self._turns.pop(agent_id, None)
         if turn is not None and not turn.done():
             turn.set_exception(GateError(f"agent {agent_id!r} left while it waited for its turn"))
-        self.wake(self.gate.leave(agent_id, time_s=self.now_s()))
+        self.wake(self.gate.leave(agent_id, time_s=self.now_s(), context_tokens=context_tokens))
 
     def end_step(self, agent_id: str, context_tokens: int) -> None:
         """End the agent's step and let others begin who may."""
@@ -175,7 +178,7 @@ class LiveAgent:
         self.left_s = self._gate.now_s()
         gate = self._gate.gate
         self.admitted_s, self.num_pauses = gate.admitted_s(self.agent_id), gate.num_pauses(self.agent_id)
-        self._gate.leave(self.agent_id)
+        self._gate.leave(self.agent_id, self.context_tokens)
 
     async def _begin(self) -> Step:
         return Step(
