@@ -38,21 +38,25 @@ def prefix_tokens(agent: AgentView) -> int:
     return agent.shared_prefix_tokens if agent.prefix_group is not None else 0
 
 
+def shared_tokens(agents: Iterable[AgentView]) -> int:
+    """Return the tokens of the agents' shared prefixes: one per group, as long as its longest."""
+    groups: dict[str, int] = {}
+    for agent in agents:
+        if agent.prefix_group is not None:
+            groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
+    return sum(groups.values())
+
+
 def read_ledger(agents: Iterable[AgentView], block_size: int) -> Ledger:
     """Add up the agents that hold a slot."""
-    groups: dict[str, int] = {}
-    num_agents = num_in_step = oldest_steps = 0
+    holders = [agent for agent in agents if agent.holds_slot]
+    num_in_step = oldest_steps = 0
     private = in_step = 0.0
-    for agent in agents:
-        if not agent.holds_slot:
-            continue
+    for agent in holders:
         own_tokens = private_tokens(agent) + block_size / 2
-        num_agents += 1
         private += own_tokens
         oldest_steps = max(oldest_steps, agent.steps_done)
         if agent.is_in_step:
             num_in_step += 1
             in_step += own_tokens
-        if agent.prefix_group is not None:
-            groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
-    return Ledger(num_agents, num_in_step, private, sum(groups.values()), in_step, oldest_steps)
+    return Ledger(len(holders), num_in_step, private, shared_tokens(holders), in_step, oldest_steps)

@@ -34,7 +34,8 @@ tokens (the hit rate against the ideal one, which the contexts give: what agents
 generated, is all that had to be prefilled), or more than half as many requests queued in the engine as run
 (prime-rl's ratio). If distress, or preemptions, last for `window_s` although nothing drains, the ledger
 misses something: the usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a
-reading once it is quiet and the window is used. On stale signals (see `Freshness`) nothing moves.
+reading once it is quiet and the window is used. On stale signals (see `Freshness`) nothing moves, nor
+while calls end without `usage`: without contexts there is no ledger (`has_usage` = 0).
 
 Starvation bound: `max_wait_s`. A slot opens for every agent that has waited longer, beside those who are in,
 and the gate lets those in first if its own bound is the same; so each gets its step within one interval more.
@@ -52,6 +53,7 @@ from concur.errors import require
 from concur.flows import FlowMeter, Flows, FlowWindow, Freshness
 from concur.ledger import Ledger, read_ledger
 from concur.signals import UNLIMITED, Snapshot
+from concur.usage import calls_without_usage
 
 _LINDY: Final = 2.0  # a life that has lasted n lasts 2 n in all
 _QUEUE_RATIO: Final = 0.5  # prime-rl: requests queued over requests running
@@ -150,6 +152,9 @@ class Hybrid:
             self._distress_since_s = None
             self._state = {"is_stale": 1}
             return self.window
+        if calls_without_usage(snapshot):
+            self._state = {"has_usage": 0}
+            return self._open_for_overdue(snapshot, active)
         if not ledger.num_agents or not recent.steps or snapshot.num_gpu_blocks < 2:
             self._state = {}
             return self._open_for_overdue(snapshot, active)  # nothing is known yet
