@@ -27,7 +27,7 @@ def agent(number: int, *, steps: int, tokens: int) -> AgentView:
         ),  # one failed, one knows
         ((agent(0, steps=0, tokens=0),), Departures(4, 4, 0, 0), 4),
         ((agent(0, steps=0, tokens=0),), Departures(4, 4, 80, 80), 0),
-        ((agent(0, steps=1, tokens=0),), Departures(4, 4, 80, 80), 5),  # it was there, and is gone
+        ((agent(0, steps=1, tokens=0),), Departures(4, 4, 80, 80), 0),  # one failed, those who left knew
     ],
 )
 def test_calls_that_end_without_usage_are_counted(
