@@ -8,7 +8,7 @@ drive a simulated engine and a live one.
 from concur.controllers import Controller, ControllerSpec, make_controller
 from concur.errors import ConcurError, ParameterError
 from concur.gate import AgentGate, Gate, RequestGate
-from concur.signals import UNLIMITED, AgentView, Snapshot
+from concur.signals import UNLIMITED, AgentView, Departures, Snapshot
 
 __all__ = [
     "UNLIMITED",
@@ -17,6 +17,7 @@ __all__ = [
     "ConcurError",
     "Controller",
     "ControllerSpec",
+    "Departures",
     "Gate",
     "ParameterError",
     "RequestGate",

@@ -4,12 +4,12 @@ Everything comes from `Snapshot`: the engine's counters, and the agents' views c
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from concur.ledger import Ledger, prefix_tokens, private_tokens
-from concur.signals import AgentView, Snapshot
+from concur.signals import AgentView, Departures, Snapshot
 
 _COUNTERS: Final = (
     "prefix_cache_queries_tokens",
@@ -50,17 +50,19 @@ class Freshness:
 class Flows:
     """Cumulative sums at one reading, or the difference of two.
 
-    `steps`: calls that ended. `departures`: agents that held a slot and have left. `grown_tokens`: growth
-    of the agents' contexts, by new prompt and output. `busy_s`, `idle_s`: agent-seconds in a call, and in
-    tool waits with a slot. `ended_calls`, `ended_call_tokens`: the calls of agents that have left, and
-    their private tokens summed over those calls. `queried_tokens`, `uncached_tokens`, `generated_tokens`,
-    `preemptions`: the engine's counters. `net_private_tokens`: the ledger's private tokens themselves, so
-    that a difference is their net growth.
+    `steps`: calls that ended. `departures`: agents that held a slot and have left. `unseen_steps`: those of
+    the steps whose tokens no reading has shown, the last ones of agents that left. `grown_tokens`: growth of
+    the agents' contexts, by new prompt and output, in the other steps. `busy_s`, `idle_s`: agent-seconds in a
+    call, and in tool waits with a slot. `ended_calls`, `ended_call_tokens`: the calls of agents that have
+    left, and their private tokens summed over those calls. `queried_tokens`, `uncached_tokens`,
+    `generated_tokens`, `preemptions`: the engine's counters. `net_private_tokens`: the ledger's private
+    tokens themselves, so that a difference is their net growth.
     """
 
     time_s: float = 0.0
     steps: int = 0
     departures: int = 0
+    unseen_steps: int = 0
     grown_tokens: int = 0
     busy_s: float = 0.0
     idle_s: float = 0.0
@@ -77,41 +79,61 @@ class Flows:
         return Flows(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
 
 
-class FlowMeter:
-    """Add up flows, reading by reading."""
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """An agent as the last reading showed it, and its private tokens summed over the calls seen so far."""
 
-    __slots__ = ("_agents", "_call_tokens", "now")
+    agent: AgentView
+    call_tokens: int = 0
+
+    def is_of(self, agent: AgentView) -> bool:
+        """Tell whether it goes on in `agent`: an id may leave and come back as somebody new."""
+        mine = self.agent
+        return (mine.index, mine.arrived_s) == (agent.index, agent.arrived_s) and (
+            mine.steps_done <= agent.steps_done
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What one reading adds to the sums; the names are those of `Flows`."""
+
+    steps: int = 0
+    departures: int = 0
+    unseen_steps: int = 0
+    grown_tokens: int = 0
+    ended_calls: int = 0
+    ended_call_tokens: int = 0
+
+
+class FlowMeter:
+    """Add up flows, reading by reading; it remembers the agents of the last one, and no others.
+
+    Readings show the steps of those who are here. Of those who left since the last one, each has made one
+    call more than was seen, of unknown tokens. That is not enough where somebody left of whom no step was
+    seen: an agent of one call, or one that came, ran and left between two readings. What all did who left in
+    such an interval is taken from the gate's own count (`Snapshot.departed`).
+    """
+
+    __slots__ = ("_departed", "_lives", "now")
 
     def __init__(self) -> None:
         self.now = Flows()
-        self._agents: dict[str, AgentView] = {}
-        self._call_tokens: dict[str, int] = {}  # of each agent here: private tokens, summed over its calls
+        self._lives: dict[str, _Life] = {}
+        self._departed = Departures()
 
     def update(self, snapshot: Snapshot, ledger: Ledger) -> Flows:
         """Take a reading and return the sums up to it."""
-        before, was = self.now, self._agents
-        self._agents = agents = {agent.agent_id: agent for agent in snapshot.agents}
-        ended = [agent for name, agent in was.items() if agent.steps_done and name not in agents]
-        left = len(ended)
+        before, was = self.now, self._lives
+        seen, self._lives = _seen(snapshot.agents, was)
+        gone = [life for name, life in was.items() if _has_left(life, self._lives.get(name))]
+        left = _left(gone, self._since_last(snapshot.departed))
         passed_s = max(0.0, snapshot.time_s - before.time_s)
-        steps = grown = 0
-        for name, agent in agents.items():
-            last = was.get(name)
-            calls = agent.steps_done - (last.steps_done if last else 0)
-            self._call_tokens[name] = self._call_tokens.get(name, 0) + calls * private_tokens(agent)
-            steps += calls
-            known = max(last.context_tokens if last else 0, prefix_tokens(agent))
-            grown += max(0, agent.context_tokens - known)
         self.now = Flows(
             time_s=snapshot.time_s,
-            steps=before.steps + steps + left,  # an agent leaves after its last call
-            departures=before.departures + left,
-            grown_tokens=before.grown_tokens + grown,
+            **{f.name: sum(getattr(each, f.name) for each in (before, seen, left)) for f in fields(_Added)},
             busy_s=before.busy_s + ledger.num_in_step * passed_s,
             idle_s=before.idle_s + (ledger.num_agents - ledger.num_in_step) * passed_s,
-            ended_calls=before.ended_calls + sum(agent.steps_done for agent in ended),
-            ended_call_tokens=before.ended_call_tokens
-            + sum(self._call_tokens.pop(agent.agent_id, 0) for agent in ended),
             queried_tokens=snapshot.prefix_cache_queries_tokens,
             uncached_tokens=snapshot.prefix_cache_queries_tokens - snapshot.prefix_cache_hits_tokens,
             generated_tokens=snapshot.generation_tokens,
@@ -119,6 +141,57 @@ class FlowMeter:
             net_private_tokens=ledger.private_tokens,
         )
         return self.now
+
+    def _since_last(self, departed: Departures) -> Departures:
+        """Return who has left since the last reading; a gate that began anew has no last one."""
+        last, self._departed = self._departed, departed
+        names = [f.name for f in fields(Departures)]
+        added = {name: getattr(departed, name) - getattr(last, name) for name in names}
+        return Departures(**added) if min(added.values()) >= 0 else Departures()
+
+
+def held_slot(agent: AgentView) -> bool:
+    """Tell whether an agent has ever had a slot; one that leaves without was never in."""
+    return agent.holds_slot or agent.admitted_s is not None or agent.steps_done > 0
+
+
+def _has_left(life: _Life, now: _Life | None) -> bool:
+    return held_slot(life.agent) and (now is None or not life.is_of(now.agent))
+
+
+def _seen(agents: Iterable[AgentView], was: Mapping[str, _Life]) -> tuple[_Added, dict[str, _Life]]:
+    """Add up the steps of those who are here, and return their lives."""
+    lives: dict[str, _Life] = {}
+    steps = grown = 0
+    for agent in agents:
+        last = was.get(agent.agent_id)
+        if last is None or not last.is_of(agent):
+            last = _Life(replace(agent, steps_done=0, context_tokens=0))
+        calls = agent.steps_done - last.agent.steps_done
+        lives[agent.agent_id] = _Life(agent, last.call_tokens + calls * private_tokens(agent))
+        steps += calls
+        grown += max(0, agent.context_tokens - max(last.agent.context_tokens, prefix_tokens(agent)))
+    return _Added(steps=steps, grown_tokens=grown), lives
+
+
+def _left(gone: Sequence[_Life], departed: Departures) -> _Added:
+    """Add up the steps that no reading has shown, of those who left."""
+    steps_seen = sum(life.agent.steps_done for life in gone)
+    if departed.agents <= sum(life.agent.steps_done > 0 for life in gone):
+        return _Added(
+            steps=len(gone),
+            departures=len(gone),
+            unseen_steps=len(gone),
+            ended_calls=steps_seen,
+            ended_call_tokens=sum(life.call_tokens for life in gone),
+        )
+    return _Added(
+        steps=max(0, departed.calls - steps_seen),
+        departures=departed.agents,
+        grown_tokens=max(0, departed.tokens - sum(private_tokens(life.agent) for life in gone)),
+        ended_calls=departed.calls,
+        ended_call_tokens=departed.call_tokens,
+    )
 
 
 class FlowWindow:

@@ -12,16 +12,18 @@ from concur.signals import AgentView
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the agents that hold a slot keep in the cache.
+    """What the agents that hold a slot, or have lent it to a descendant, keep in the cache.
 
-    `private_tokens`: sum of their contexts without the shared prefixes, each with the half block that its
-    last, partly filled block wastes on average. `shared_tokens`: one prefix per group. `in_step_tokens`:
-    the private tokens of those whose call is in the engine now. `oldest_steps`: steps done by the furthest
+    `num_agents` hold one, `num_in_step` of them are in a step, with `num_calls` in the engine now.
+    `private_tokens`: sum of the contexts of all, those who lend included, without the shared prefixes, each
+    with the half block that its last, partly filled block wastes on average. `shared_tokens`: one prefix per
+    group. `in_step_tokens`: the private tokens of those in a step. `oldest_steps`: steps done by the furthest
     of them.
     """
 
     num_agents: int
     num_in_step: int
+    num_calls: int
     private_tokens: float
     shared_tokens: int
     in_step_tokens: float
@@ -38,21 +40,27 @@ def prefix_tokens(agent: AgentView) -> int:
     return agent.shared_prefix_tokens if agent.prefix_group is not None else 0
 
 
-def read_ledger(agents: Iterable[AgentView], block_size: int) -> Ledger:
-    """Add up the agents that hold a slot."""
+def shared_tokens(agents: Iterable[AgentView]) -> int:
+    """Return the tokens of the agents' shared prefixes: one per group, as long as its longest."""
     groups: dict[str, int] = {}
-    num_agents = num_in_step = oldest_steps = 0
-    private = in_step = 0.0
     for agent in agents:
-        if not agent.holds_slot:
-            continue
+        if agent.prefix_group is not None:
+            groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
+    return sum(groups.values())
+
+
+def read_ledger(agents: Iterable[AgentView], block_size: int) -> Ledger:
+    """Add up the agents that hold a slot or lend it."""
+    keepers = [agent for agent in agents if agent.holds_slot or agent.lends_slot]
+    num_agents = num_in_step = num_calls = oldest_steps = 0
+    private = in_step = 0.0
+    for agent in keepers:
+        num_agents += agent.holds_slot
         own_tokens = private_tokens(agent) + block_size / 2
-        num_agents += 1
         private += own_tokens
         oldest_steps = max(oldest_steps, agent.steps_done)
         if agent.is_in_step:
             num_in_step += 1
+            num_calls += max(1, agent.num_calls)
             in_step += own_tokens
-        if agent.prefix_group is not None:
-            groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
-    return Ledger(num_agents, num_in_step, private, sum(groups.values()), in_step, oldest_steps)
+    return Ledger(num_agents, num_in_step, num_calls, private, shared_tokens(keepers), in_step, oldest_steps)

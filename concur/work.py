@@ -71,6 +71,11 @@ class WorkLaw(ABC):
         self._freshness = Freshness(params.interval_s)
         self._work = TokenWork()
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self._freshness.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window."""
         is_stale = self._freshness.is_stale(snapshot)

@@ -126,7 +126,8 @@ class Agent:
             gate_wait_s=self._gate_wait_s,
             num_pauses=gate.num_pauses(spec.agent_id),
         )
-        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now))
+        context_tokens = spec.steps[-1].context_tokens
+        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, context_tokens=context_tokens))
         self._on_leave(row)
 
 

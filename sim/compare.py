@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sim.driver import simulate
+from sim.errors import ScenarioError
 from sim.parallel import run_tasks
 from sim.policies import in_order
 from sim.record import RunRecord, write_record
-from sim.scenario import ControllerConfig, Scenario, parse_controllers
+from sim.scenario import ControllerConfig, Scenario
 from sim.workload.build import build_workload, build_workloads
 from sim.workload.spec import Workload
 
@@ -18,16 +19,26 @@ def policies(scenario: Scenario, texts: Sequence[str], *, num_agents: int) -> li
     """Return the controllers named by `texts`, else by `[compare]`, else the default set.
 
     The default set is no control, a request cap at a quarter of the agents, every cap of `CAP_GRID` below
-    the number of agents, and CONCUR. A policy named twice runs once.
+    the number of agents, and CONCUR.
 
     Raises
     ------
     ScenarioError
-        If one of them is not a controller.
+        If one of them is not a controller, or is named twice: the same run again would say nothing.
     """
     texts = texts or scenario.compare.controllers or default_policies(num_agents)
-    configs = [config for text in texts for config in parse_controllers(text, scenario.controller)]
-    return list({config.label: config for config in configs}.values())
+    named_by: dict[str, str] = {}
+    configs = []
+    for text in texts:
+        for config in scenario.policies(text):
+            if config.label in named_by:
+                by = dict.fromkeys((named_by[config.label], text))
+                raise ScenarioError(
+                    f"{config.label} is named twice, by {' and '.join(by)}; name each policy once"
+                )
+            named_by[config.label] = text
+            configs.append(config)
+    return configs
 
 
 def default_policies(num_agents: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import simpy
 
-from concur.controllers import Controller, make_controller
+from concur.controllers import Law, interval_of, make_controller
 from concur.signals import Snapshot
 from sim.agent import Agent, SimGate
 from sim.engine.engine import (
@@ -54,15 +54,15 @@ def simulate(
     *,
     on_progress: OnProgress | None = None,
     scheduler: StepScheduler | None = None,
-    law: Callable[[], Controller] | None = None,
+    law: Callable[[], Law] | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
     `workload` saves building it again when several controllers face the same one; `scheduler` puts another
     one, fresh, in the place of the simulated one. `law` makes a controller that is not in the catalog (any
-    class with the methods of `concur.controllers.Controller`, or a function that returns one); it decides
-    every `controller.interval_s` of the scenario, through the gate of the scenario's kind. Its run is
-    labelled with its class, and says that the record alone does not repeat it.
+    class with the methods of `concur.controllers.Law`, or a function that returns one); it decides every
+    `interval_s` of its own, else every `controller.interval_s` of the scenario, through the gate of the
+    scenario's kind. Its run is labelled with its class, and says that the record alone does not repeat it.
 
     Raises
     ------
@@ -83,7 +83,9 @@ def simulate(
         world.env.run(until=world.all_finished)
     world.sample()
     record = world.to_record(began_s)
-    return record if law is None else _of_foreign_law(record, type(world.controller).__name__)
+    return (
+        record if law is None else _of_foreign_law(record, type(world.controller).__name__, world.interval_s)
+    )
 
 
 class _World:
@@ -94,7 +96,7 @@ class _World:
         scenario: Scenario,
         workload: Workload,
         scheduler: StepScheduler,
-        controller: Controller,
+        controller: Law,
         on_progress: OnProgress | None,
     ) -> None:
         self.scenario = scenario
@@ -103,6 +105,7 @@ class _World:
         self.step_time = make_step_time(scenario.step_time)
         self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
         self.controller = controller
+        self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
         self.shell = SimGate(env, self.gate)
         self.requests = Rows("requests")
@@ -132,11 +135,10 @@ class _World:
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
         """Decide every `interval_s`; the first decision is one interval after the start."""
-        interval_s = self.scenario.controller.interval_s
         number = 0
         while True:
             number += 1
-            yield Instant(self.env, CONTROL, number * interval_s - self.env.now)
+            yield Instant(self.env, CONTROL, number * self.interval_s - self.env.now)
             snapshot = self._snapshot()
             window_before, active = self.controller.window, self.gate.active
             window = self.controller.update(snapshot, active=active)
@@ -161,6 +163,7 @@ class _World:
             agents_paused=self.gate.paused,
             agents_waiting=self.gate.waiting,
             agents=tuple(self.gate.views()) if self.controller.reads_agents else (),
+            departed=self.gate.departed,
         )
 
     def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:
@@ -232,15 +235,14 @@ class _World:
         }
 
 
-def _catalog_law(scenario: Scenario) -> Controller:
+def _catalog_law(scenario: Scenario) -> Law:
     config = scenario.controller
     return make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
 
 
-def _of_foreign_law(record: RunRecord, name: str) -> RunRecord:
+def _of_foreign_law(record: RunRecord, name: str, interval_s: float) -> RunRecord:
     """Say whose decisions these were, where the scenario names another law."""
     given = record.run["scenario"]
-    interval_s = given["controller"]["parameters"]["interval_s"]
     controller = {"kind": name, "wrappers": [], "parameters": {"interval_s": interval_s}}
     warning = f"{name} is not in the catalog: to repeat this run, its code is needed too"
     run = {

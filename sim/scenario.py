@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from concur.controllers import WRAPPERS, ControllerParams, controller_params
+from concur.controllers import WRAPPERS, controller_params
 from concur.gate.agents import LEASE_S
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
@@ -322,10 +322,12 @@ class RecordConfig(_Section):
 class CompareConfig(_Section):
     """`[compare]`: the policies that `concur compare` runs when it is told none, and on which seeds.
 
-    No `seeds`: the one of the scenario.
+    No `seeds`: the one of the scenario. `interval_s`: seconds between two decisions of every policy that is
+    named by its text, here or on the command line; none: each law's own.
     """
 
     controllers: tuple[str, ...] = ()
+    interval_s: float | None = Field(None, ge=1e-3, le=1e9)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     @model_validator(mode="after")
@@ -368,6 +370,16 @@ class Scenario(_Section):
                 f"{limit}, what the model and the pool hold"
             )
         return self
+
+    def policies(self, text: str, *, origin: str = "--controllers") -> list[ControllerConfig]:
+        """Return the controllers that a policy's text names in this scenario, see `parse_controllers`.
+
+        Raises
+        ------
+        ScenarioError
+            If it names none.
+        """
+        return parse_controllers(text, self.controller, interval_s=self.compare.interval_s, origin=origin)
 
     def with_controller(self, controller: ControllerConfig) -> "Scenario":
         """Return the same experiment under another controller."""
@@ -438,11 +450,13 @@ def parse_scenario(raw: Mapping[str, Any], *, origin: str = "scenario") -> Scena
 
 
 def parse_controllers(
-    text: str, base: ControllerConfig, *, origin: str = "--controllers"
+    text: str, base: ControllerConfig, *, interval_s: float | None = None, origin: str = "--controllers"
 ) -> list[ControllerConfig]:
     """Read one `--controllers` item: `none`, `agent_cap=8,16,32`, `agent_cap=8..64..4`, `concur+app_limited`.
 
-    Parameters given in `[controller]` of the scenario stay in force for the same `kind`.
+    Parameters given in `[controller]` of the scenario (`base`) stay in force for the same `kind`, and are
+    nothing to any other: a law's run in a comparison is its run alone. `interval_s`, that of `[compare]`,
+    holds for every kind.
 
     Raises
     ------
@@ -452,8 +466,8 @@ def parse_controllers(
     name, _, values = text.partition("=")
     kind, *wrappers = name.split("+")
     given = dict(base.parameters) if kind == base.kind else {}
-    if base.interval_s != ControllerParams().interval_s:  # one that was asked for holds for every law
-        given.setdefault("interval_s", base.interval_s)
+    if interval_s is not None:
+        given["interval_s"] = interval_s
     raws: list[dict[str, Any]] = [given | {"kind": kind, "wrappers": wrappers}]
     if values:
         raws = [raws[0] | {"cap": value} for part in values.split(",") for value in _caps(part)]

@@ -5,14 +5,15 @@ A new law is a new file and one line in `CATALOG`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
-from concur.controllers.base import Controller, ControllerParams, LogValue
+from concur.controllers.base import Controller, ControllerParams, Law, LogValue, interval_of
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
 from concur.controllers.gradient import Gradient, GradientParams
 from concur.controllers.hybrid import Hybrid, HybridParams
 from concur.controllers.ledger import LedgerLaw, LedgerParams
+from concur.controllers.parameters import fitted
 from concur.controllers.turnover import Turnover, TurnoverParams
 from concur.controllers.vegas import Vegas, VegasParams
 from concur.controllers.wrappers import AppLimited, Fresh
@@ -25,8 +26,10 @@ __all__ = [
     "Controller",
     "ControllerParams",
     "ControllerSpec",
+    "Law",
     "LogValue",
     "controller_params",
+    "interval_of",
     "make_controller",
     "make_gate",
 ]
@@ -75,23 +78,16 @@ def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
     """
     spec = _spec(kind)
     known = {field.name: field for field in fields(spec.params)}
+    annotations = get_type_hints(spec.params)  # `Field.type` may be text
+    fitting = {}
     for name, value in given.items():
         if name not in known:
             raise ParameterError(f"{name} is not a parameter of {kind!r}; known: {', '.join(sorted(known))}")
-        expected = known[name].type
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = {
-            int: isinstance(value, int) and is_number,
-            float: is_number,
-            str: isinstance(value, str),
-        }
-        if not fits[expected]:  # type: ignore[index]
-            kind_name = getattr(expected, "__name__", expected)
-            raise ParameterError(f"{name} = {value!r} but must be of type {kind_name}")
+        fitting[name] = fitted(name, value, annotations[name])
     for name, field in known.items():
-        if name not in given and field.default is MISSING:
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise ParameterError(f"{kind!r} needs {name}; set controller.{name}")
-    return spec.params(**given)
+    return spec.params(**fitting)
 
 
 def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) -> Controller:

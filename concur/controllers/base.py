@@ -1,15 +1,16 @@
 """The contract of every controller: one number, how many agents may be active."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from concur.errors import require
 from concur.signals import Snapshot
 
 LogValue = float | int | str | None
+DEFAULT_INTERVAL_S: Final = 5.0  # ours; the paper does not say, re-implementations use 0.1, 5 and 30 s
 
 
-class Controller(Protocol):
+class Law(Protocol):
     """Decide the window: how many agents may hold a slot.
 
     `window` is the window in force, from construction on. A wrapper may set it to overrule a decision.
@@ -34,15 +35,28 @@ class Controller(Protocol):
         ...
 
 
+class Controller(Law, Protocol):
+    """A law that says how often it wants to decide: every law of the catalog, and every guard around one."""
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions; the shell that owns the clock keeps it."""
+        ...
+
+
+def interval_of(law: Law, otherwise_s: float) -> float:
+    """Return the interval of a law, `otherwise_s` if it has none to say: a law from outside need not."""
+    return float(getattr(law, "interval_s", otherwise_s))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerParams:
     """Parameters that every controller has.
 
-    `interval_s`: seconds between two decisions. Not in the paper; 5 s is ours (re-implementations use 0.1,
-    5 and 30 s). The shell that owns the clock keeps it.
+    `interval_s`: seconds between two decisions, see `DEFAULT_INTERVAL_S`.
     """
 
-    interval_s: float = 5.0
+    interval_s: float = DEFAULT_INTERVAL_S
 
     def __post_init__(self) -> None:
         require(1e-3 <= self.interval_s <= 1e9, "interval_s", self.interval_s, "between 1e-3 and 1e9 s")

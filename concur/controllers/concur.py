@@ -111,6 +111,11 @@ class Concur:
         self._hits = WindowedHitRate(params.hit_rate_window_s or params.interval_s)
         self._hit_rate: float | None = None
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window; `active` is not read, as in the paper."""
         p = self.params

@@ -5,7 +5,7 @@ They are the baselines that every adaptive law has to beat.
 
 from dataclasses import dataclass
 
-from concur.controllers.base import ControllerParams, LogValue
+from concur.controllers.base import DEFAULT_INTERVAL_S, ControllerParams, LogValue
 from concur.errors import require
 from concur.signals import UNLIMITED, Snapshot
 
@@ -29,11 +29,17 @@ class CapParams(ControllerParams):
 class Fixed:
     """Keep one window for ever."""
 
-    __slots__ = ("window",)
+    __slots__ = ("_interval_s", "window")
     reads_agents = False
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, *, interval_s: float = DEFAULT_INTERVAL_S) -> None:
         self.window = window
+        self._interval_s = interval_s
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two readings, for the record: there is nothing to decide."""
+        return self._interval_s
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the window, whatever the engine says."""
@@ -46,9 +52,9 @@ class Fixed:
 
 def no_control(params: NoParams) -> Fixed:
     """Build the window that never binds: every agent runs, as without an admission layer."""
-    return Fixed(UNLIMITED)
+    return Fixed(UNLIMITED, interval_s=params.interval_s)
 
 
 def static_cap(params: CapParams) -> Fixed:
     """Build a constant window of `params.cap`."""
-    return Fixed(params.cap)
+    return Fixed(params.cap, interval_s=params.interval_s)

@@ -6,7 +6,7 @@ An agent keeps its history in the KV cache for as long as it has a slot; so the 
 
 with p the private tokens of an agent, R what must stay free, and S what strangers hold. All are measured:
 
-*Private tokens.* Now, p = (sum of private contexts + g per agent in a call) / agents, with g the mean growth
+*Private tokens.* Now, p = (sum of private contexts + g per call in flight) / agents, with g the mean growth
 of a context per call. This bound, `fit`, pauses agents when it falls below the number active. Growing by it
 alone would admit a cohort while it is young and pay when it has aged; therefore growth has a second bound,
 `sustained`, with p the mean over whole lives, call by call, of the agents that left in the last turnover (as
@@ -26,13 +26,16 @@ cancelled; it counts against `fit` alone, for over whole lives growth is in p al
 no gate take from the pool, and are seen in the usage gauge only.
 
 Growth is paced by turnover: each call that ends brings evidence and opens at most one more slot, one a
-reading at least (the slow start of TCP, RFC 5681). It waits until a cut has drained, and is vetoed while
-the engine shows distress: tokens computed again beyond `shortfall_frac` of all prompt tokens (the hit rate
-against the ideal one, which the contexts give: what agents grew by, less what they generated, is all that
-had to be prefilled), or more than half as many requests queued in the engine as run (prime-rl's ratio). If
-distress, or preemptions, last for `window_s` although nothing drains, the ledger misses something: the
-usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a reading once it is quiet and
-the window is used. On stale signals (see `Freshness`) nothing moves.
+reading at least (the slow start of TCP, RFC 5681). What it has to pace are histories; so where n agents
+have left and nobody has come back for a second call, a call opens n + 2 slots, for by the rule of
+succession one newcomer in n + 2 is expected to come back (Laplace). It waits until a cut has drained, and
+is vetoed while the engine shows distress: tokens computed again beyond `shortfall_frac` of all prompt
+tokens (the hit rate against the ideal one, which the contexts give: what agents grew by, less what they
+generated, is all that had to be prefilled), or more than half as many requests queued in the engine as run
+(prime-rl's ratio). If distress, or preemptions, last for `window_s` although nothing drains, the ledger
+misses something: the usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a
+reading once it is quiet and the window is used. On stale signals (see `Freshness`) nothing moves, nor
+while calls end without `usage`: without contexts there is no ledger (`has_usage` = 0).
 
 Starvation bound: `max_wait_s`. A slot opens for every agent that has waited longer, beside those who are in,
 and the gate lets those in first if its own bound is the same; so each gets its step within one interval more.
@@ -50,6 +53,7 @@ from concur.errors import require
 from concur.flows import FlowMeter, Flows, FlowWindow, Freshness
 from concur.ledger import Ledger, read_ledger
 from concur.signals import UNLIMITED, Snapshot
+from concur.usage import calls_without_usage
 
 _LINDY: Final = 2.0  # a life that has lasted n lasts 2 n in all
 _QUEUE_RATIO: Final = 0.5  # prime-rl: requests queued over requests running
@@ -129,6 +133,11 @@ class Hybrid:
         self._distress_since_s: float | None = None
         self._state: dict[str, LogValue] = {}
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window."""
         self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision
@@ -143,12 +152,16 @@ class Hybrid:
             self._distress_since_s = None
             self._state = {"is_stale": 1}
             return self.window
+        if calls_without_usage(snapshot):
+            self._state = {"has_usage": 0}
+            return self._open_for_overdue(snapshot, active)
         if not ledger.num_agents or not recent.steps or snapshot.num_gpu_blocks < 2:
             self._state = {}
             return self._open_for_overdue(snapshot, active)  # nothing is known yet
         has_distress = self._judge(snapshot, recent, active)
         bounds = self._bounds(snapshot, ledger, recent, turnover)
-        self._move(bounds, steps=flows.steps - steps_before, active=active, may_grow=not has_distress)
+        pace = (flows.steps - steps_before) * _per_call(ledger, recent)
+        self._move(bounds, pace=pace, active=active, may_grow=not has_distress)
         return self._open_for_overdue(snapshot, active)
 
     def log_state(self) -> dict[str, LogValue]:
@@ -159,7 +172,7 @@ class Hybrid:
         p = self.params
         agents, pool_tokens = ledger.num_agents, (snapshot.num_gpu_blocks - 1) * snapshot.block_size
         growth = recent.grown_tokens / recent.steps  # g
-        in_call = growth * ledger.num_in_step
+        in_call = growth * ledger.num_calls
         referenced = snapshot.kv_cache_usage_frac * pool_tokens
         strangers = max(0.0, referenced - ledger.in_step_tokens - in_call - ledger.shared_tokens)
         per_s = (recent.uncached_tokens + recent.generated_tokens) / recent.time_s
@@ -189,7 +202,7 @@ class Hybrid:
 
     def _judge(self, snapshot: Snapshot, recent: Flows, active: int) -> bool:
         """Tell whether the engine is in distress, and take the pool for smaller if it stays so."""
-        calls = recent.steps / max(1, recent.steps - recent.departures)  # last calls end without a view
+        calls = recent.steps / max(1, recent.steps - recent.unseen_steps)  # no reading shows their growth
         needed = max(0.0, recent.grown_tokens * calls - recent.generated_tokens)
         again = max(0.0, recent.uncached_tokens - needed)
         shortfall = again / recent.queried_tokens if recent.queried_tokens else None
@@ -210,12 +223,12 @@ class Hybrid:
             self._usable_frac = max(_MIN_USABLE_FRAC, self._usable_frac * _CUT)
             self._distress_since_s = time_s
 
-    def _move(self, bounds: Bounds, *, steps: int, active: int, may_grow: bool) -> None:
+    def _move(self, bounds: Bounds, *, pace: int, active: int, may_grow: bool) -> None:
         fit = max(1, math.floor(min(bounds.fit, UNLIMITED)))
         goal = max(1, math.floor(min(bounds.fit, bounds.sustained, UNLIMITED)))
         if goal > self._bound:
             if may_grow and active <= self._bound:  # nothing drains
-                self._bound = min(goal, self._bound + max(1, steps), self.params.max_window)
+                self._bound = min(goal, self._bound + max(1, pace), self.params.max_window)
         elif fit < min(self._bound, active):
             self._bound = fit
         self._state |= {"fit": bounds.fit, "sustained": bounds.sustained}
@@ -229,3 +242,9 @@ class Hybrid:
         # Beside those who are in: some of them may be on their way out, and only leave when their call ends.
         self.window = min(max(self._bound, active) + overdue if overdue else self._bound, UNLIMITED)
         return self.window
+
+
+def _per_call(ledger: Ledger, recent: Flows) -> int:
+    """Return how many slots a call that ended may open: one, or more where nobody ever comes back."""
+    comes_back = ledger.oldest_steps > 0 or recent.steps > recent.departures
+    return 1 if comes_back else recent.departures + 2

@@ -16,6 +16,7 @@ small, marks every candidate of the first kind that overflows instead of as many
 large agents that starve, comes from the order and is not the window's.
 
 Signals: `usage` of each agent's last answer and the gate's own state; nothing of the engine but its capacity.
+While answers come without `usage` (ours), the window stays as it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,8 +25,9 @@ from dataclasses import dataclass
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.flows import Freshness
-from concur.ledger import prefix_tokens, private_tokens
+from concur.ledger import prefix_tokens, private_tokens, shared_tokens
 from concur.signals import UNLIMITED, AgentView, Snapshot
+from concur.usage import calls_without_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +61,19 @@ class LedgerParams(ControllerParams):
 class LedgerLaw:
     """Apply the law of the module docstring once per reading."""
 
-    __slots__ = ("_freshness", "_used_tokens", "params", "window")
+    __slots__ = ("_freshness", "_state", "params", "window")
     reads_agents = True
 
     def __init__(self, params: LedgerParams) -> None:
         self.params = params
         self.window = params.initial_window
         self._freshness = Freshness(params.interval_s)
-        self._used_tokens = 0.0
+        self._state: dict[str, LogValue] = {"used_tokens": 0.0}
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return how many fit by the ledger."""
@@ -74,7 +81,12 @@ class LedgerLaw:
         if self._freshness.is_stale(snapshot) or capacity == 0:
             return self.window
         holders = [agent for agent in snapshot.agents if agent.holds_slot]
-        self._used_tokens = used = self._shared(holders) + sum(map(self._tokens, holders))
+        keepers = [agent for agent in snapshot.agents if _keeps_history(agent)]
+        if calls_without_usage(snapshot):
+            self._state = {"has_usage": 0}
+            return self.window
+        used = self._shared(keepers) + sum(sorted(map(self._tokens, keepers)))  # in any order the same
+        self._state = {"used_tokens": used}
         if used > capacity:
             window = len(holders) - self._num_pauses(holders, used - capacity)
         else:
@@ -83,18 +95,17 @@ class LedgerLaw:
         return self.window
 
     def log_state(self) -> dict[str, LogValue]:
-        """Return the tokens in the ledger."""
-        return {"used_tokens": self._used_tokens}
+        """Return the tokens in the ledger; `has_usage` = 0 if answers come without the tokens it adds up."""
+        return self._state
 
     def _shared(self, holders: Iterable[AgentView]) -> int:
-        if self.params.faithful:
-            return 0
-        return sum({agent.prefix_group: prefix_tokens(agent) for agent in holders}.values())
+        return 0 if self.params.faithful else shared_tokens(holders)
 
     def _tokens(self, agent: AgentView) -> float:
         p = self.params
         own = max(agent.context_tokens, prefix_tokens(agent)) if p.faithful else private_tokens(agent)
-        return own * (1.0 if agent.is_in_step or not agent.holds_slot else p.tool_weight) + p.buffer_tokens
+        is_in_tool = _keeps_history(agent) and not agent.is_in_step
+        return own * (p.tool_weight if is_in_tool else 1.0) + p.buffer_tokens
 
     def _num_pauses(self, holders: Sequence[AgentView], excess_tokens: float) -> int:
         """Count the agents to pause: in tools first, then in a call, smallest first."""
@@ -114,13 +125,26 @@ class LedgerLaw:
 
     def _num_resumes(self, snapshot: Snapshot, free_tokens: float) -> int:
         """Count the agents without a slot that fit, or have waited too long."""
-        outside = [agent for agent in snapshot.agents if not agent.holds_slot]
+        outside = sorted(
+            (
+                agent.steps_done == 0,
+                agent.context_tokens,
+                agent.index,
+                self._tokens(agent),
+                snapshot.time_s if agent.waiting_since_s is None else agent.waiting_since_s,
+            )
+            for agent in snapshot.agents
+            if not _keeps_history(agent)
+        )
         num_resumes = 0
-        for agent in sorted(outside, key=lambda agent: (agent.steps_done == 0, agent.context_tokens)):
-            since_s = snapshot.time_s if agent.waiting_since_s is None else agent.waiting_since_s
-            free_tokens -= self._tokens(agent)
-            if free_tokens < 0 and snapshot.time_s - since_s < self.params.max_wait_s:
-                free_tokens += self._tokens(agent)
+        for *_, tokens, since_s in outside:
+            if free_tokens < tokens and snapshot.time_s - since_s < self.params.max_wait_s:
                 continue
+            free_tokens -= tokens
             num_resumes += 1
         return num_resumes
+
+
+def _keeps_history(agent: AgentView) -> bool:
+    """Tell whether the agent's history has to stay in the cache: it has a slot, or a descendant has it."""
+    return agent.holds_slot or agent.lends_slot

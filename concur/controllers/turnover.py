@@ -25,8 +25,8 @@ from typing import Final
 
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
-from concur.flows import Freshness
-from concur.signals import UNLIMITED, Snapshot
+from concur.flows import Freshness, held_slot
+from concur.signals import UNLIMITED, AgentView, Snapshot
 
 _BINDS: Final = 0.9
 _FULL_FRAC: Final = 0.8
@@ -65,8 +65,8 @@ class Turnover:
     """Apply the law of the module docstring once per reading."""
 
     __slots__ = (
+        "_active",
         "_freshness",
-        "_ids",
         "_is_frozen",
         "_last",
         "_num_queue_polls",
@@ -82,17 +82,22 @@ class Turnover:
         self.window = params.initial_window
         self._freshness = Freshness(params.interval_s)
         self._last: Snapshot | None = None
-        self._ids: frozenset[str] = frozenset()
+        self._active: frozenset[tuple[str, int]] = frozenset()
         self._turned = 0.0
         self._num_queue_polls = 0
         self._is_frozen = False
         self._was_cut = False
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the next window."""
         is_stale = self._freshness.is_stale(snapshot)
         last, self._last = self._last, snapshot
-        num_left = self._num_left(snapshot)
+        num_left = self._num_left(snapshot, last)
         if last is None and self.params.max_model_len:
             pool_tokens = snapshot.num_gpu_blocks * snapshot.block_size
             self.window = max(1, pool_tokens // self.params.max_model_len)
@@ -117,9 +122,11 @@ class Turnover:
         """Return how much of a turnover has passed, and whether a cut is draining."""
         return {"turned": self._turned, "is_frozen": int(self._is_frozen)}
 
-    def _num_left(self, snapshot: Snapshot) -> int:
-        before, self._ids = self._ids, frozenset(agent.agent_id for agent in snapshot.agents)
-        return len(before - self._ids)
+    def _num_left(self, snapshot: Snapshot, last: Snapshot | None) -> int:
+        """Count the agents that held a slot and have left, those among them that no reading has shown."""
+        before, self._active = self._active, frozenset(map(_who, filter(held_slot, snapshot.agents)))
+        gone = len(before - frozenset(map(_who, snapshot.agents)))
+        return gone if last is None else max(gone, snapshot.departed.agents - last.departed.agents)
 
     def _count_queue(self, snapshot: Snapshot) -> None:
         is_queueing = snapshot.num_requests_waiting > _QUEUE_RATIO * snapshot.num_requests_running
@@ -141,3 +148,7 @@ class Turnover:
         self._is_frozen = self._was_cut = True
         self._num_queue_polls = 0
         self._turned = 0.0
+
+
+def _who(agent: AgentView) -> tuple[str, int]:
+    return agent.agent_id, agent.index  # an id may leave and come back as somebody new

@@ -2,7 +2,7 @@
 
 import math
 
-from concur.controllers.base import Controller, LogValue
+from concur.controllers.base import Controller, LogValue, interval_of
 from concur.flows import Freshness
 from concur.signals import Snapshot
 
@@ -19,6 +19,11 @@ class _Guard:
     def reads_agents(self) -> bool:
         """Whether the wrapped law looks at `Snapshot.agents`."""
         return self._controller.reads_agents
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions of the wrapped law."""
+        return self._controller.interval_s
 
     @property
     def window(self) -> int:
@@ -62,7 +67,7 @@ class Fresh(_Guard):
 
     def __init__(self, controller: Controller) -> None:
         super().__init__(controller)
-        self._freshness = Freshness(math.inf)  # the law's interval is not known here: no outage is too long
+        self._freshness = Freshness(interval_of(controller, math.inf))  # none: no outage is too long
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return the wrapped decision, or the old window where that one would grow on a stale reading."""

@@ -149,8 +149,8 @@ async def control(
         except ScrapeError as error:
             on_stale(StaleTick(gate.now_s(), str(error)))
         else:
-            _check_usage(controller, gate)
             on_tick(decide(controller, gate, snapshot))
+            _check_usage(controller, gate)
 
 
 def agreed_interval_s(controller: Controller, interval_s: float | None) -> float:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sim.errors import ScenarioError
 from sim.provenance import versions
-from sim.scenario import Scenario, parse_controllers, parse_scenario, read_scenario, what_decides
+from sim.scenario import Scenario, parse_scenario, read_scenario, what_decides
 from sim.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
 from sim.workload.trace import trace_sha256
 
@@ -126,7 +126,7 @@ def _runs(config: GridConfig, scenario: Scenario, *, origin: str) -> Iterator[Sc
         controllers = [
             each
             for text in config.policies
-            for each in parse_controllers(text, scenario.controller, origin=f"{origin}: policies:")
+            for each in scenario.policies(text, origin=f"{origin}: policies:")
         ]
     for seed in config.seeds if config.seeds is not None else (scenario.seed,):
         for controller in controllers:

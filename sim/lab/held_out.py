@@ -8,7 +8,7 @@ from sim.compare import Runs
 from sim.intervals import Interval, mean_interval, metric_value
 from sim.lab.oracle import best_static_cap
 from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario, parse_controllers
+from sim.scenario import ControllerConfig, Scenario
 
 START: Final = "start"
 TUNED: Final = "tuned"
@@ -61,7 +61,7 @@ def check(
         for each in (before, runs)
     )
     policies = {START: start, TUNED: tuned} | {
-        label: parse_controllers(label, scenario.controller)[0] for label in (deployed, hindsight)
+        label: scenario.policies(label)[0] for label in (deployed, hindsight)
     }
     for _ in runs.run(list(policies.values())):
         pass  # all at once on all cores

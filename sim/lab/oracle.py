@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from sim.compare import Runs
+from sim.compare import Runs, policies
+from sim.errors import ScenarioError
 from sim.intervals import metric_interval
-from sim.scenario import ControllerConfig, parse_controllers
+from sim.scenario import ControllerConfig
 
 ORACLE: Final = "oracle"
 """What stands for the best static cap among policies."""
@@ -57,24 +58,25 @@ def search_cap(num_agents: int, measure: Measure) -> int:
 def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) -> list[str]:
     """Return policies with `oracle` replaced by the best static cap, and say which it is.
 
-    No `texts`: those of the scenario's `[compare]`.
+    No `texts`: those of the scenario's `[compare]`. A cap that another one names already is not named again.
 
     Raises
     ------
     ScenarioError
-        If one of the others is no policy: before the search.
+        If one of the others is no policy, or one is named twice: before the search.
     """
     texts = texts or runs.scenario.compare.controllers
     if ORACLE not in texts:
         return list(texts)
-    for text in texts:
-        if text != ORACLE:
-            parse_controllers(text, runs.scenario.controller)
+    others = [text for text in texts if text != ORACLE]
+    if len(texts) - len(others) > 1:
+        raise ScenarioError(f"{ORACLE} is named twice; name each policy once")
+    named = {config.label for config in policies(runs.scenario, others, num_agents=0)} if others else set()
     say(f"{ORACLE}: searching the best static cap")
     found = f"agent_cap={best_static_cap(runs)}"
     seeds = ", ".join(map(str, runs.workloads))
     say(f"{ORACLE}: {found}, the best static cap in hindsight (simulated, seed {seeds})")
-    return [found if text == ORACLE else text for text in texts]
+    return others if found in named else [found if text == ORACLE else text for text in texts]
 
 
 def _coarse(num_agents: int) -> list[int]:
@@ -90,4 +92,4 @@ def _best(known: Mapping[int, float]) -> int:
 
 
 def _static(cap: int, runs: Runs) -> ControllerConfig:
-    return parse_controllers(f"agent_cap={cap}", runs.scenario.controller)[0]
+    return runs.scenario.policies(f"agent_cap={cap}")[0]

@@ -29,7 +29,7 @@ from sim.errors import RecordError, ScenarioError
 from sim.intervals import METRICS, metric_interval
 from sim.lab.tune_space import Range, Value, settle, space_of, start_of
 from sim.provenance import git_commit, versions
-from sim.scenario import ControllerConfig, Scenario, parse_controllers, what_decides
+from sim.scenario import ControllerConfig, Scenario, what_decides
 from sim.toml_files import explain
 from sim.workload.spec import Workload
 
@@ -109,7 +109,7 @@ def ask(
     kind = policy.partition("+")[0]
     space = space_of(kind, num_agents=num_agents)
     text = f"{policy}={_first_cap(scenario, kind, space['cap'])}" if "cap" in space else policy
-    (start,) = parse_controllers(text, scenario.controller)
+    (start,) = scenario.policies(text)
     start_of(space, start.parameters)
     return Question(scenario, workloads, tuple(objectives), start, space)
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from concur.controllers import make_controller, make_gate
+from concur.controllers import CATALOG, WRAPPERS, make_controller, make_gate
+from concur.controllers.wrappers import AppLimited, Fresh
 from concur.errors import ParameterError
 from concur.gate import AgentGate, RequestGate
-from concur.signals import UNLIMITED
+from concur.signals import UNLIMITED, Snapshot
 from tests.helpers import make_snapshot
 
 
@@ -57,3 +58,44 @@ def test_app_limited_lets_cuts_through() -> None:
     guarded.update(make_snapshot(0.0, kv_cache_usage_frac=0.3), active=1)
     thrashing = make_snapshot(5.0, kv_cache_usage_frac=0.9, prefix_cache_queries_tokens=100)
     assert guarded.update(thrashing, active=1) == 8
+
+
+@pytest.mark.parametrize("wrappers", [(), *((name,) for name in WRAPPERS), tuple(WRAPPERS)])
+@pytest.mark.parametrize("kind", sorted(CATALOG))
+def test_every_law_says_how_often_it_wants_to_decide(kind: str, wrappers: tuple[str, ...]) -> None:
+    required = {"cap": 4} if "cap" in kind else {}
+    default_s = 1.0 if kind == "hybrid" else 5.0
+    assert make_controller(kind, wrappers=wrappers, **required).interval_s == default_s
+    assert make_controller(kind, wrappers=wrappers, **required, interval_s=0.7).interval_s == 0.7
+
+
+def traffic(time_s: float, tokens: int) -> Snapshot:
+    return make_snapshot(time_s, num_requests_running=3, kv_cache_usage_frac=0.1, generation_tokens=tokens)
+
+
+def test_the_fresh_guard_knows_an_outage_by_the_interval_of_its_law() -> None:
+    law = make_controller("concur", wrappers=("app_limited", "fresh"), interval_s=2.0)
+    assert law.update(traffic(2.0, 10), active=16) == 18
+    assert law.update(traffic(8.0, 20), active=16) == 20  # two readings missed: a hiccup
+    assert law.update(traffic(14.1, 30), active=16) == 20  # three: an outage
+
+
+def test_a_guard_goes_around_a_law_that_has_no_interval_to_say() -> None:
+    class Growing:
+        reads_agents = False
+
+        def __init__(self) -> None:
+            self.window = 4
+
+        def update(self, snapshot: Snapshot, *, active: int) -> int:
+            self.window += 1
+            return self.window
+
+        def log_state(self) -> dict[str, float | int | str | None]:
+            return {}
+
+    law: Any = Growing()
+    guarded = AppLimited(Fresh(law))
+    assert guarded.update(traffic(2.0, 10), active=4) == 5
+    assert guarded.update(traffic(900.0, 20), active=4) == 6, "no outage is too long for it"
+    assert guarded.update(traffic(901.0, 20), active=4) == 6, "but a counter that stands still is stale"

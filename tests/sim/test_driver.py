@@ -1,8 +1,11 @@
 """Whole runs: time semantics by hand, the collapse and its cure, and the signals a controller sees."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
+from concur.controllers import make_controller
 from concur.signals import UNLIMITED, Snapshot
 from sim.driver import simulate
 from sim.errors import ScenarioError
@@ -124,6 +127,7 @@ def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
         "agents_paused",
         "agents_waiting",
         "agents",
+        "departed",
     }
 
 
@@ -192,3 +196,49 @@ def test_a_law_from_outside_the_catalog_decides_and_the_record_says_so() -> None
     with pytest.raises(ScenarioError, match="AlwaysTwo"):
         parse_scenario(foreign.run["scenario"])
     assert [record.label for record in in_order([foreign, ours])] == ["agent_cap=2", "AlwaysTwo"]
+
+
+class Impatient(AlwaysTwo):
+    """The same, but it says how often it wants to decide."""
+
+    interval_s = 0.5
+
+
+def test_a_law_from_outside_that_has_an_interval_decides_at_its_own() -> None:
+    scenario = make_scenario(controller={"kind": "none", "interval_s": 2.0})
+    foreign = simulate(scenario, law=Impatient)
+    assert foreign.ticks["t_s"].tolist()[:3] == [0.5, 1.0, 1.5]
+    assert foreign.run["scenario"]["controller"]["parameters"] == {"interval_s": 0.5}
+    hybrid = simulate(scenario, law=lambda: make_controller("hybrid"))
+    ours = simulate(make_scenario(controller={"kind": "hybrid"}))
+    pd.testing.assert_frame_equal(hybrid.ticks, ours.ticks)
+
+
+@pytest.mark.parametrize(
+    ("workload", "at_most"),
+    [
+        ({"num_agents": 400}, 1.15),  # all at once: what the start at 16 agents costs
+        ({"num_agents": 400, "arrival": {"process": "poisson", "rate_per_s": 10}}, 1.01),
+        # Gone within a fraction of an interval: hardly one of them is in any reading.
+        (
+            {
+                "num_agents": 600,
+                "output_median_tokens": 8,
+                "arrival": {"process": "poisson", "rate_per_s": 60},
+            },
+            1.01,
+        ),
+    ],
+)
+def test_agents_of_one_call_are_not_held_back_by_the_hybrid(
+    workload: dict[str, object], at_most: float
+) -> None:
+    given: dict[str, Any] = {
+        "workload": {"mean_steps": 1} | workload,
+        "engine": {"num_gpu_blocks": 3001},
+        "step_time": {"profile": "h100-sxm_qwen3-32b_tp2"},
+    }
+    none = simulate(make_scenario(**given))
+    hybrid = simulate(make_scenario(**given, controller={"kind": "hybrid"}))
+    assert hybrid.metrics["makespan_s"] <= at_most * none.metrics["makespan_s"]
+    assert hybrid.ticks["window"].max() > 100
