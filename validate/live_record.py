@@ -16,7 +16,7 @@ from concur.controllers import Controller
 from concur.live.controlling import StaleTick, Tick
 from concur.live.metric_names import COUNTERS
 from concur.signals import Snapshot
-from sim.metrics import compute_metrics
+from sim.metrics import compute_metrics, no_metrics
 from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, Rows, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario
@@ -238,7 +238,7 @@ def _metrics(
 ) -> dict[str, Any]:
     requests, agents, timeline = frames["requests"], frames["agents"], frames["timeline"]
     if faults.failures or agents.empty:  # a makespan of part of the work is no makespan
-        return {
+        return no_metrics() | {
             "num_agents": len(agents),
             "num_agents_skipped": workload.num_agents_skipped,
             "num_requests": len(requests),
