@@ -86,7 +86,7 @@ def tables(*, queries: int, hits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     zeros = (
         dict.fromkeys(TimelineRow._fields, 0) | {"prompt_tokens": 1000, "generation_tokens": 50} | counters
     )
-    return frame("requests", [call]), frame("timeline", [TimelineRow(**zeros)])  # type: ignore[arg-type]
+    return frame("requests", [call]), frame("timeline", [TimelineRow(**zeros)])
 
 
 def test_a_release_that_counts_refused_admissions_again_is_not_believed() -> None:
