@@ -288,13 +288,18 @@ def _free_port() -> int:
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_ANSWER_S) as response:
-        body: bytes = response.read()
-        return body
+    return _ask(url)
 
 
 def _post(url: str) -> bytes:
-    request = urllib.request.Request(url, data=b"", method="POST")
-    with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
-        body: bytes = response.read()
-        return body
+    return _ask(urllib.request.Request(url, data=b"", method="POST"))
+
+
+def _ask(request: str | urllib.request.Request) -> bytes:
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
+            body: bytes = response.read()
+            return body
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection open otherwise
+        raise
