@@ -101,7 +101,7 @@ class Server:
 
     def _reset_once(self) -> bool:
         try:
-            body = _post(f"{self.url}/reset_prefix_cache")
+            body = _get(urllib.request.Request(f"{self.url}/reset_prefix_cache", data=b"", method="POST"))
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise ServerError(f"{self.url}: reset_prefix_cache failed with status {error.code}") from None
@@ -159,8 +159,7 @@ def attach(url: str) -> Server:
     url = url.rstrip("/")
     try:
         card = json.loads(_get(f"{url}/v1/models"))["data"][0]
-        facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]}
-        return Server(url, card["id"], facts | _facts(url, card))
+        return Server(url, card["id"], _facts(url, card))
     except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ServerError(
             f"{url}: no vLLM server answers there ({type(error).__name__}: {error}); start one, or correct "
@@ -256,10 +255,9 @@ def _facts(url: str, card: Mapping[str, Any]) -> dict[str, Any]:
         from validate.server_facts import card_facts, published_facts, resolved_facts
     except ImportError as error:
         raise live_extra_missing(error) from None
-    facts = card_facts(card)
-    with suppress(urllib.error.HTTPError):  # outside its development mode it does not say
-        info = json.loads(_get(f"{url}/server_info?config_format=json"))
-        facts |= resolved_facts(info.get("vllm_config"))
+    facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]} | card_facts(card)
+    with suppress(urllib.error.HTTPError, ValueError):  # outside its development mode it does not say
+        facts |= resolved_facts(json.loads(_get(f"{url}/server_info?config_format=json")))
     with suppress(urllib.error.HTTPError, ValueError):  # a run reads the page again, and says what is wrong
         facts |= published_facts(_get(f"{url}/metrics").decode())
     return facts
@@ -287,15 +285,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _get(url: str) -> bytes:
-    return _ask(url)
-
-
-def _post(url: str) -> bytes:
-    return _ask(urllib.request.Request(url, data=b"", method="POST"))
-
-
-def _ask(request: str | urllib.request.Request) -> bytes:
+def _get(request: str | urllib.request.Request) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
             body: bytes = response.read()

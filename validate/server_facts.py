@@ -2,8 +2,8 @@
 
 Three places, the later over the earlier: the model card (`/v1/models`), the resolved configuration
 (`/server_info`, in its development mode only; vLLM 0.32.0, entrypoints/serve/dev/server_info/api_router.py),
-and the labels of `vllm:cache_config_info` on `/metrics`, which is where a run reads the pool's size too. A
-name that a server does not publish is no key of the facts: unknown is not a value.
+and the labels of `vllm:cache_config_info` on `/metrics`, which is where a run reads the pool's size too. What
+a server does not publish is no key of the facts: unknown is not a value.
 """
 
 from collections.abc import Mapping
@@ -13,81 +13,81 @@ from prometheus_client.parser import text_string_to_metric_families
 
 _INFO: Final = "vllm:cache_config_info"
 _CACHE_KEYS: Final = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "cache_dtype")
-_SCHEDULER_KEYS: Final = (
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "long_prefill_token_threshold",
-    "long_prefill_token_threshold_adaptive",
-    "scheduler_reserve_full_isl",
-    "watermark",
-    "async_scheduling",
-    "policy",
-    "enable_chunked_prefill",
-    "max_num_active_seqs",
-    "prefill_schedule_interval",
-)
-_MODEL_KEYS: Final = ("max_model_len", "quantization", "enforce_eager")
+_SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cache_config": _CACHE_KEYS,
+    "scheduler_config": (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "long_prefill_token_threshold",
+        "long_prefill_token_threshold_adaptive",
+        "scheduler_reserve_full_isl",
+        "watermark",
+        "async_scheduling",
+        "policy",
+        "enable_chunked_prefill",
+        "max_num_active_seqs",
+        "prefill_schedule_interval",
+    ),
+    "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager"),
+    "parallel_config": ("tensor_parallel_size",),
+    "device_config": ("device_type",),
+}
 _WORDS: Final = {"True": True, "False": False, "None": None}
 
 
 def card_facts(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a model card: the model, by the name of its folder if it is one, and its length."""
     model = str(card.get("root") or card["id"])
-    facts: dict[str, Any] = {"model": model.rstrip("/").rpartition("/")[2] if model[0] in "/." else model}
-    if card.get("max_model_len") is not None:
-        facts["max_model_len"] = card["max_model_len"]
-    return facts
+    name = model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".")) else model
+    return _known({"model": name, "max_model_len": card.get("max_model_len")})
 
 
-def resolved_facts(config: object) -> dict[str, Any]:
-    """Return the facts of the configuration that vLLM resolved; none if it is not in that form."""
-    if not isinstance(config, Mapping):
-        return {}
-    parts = {name: config.get(f"{name}_config") or {} for name in ("cache", "scheduler", "model", "parallel")}
-    facts = {name: parts["cache"][name] for name in _CACHE_KEYS if parts["cache"].get(name) is not None}
-    facts |= {name: parts["scheduler"][name] for name in _SCHEDULER_KEYS if name in parts["scheduler"]}
-    facts |= {name: parts["model"][name] for name in _MODEL_KEYS if name in parts["model"]}
-    if "dtype" in parts["model"]:
-        facts["dtype"] = str(parts["model"]["dtype"]).removeprefix("torch.")
-    if "tensor_parallel_size" in parts["parallel"]:
-        facts["tensor_parallel_size"] = parts["parallel"]["tensor_parallel_size"]
-    if "data_parallel_size" in parts["parallel"]:
-        facts["num_engines"] = parts["parallel"]["data_parallel_size"]
-    if isinstance(config.get("device_config"), Mapping) and config["device_config"].get("device_type"):
-        facts["device_type"] = config["device_config"]["device_type"]
-    return facts | _extensions(config)
+def resolved_facts(info: object) -> dict[str, Any]:
+    """Return the facts of what `/server_info` answered; none if that is not in sections."""
+    config = _section(info, "vllm_config")
+    parts = {section: _section(config, section) for section in _SECTIONS}
+    facts = {name: parts[section].get(name) for section, names in _SECTIONS.items() for name in names}
+    facts["num_engines"] = _section(config, "parallel_config").get("data_parallel_size")
+    if facts["dtype"] is not None:
+        facts["dtype"] = str(facts["dtype"]).removeprefix("torch.")
+    return _known(facts) | _extensions(config)
 
 
 def published_facts(text: str) -> dict[str, Any]:
-    """Return the facts on a `/metrics` page: sizes of the cache, and how many engines publish one.
+    """Return the facts on a `/metrics` page: sizes of the cache, and how many engines publish them.
 
     Raises
     ------
     ValueError
         If the text is not Prometheus'.
     """
-    labels = [
-        sample.labels
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == _INFO
-    ]
+    families = text_string_to_metric_families(text)
+    labels = [sample.labels for family in families for sample in family.samples if sample.name == _INFO]
     if not labels:
         return {}
-    facts = {name: _value(labels[0][name]) for name in _CACHE_KEYS if name in labels[0]}
-    known = {name: value for name, value in facts.items() if value is not None}
-    return known | {"num_engines": len({each.get("engine", "") for each in labels})}
+    facts: dict[str, Any] = {name: _value(labels[0][name]) for name in _CACHE_KEYS if name in labels[0]}
+    return _known(facts) | {"num_engines": len({each.get("engine", "") for each in labels})}
 
 
 def _extensions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what speculates and what moves KV about: `None` is an answer here, nothing does."""
     facts: dict[str, Any] = {}
     if "speculative_config" in config:
-        facts["speculative_method"] = (config["speculative_config"] or {}).get("method")
+        facts["speculative_method"] = _section(config, "speculative_config").get("method")
     if "kv_transfer_config" in config:
-        cache = config.get("cache_config") or {}
-        connector = (config["kv_transfer_config"] or {}).get("kv_connector")
-        facts["kv_connector"] = connector or ("offloading" if cache.get("kv_offloading_size") else None)
+        connector = _section(config, "kv_transfer_config").get("kv_connector")
+        is_offloading = _section(config, "cache_config").get("kv_offloading_size")
+        facts["kv_connector"] = connector or ("offloading" if is_offloading else None)
     return facts
+
+
+def _section(config: object, name: str) -> Mapping[str, Any]:
+    section = config.get(name) if isinstance(config, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _value(text: str) -> Any:

@@ -39,6 +39,10 @@ def resolved(section: str, **changes: Any) -> dict[str, Any]:
     return SAME | {section: (SAME[section] or {}) | changes}
 
 
+def of_config(config: dict[str, Any]) -> dict[str, Any]:
+    return resolved_facts({"vllm_config": config})
+
+
 def facts_of(engine: FakeEngine) -> dict[str, Any]:
     with FakeServer(engine).in_thread() as server:
         return attach(server.url).facts
@@ -67,9 +71,15 @@ def test_what_metrics_publish_stands_over_what_the_front_end_resolved() -> None:
 
 
 def test_a_configuration_in_another_form_is_no_configuration() -> None:
-    assert resolved_facts("VllmConfig(model='x')") == {}
-    assert resolved_facts({}) == {}
-    assert resolved_facts({"cache_config": {"block_size": 32}}) == {"block_size": 32}
+    for info in (
+        "text",
+        {},
+        [],
+        {"vllm_config": "VllmConfig(model='x')"},
+        {"vllm_config": {"cache_config": 3}},
+    ):
+        assert resolved_facts(info) == {}
+    assert of_config({"cache_config": {"block_size": 32}}) == {"block_size": 32}
 
 
 def test_a_metrics_page_tells_words_and_engines() -> None:
@@ -118,7 +128,7 @@ def test_a_model_is_named_without_the_folders_of_its_machine() -> None:
 def test_what_decides_a_run_and_differs_is_refused_with_both_remedies(
     section: str, changes: dict[str, Any], told: str, remedy: str
 ) -> None:
-    facts = resolved_facts(resolved(section, **changes))
+    facts = of_config(resolved(section, **changes))
     with pytest.raises(EngineDiffersError) as refused:
         check_server(SCENARIO, AGENTS, Server("http://there", "m", facts))
     assert told in str(refused.value)
@@ -145,14 +155,14 @@ def test_a_model_that_is_too_short_is_refused_and_one_that_is_longer_is_not() ->
 
 def test_a_host_cache_that_the_server_has_not_is_refused() -> None:
     scenario = make_scenario(engine={"num_gpu_blocks": 101, "host_cache": {"capacity_tokens": 10_000}})
-    facts = resolved_facts(SAME) | {"max_num_seqs": 256}
+    facts = of_config(SAME) | {"max_num_seqs": 256}
     with pytest.raises(EngineDiffersError, match="it has no host cache"):
         check_server(scenario, AGENTS, Server("http://there", "m", facts))
 
 
 def test_a_profile_of_another_engine_is_noted() -> None:
     scenario = make_scenario(step_time={"profile": "cpu_tiny"}).model_dump()
-    alike = resolved_facts(SAME) | {"model": "tiny", "vllm": "0.32.0"}
+    alike = of_config(SAME) | {"model": "tiny", "vllm": "0.32.0"}
     assert list(same_engine.notes(scenario, alike)) == []
     other = alike | {"model": "Qwen/Qwen3-8B", "vllm": "0.31.0", "tensor_parallel_size": 2}
     notes = list(same_engine.notes(scenario, other | {"device_type": "cuda"}))
