@@ -15,6 +15,7 @@ its development mode, which is switched on here, must not be exposed to a networ
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from validate.supervise import STOP_S
 
 _POLL_S: Final = 0.3
 _ANSWER_S: Final = 10.0
+_INFO_S: Final = 120.0  # vLLM looks at its whole environment, with other programs, before it answers
 _MOST_TAIL: Final = 4096  # bytes of the log that are read for its last line
 _ROOT: Final = Path(__file__).resolve().parent.parent
 FLAGS: Final[Mapping[str, str]] = {
@@ -257,7 +259,8 @@ def _facts(url: str, card: Mapping[str, Any]) -> dict[str, Any]:
         raise live_extra_missing(error) from None
     facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]} | card_facts(card)
     with suppress(urllib.error.HTTPError, ValueError):  # outside its development mode it does not say
-        facts |= resolved_facts(json.loads(_get(f"{url}/server_info?config_format=json")))
+        asked = _get(f"{url}/server_info?config_format=json", within_s=_INFO_S)
+        facts |= resolved_facts(json.loads(asked))
     with suppress(urllib.error.HTTPError, ValueError):  # a run reads the page again, and says what is wrong
         facts |= published_facts(_get(f"{url}/metrics").decode())
     return facts
@@ -276,7 +279,8 @@ def _last_line(log_path: Path) -> str:
     with log_path.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MOST_TAIL))
         lines = log.read().decode("utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return re.sub(r"^\(\w+ pid=\d+\) (\w+ [\d-]+ [\d:]+ )?", "", line)  # who and when are no news
 
 
 def _free_port() -> int:
@@ -285,9 +289,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _get(request: str | urllib.request.Request) -> bytes:
+def _get(request: str | urllib.request.Request, *, within_s: float = _ANSWER_S) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
+        with urllib.request.urlopen(request, timeout=within_s) as response:
             body: bytes = response.read()
             return body
     except urllib.error.HTTPError as error:

@@ -71,14 +71,10 @@ def test_what_metrics_publish_stands_over_what_the_front_end_resolved() -> None:
 
 
 def test_a_configuration_in_another_form_is_no_configuration() -> None:
-    for info in (
-        "text",
-        {},
-        [],
-        {"vllm_config": "VllmConfig(model='x')"},
-        {"vllm_config": {"cache_config": 3}},
-    ):
-        assert resolved_facts(info) == {}
+    config: object
+    for config in ("VllmConfig(model='x')", {}, [], {"cache_config": 3}):
+        assert resolved_facts({"vllm_config": config}) == {}
+    assert resolved_facts("text") == {}
     assert of_config({"cache_config": {"block_size": 32}}) == {"block_size": 32}
 
 
@@ -196,7 +192,8 @@ def test_the_first_words_of_a_slow_start_are_heard(tmp_path: Path) -> None:
     from validate.server import started
 
     script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho loading weights\nexec sleep 600\n")
+    line = "(APIServer pid=12) INFO 11-26 03:47:53 [x.py:3] loading weights"
+    script.write_text(f"#!/bin/sh\necho '{line}'\nexec sleep 600\n")
     script.chmod(0o755)
     heard: list[tuple[float, str]] = []
     options = ServerOptions(model="tiny", engine=SCENARIO.engine, python=str(script), start_s=3.0)
@@ -207,4 +204,4 @@ def test_the_first_words_of_a_slow_start_are_heard(tmp_path: Path) -> None:
         pass
     waits = [waited_s for waited_s, _ in heard]
     assert waits == sorted(waits)
-    assert "loading weights" in {line for _, line in heard}
+    assert "[x.py:3] loading weights" in {line for _, line in heard}
