@@ -132,7 +132,7 @@ def _of_both(provenance: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterato
     yield "model", _base_name(provenance.get("model_name")), _base_name(facts.get("model"))
     yield "vLLM", _after(provenance.get("engine"), "vllm "), facts.get("vllm")
     device = provenance.get("device")
-    yield "device", device and ("cpu" if device.startswith("cpu") else "cuda"), facts.get("device_type")
+    yield "device", device and ("cpu" if device.startswith("cpu") else "cuda"), facts.get("device")
     for name in ("tensor_parallel_size", "dtype"):
         yield name, provenance.get(name), facts.get(name)
     for name in ("cache_dtype", "quantization", "enforce_eager"):

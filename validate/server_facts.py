@@ -30,7 +30,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager"),
     "parallel_config": ("tensor_parallel_size",),
-    "device_config": ("device_type",),
+    "device_config": ("device",),
 }
 _WORDS: Final = {"True": True, "False": False, "None": None}
 
@@ -48,6 +48,8 @@ def resolved_facts(info: object) -> dict[str, Any]:
     parts = {section: _section(config, section) for section in _SECTIONS}
     facts = {name: parts[section].get(name) for section, names in _SECTIONS.items() for name in names}
     facts["num_engines"] = _section(config, "parallel_config").get("data_parallel_size")
+    if facts["device"] is not None:
+        facts["device"] = str(facts["device"]).partition(":")[0]
     if facts["dtype"] is not None:
         facts["dtype"] = str(facts["dtype"]).removeprefix("torch.")
     return _known(facts) | _extensions(config)

@@ -29,7 +29,7 @@ SAME: dict[str, Any] = {
     },
     "model_config": {"max_model_len": 4096, "dtype": "torch.bfloat16", "enforce_eager": True},
     "parallel_config": {"tensor_parallel_size": 1, "data_parallel_size": 1},
-    "device_config": {"device_type": "cpu"},
+    "device_config": {"device": "cpu"},
     "speculative_config": None,
     "kv_transfer_config": None,
 }
@@ -52,7 +52,7 @@ def test_in_development_mode_everything_is_known() -> None:
     facts = facts_of(FakeEngine(resolved=SAME, max_model_len=4096))
     assert set(FLAGS) <= set(facts)
     assert facts["vllm"] == "0.32.0"
-    assert (facts["dtype"], facts["device_type"], facts["num_engines"]) == ("bfloat16", "cpu", 1)
+    assert (facts["dtype"], facts["device"], facts["num_engines"]) == ("bfloat16", "cpu", 1)
     assert differences(SCENARIO.engine.model_dump(), facts) == []
 
 
@@ -161,7 +161,7 @@ def test_a_profile_of_another_engine_is_noted() -> None:
     alike = of_config(SAME) | {"model": "tiny", "vllm": "0.32.0"}
     assert list(same_engine.notes(scenario, alike)) == []
     other = alike | {"model": "Qwen/Qwen3-8B", "vllm": "0.31.0", "tensor_parallel_size": 2}
-    notes = list(same_engine.notes(scenario, other | {"device_type": "cuda"}))
+    notes = list(same_engine.notes(scenario, other | {"device": "cuda"}))
     assert [note.split(",")[0].removeprefix("the step-time profile is of ") for note in notes] == [
         "model tiny",
         "vLLM 0.32.0",
