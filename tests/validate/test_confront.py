@@ -12,6 +12,7 @@ from sim.driver import simulate
 from sim.pages import table_rows
 from sim.record import RunRecord, write_record
 from tests.helpers import make_agent, make_scenario, make_workload
+from validate import confront as validate_confront
 from validate.confront import confront, confrontation_json, read_confrontation
 from validate.confront_report import confrontation_table, write_confrontation
 from validate.errors import ConfrontError, OutOfScopeError
@@ -145,6 +146,17 @@ def test_a_written_result_is_read_back_and_drawn(simulated: list[RunRecord], tmp
         path.write_text(text)
         with pytest.raises(ConfrontError, match="not a confrontation"):
             read_confrontation(path)
+
+
+RESULTS = Path(validate_confront.__file__).parent / "results"
+
+
+@pytest.mark.parametrize("name", ["cpu_tiny", "cpu_tiny_laws"])
+def test_committed_results_are_what_is_concluded_from_their_runs_today(name: str) -> None:
+    path = RESULTS / name / "confrontation.json"
+    assert json.loads(path.read_text()) == json.loads(
+        json.dumps(confrontation_json(read_confrontation(path)))
+    )
 
 
 def test_an_error_of_nothing_is_no_error() -> None:
