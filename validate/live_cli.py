@@ -16,12 +16,12 @@ from sim.lab.oracle import expand_oracle
 from sim.progress import counting, one_bar_each, say, waiting
 from sim.record import check_writable
 from sim.report import check_report_folder
-from sim.scenario import Scenario, load_scenario
+from sim.scenario import EngineConfig, Scenario, load_scenario
 from sim.tables import print_tables
 from validate.confront import confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
 from validate.devices import why_no_gpu
-from validate.errors import ServerError, VllmMissingError
+from validate.errors import EngineDiffersError, ServerError, VllmMissingError
 from validate.live_runs import check_server_of_runs, load_worlds, plan, run_live, simulate_policies
 from validate.same_engine import check_server
 from validate.scope import check_both_worlds
@@ -127,20 +127,30 @@ def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Serve
             server = attach(engine)
         yield server
         return
-    _check_startable(engine)
+    _check_startable(engine, options.engine)
     with ExitStack() as stack:
         with waiting(f"starting vLLM, up to {options.start_s:.0f} s, log {folder / 'server.log'}") as on_wait:
             server = stack.enter_context(started(options, folder, on_wait=on_wait))
         yield server
 
 
-def _check_startable(engine: str) -> None:
-    """Refuse at once what a server would fail of after minutes."""
+def _check_startable(engine: str, config: EngineConfig) -> None:
+    """Refuse at once what would come out, or fail, after minutes of starting."""
     no_gpu = why_no_gpu(os.environ) if engine == "gpu" else None
     if no_gpu:
         raise ServerError(
             f"--engine gpu but this machine has no GPU ({no_gpu}); use --engine cpu, or name a server that "
             "runs with --engine URL"
+        )
+    if config.host_cache.capacity_tokens:
+        raise EngineDiffersError(
+            f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but the server starts "
+            "without a host cache; simulate none with --set engine.host_cache.capacity_tokens=0"
+        )
+    if engine == "cpu" and config.async_scheduling:
+        raise EngineDiffersError(
+            "engine.async_scheduling = true but vLLM's CPU build never does that; simulate the same with "
+            "--set engine.async_scheduling=false"
         )
     if find_spec("vllm") is None:  # not imported: that takes seconds, and the server is another process
         raise VllmMissingError(

@@ -205,6 +205,23 @@ def test_gpu_without_a_gpu_is_refused_at_once(
     assert not (folder / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("engine.host_cache.capacity_tokens=9000", "without a host cache"),
+        ("engine.async_scheduling=true", "CPU build never does that"),
+    ],
+)
+def test_an_engine_that_cannot_be_started_as_asked_is_refused_at_once(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, override: str, told: str
+) -> None:
+    monkeypatch.setattr(live_cli, "started", None)
+    status, _, err = run("--engine", "cpu", "--set", override)
+    assert (status, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not (folder / "o").exists()
+
+
 def test_a_report_that_could_not_be_written_is_refused_before_the_runs(folder: Path, run: Run) -> None:
     (folder / "o").mkdir()
     (folder / "o" / "report").write_text("a file")
