@@ -22,7 +22,8 @@ def confrontation_table(result: Confrontation) -> Table:
 
     Under it what follows, why a policy is off, and what a reader should know of the runs.
     """
-    table = Table(title="simulated against live", caption=Text(_conclusions(result)))
+    caption = Text(_conclusions(result))
+    table = Table(title="simulated against live", caption=caption, caption_justify="left")
     table.add_column("policy")
     for heading in ("makespan s", "live", "range", "error", "hits", "live", "error", ""):
         table.add_column(heading, justify="right")

@@ -74,7 +74,10 @@ def _strays(verdict: PolicyVerdict, *, only_if_decisive: bool = False) -> Iterat
         if figure is None or _meets_itself(figure, name) or (only_if_decisive and _is_near(figure, name)):
             continue
         spread = words.format(min(figure.live), max(figure.live))
-        yield f"the engine does not repeat itself, its runs {spread}: quiet the machine, ask for --repeats"
+        yield (
+            f"the engine does not repeat itself, its runs {spread}: quiet the machine, or ask for more "
+            "--repeats"
+        )
 
 
 def _paces(verdict: PolicyVerdict, ours: Pace, theirs: Pace) -> Iterator[str]:
@@ -86,8 +89,8 @@ def _paces(verdict: PolicyVerdict, ours: Pace, theirs: Pace) -> Iterator[str]:
         ratio = theirs.token_s / ours.token_s
         yield (
             f"steps took {ratio:.2f}x the simulated time ({1e3 * theirs.token_s:.1f} ms per decoded token, "
-            f"simulated {1e3 * ours.token_s:.1f}) with {theirs.num_at_once:.0f} calls at once (simulated "
-            f"{ours.num_at_once:.0f}): {_RECALIBRATE}{', or quiet the machine' if ratio > 1 else ''}"
+            f"simulated {1e3 * ours.token_s:.1f}) with {theirs.num_at_once:.1f} calls at once (simulated "
+            f"{ours.num_at_once:.1f}): {_RECALIBRATE}{', or quiet the machine' if ratio > 1 else ''}"
         )
     elif _is_off(ours.first_token_s, theirs.first_token_s):
         yield (
