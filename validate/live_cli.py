@@ -128,8 +128,9 @@ def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Serve
         yield server
         return
     _check_startable(engine, options.engine)
+    say(f"starting vLLM takes minutes, {options.start_s:.0f} s at most; its log is {folder / 'server.log'}")
     with ExitStack() as stack:
-        with waiting(f"starting vLLM, up to {options.start_s:.0f} s, log {folder / 'server.log'}") as on_wait:
+        with waiting("starting vLLM") as on_wait:
             server = stack.enter_context(started(options, folder, on_wait=on_wait))
         yield server
 
