@@ -35,7 +35,8 @@ def decisions_figure(
     plot_windows(axes[0], record, others or {})
     states = decision_states(record)
     for ax, name in zip(axes[1:], values, strict=True):
-        ax.plot(states.index, pd.to_numeric(states[name]), color=colour(record))
+        if not states.empty:  # a run may end before its first decision
+            ax.plot(states.index, pd.to_numeric(states[name]), color=colour(record))
         ax.set_ylabel(name)
     axes[-1].set_xlabel("time (s)")
     return figure

@@ -1,6 +1,7 @@
 """Figures of runs. Each function draws on the axes it is given and returns what it drew."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ SPLIT: Final = {
     "idle": "#DDDDDD",
     "not published": "#F5F5F5",
 }
+_MOST_SIGNED: Final = 250  # characters under a figure: a run may have a warning for every agent
 STYLE_FILE: Final = Path(__file__).with_name("concur.mplstyle")
 
 
@@ -75,7 +77,7 @@ def timeline_figure(record: RunRecord) -> Figure:
         label = name.replace("_", "-")
         axes[0].text(middle_s, 1.12, label, ha="center", va="bottom", fontsize=8, color="#555555")
     axes[-1].set_xlabel("time (s)")
-    figure.suptitle(f"{record.label}: {record.metrics['makespan_s']:,.0f} s", x=0.01, ha="left")
+    figure.suptitle(f"{record.label}: {length_s(record):,.0f} s", x=0.01, ha="left")
     _sign(figure, record)
     return figure
 
@@ -137,7 +139,8 @@ def plot_hit_rate(ax: Axes, record: RunRecord, *, window_s: float | None = None)
 def plot_agents(ax: Axes, record: RunRecord) -> list[Artist]:
     """Plot agents that hold a slot, those that still have to finish, and the window where it binds."""
     timeline = record.timeline
-    unfinished = record.metrics["num_agents"] - timeline["agents_finished"].to_numpy(np.float64)
+    num_agents = record.metrics["num_agents"] + len(record.run.get("failures", ()))
+    unfinished = num_agents - timeline["agents_finished"].to_numpy(np.float64)
     artists = ax.plot(timeline["t_s"], unfinished, color="#999999", label="unfinished")
     artists += ax.plot(timeline["t_s"], timeline["agents_active"], color=colour(record), label="active")
     window = timeline["window"].to_numpy(np.float64)
@@ -169,9 +172,10 @@ def cap_curve_figure(records: Sequence[RunRecord]) -> Figure:
 
 def plot_cap_curve(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
     """Plot throughput (net of recompute) against the static cap; a line for each other policy."""
+    ended = [record for record in records if record.metrics["throughput_tokens_per_s"] is not None]
     caps = sorted(
         (record.run["scenario"]["controller"]["parameters"]["cap"], record.metrics["throughput_tokens_per_s"])
-        for record in records
+        for record in ended
         if _kind(record) == "agent_cap"
     )
     artists: list[Artist] = []
@@ -179,7 +183,7 @@ def plot_cap_curve(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
         artists += ax.plot(
             *zip(*caps, strict=True), "o-", color=COLOURS["agent_cap"], label="static agent cap"
         )
-    for record in records:
+    for record in ended:
         if _kind(record) == "agent_cap":
             continue
         dashes = "--" if _kind(record) in ("none", "request_cap") else "-"
@@ -192,7 +196,8 @@ def plot_cap_curve(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="static cap (agents)", ylabel="output tokens/s, net of recompute")
     ax.set_ylim(bottom=0)
-    ax.legend()
+    if artists:
+        ax.legend()
     return artists
 
 
@@ -220,7 +225,7 @@ def plot_time_split(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
 
 
 def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
-    """Return seconds of each kind per run, arrays of shape (num_runs,); they add up to the makespans.
+    """Return seconds of each kind per run, arrays of shape (num_runs,); they add up to the runs' lengths.
 
     A live engine publishes no times by kind; where there are such runs, their whole makespan is a kind of its
     own, "not published".
@@ -230,7 +235,7 @@ def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
         pd.to_numeric(last[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         for column in ("prefill_s", "recompute_s", "decode_s")
     )
-    makespan = np.array([record.metrics["makespan_s"] for record in records], np.float64)
+    makespan = np.array([length_s(record) for record in records], np.float64)
     idle = np.maximum(makespan - prefill - recompute - decode, 0.0)
     split = {"useful prefill": prefill, "recompute": recompute, "decode": decode, "idle": idle}
     unknown = np.isnan(idle)
@@ -238,6 +243,12 @@ def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
         split = {name: np.where(unknown, 0.0, widths) for name, widths in split.items()}
         split["not published"] = np.where(unknown, makespan, 0.0)
     return split
+
+
+def length_s(record: RunRecord) -> float:
+    """Return a run's makespan, or, if it did not come to its end, the time of its last sample."""
+    makespan_s = record.metrics["makespan_s"]
+    return float(record.timeline["t_s"].iloc[-1] if makespan_s is None else makespan_s)
 
 
 def _first(records: Sequence[RunRecord], kind: str) -> RunRecord | None:
@@ -250,7 +261,8 @@ def _kind(record: RunRecord) -> str:
 
 def _phases(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
     phases = record.metrics["phases"]
-    return [(name, phases[name]) for name in PHASE_COLOURS if phases[name]["end_s"] > phases[name]["start_s"]]
+    known = [name for name in PHASE_COLOURS if phases[name]["end_s"] is not None]
+    return [(name, phases[name]) for name in known if phases[name]["end_s"] > phases[name]["start_s"]]
 
 
 def _sign(figure: Figure, record: RunRecord) -> None:
@@ -258,4 +270,5 @@ def _sign(figure: Figure, record: RunRecord) -> None:
     run = record.run
     commit = short_commit(run["git_commit"])
     text = f"{run['world']}, {run['workload']['source']}, seed {run['seed']}, commit {commit}"
-    figure.supxlabel("; ".join([text, *run["warnings"]]), fontsize=6.5, color="#777777", x=0.01, ha="left")
+    text = textwrap.shorten("; ".join([text, *run["warnings"]]), _MOST_SIGNED, placeholder=" ...")
+    figure.supxlabel(text, fontsize=6.5, color="#777777", x=0.01, ha="left")

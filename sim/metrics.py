@@ -3,16 +3,43 @@
 `None` means that the record does not hold what the metric needs, or that it has no value; never 0.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from sim.phases import RULE, find_phases, hit_rate
+from sim.phases import RULE, Phase, find_phases, hit_rate
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+_NAMES: Final = (
+    "num_agents",
+    "num_agents_skipped",
+    "makespan_s",
+    "num_engine_steps",
+    "num_requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "host_tokens",
+    "hit_rate",
+    "ideal_hit_rate",
+    "recomputed_tokens",
+    "generated_tokens",
+    "throughput_tokens_per_s",
+    "recompute_time_fraction",
+    "idle_fraction",
+    "num_preemptions",
+    "mean_active_agents",
+    "agent_latency_s",
+    "step_wait_s",
+    "gate_pauses",
+    "jain_fairness",
+    "mean_kv_usage",
+    "peak_kv_usage",
+    "phases",
+)
+_PHASES: Final = ("warm_up", "middle", "cool_down")
 
 
 def compute_metrics(
@@ -88,6 +115,20 @@ def compute_metrics(
         "peak_kv_usage": float(timeline["kv_cache_usage_frac"].max()),
         "phases": {"rule": RULE} | {phase.name: _without_name(asdict(phase)) for phase in phases},
     }
+
+
+def no_metrics() -> dict[str, Any]:
+    """Return every metric of `compute_metrics` as not known: where a run that did not end begins."""
+    groups: dict[str, dict[str, Any]] = {
+        "agent_latency_s": dict.fromkeys(_LATENCY_QUANTILES),
+        "step_wait_s": dict.fromkeys(_WAIT_QUANTILES),
+        "phases": {"rule": RULE} | {name: _unknown_phase() for name in _PHASES},
+    }
+    return {name: groups.get(name) for name in _NAMES}
+
+
+def _unknown_phase() -> dict[str, None]:
+    return {field.name: None for field in fields(Phase) if field.name != "name"}
 
 
 def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: int) -> float | None:

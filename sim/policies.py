@@ -50,5 +50,10 @@ def of_one_workload(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 def best_static_cap(records: Iterable[RunRecord]) -> RunRecord | None:
     """Return the `agent_cap` run with the shortest makespan: the baseline that counts."""
-    caps = [record for record in records if record.run["scenario"]["controller"]["kind"] == "agent_cap"]
+    caps = [
+        record
+        for record in records
+        if record.run["scenario"]["controller"]["kind"] == "agent_cap"
+        and record.metrics["makespan_s"] is not None
+    ]
     return min(caps, key=lambda record: float(record.metrics["makespan_s"]), default=None)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -14,9 +15,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+_SAY_EVERY_S: Final = 20.0
+_MOST_DETAIL: Final = 100
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what runs, how many are done, how many in all)."""
+OnWait = Callable[[float, str], None]
+"""Called every now and then with (seconds waited, what is heard meanwhile)."""
 
 
 def say(remark: str) -> None:
@@ -33,16 +40,48 @@ def counting(what: str, total: int) -> Iterator["Advance"]:
 
 @contextmanager
 def one_bar_each() -> Iterator[OnProgress]:
-    """Show a bar for each label that is reported, and leave them."""
+    """Show a bar for each label that is reported, and leave them; in a log file, a line where each begins."""
     with _bars(transient=False) as progress:
+        is_terminal = progress.console.is_terminal
         tasks: dict[str, TaskID] = {}
 
         def on_progress(label: str, done: int, total: int) -> None:
             if label not in tasks:
                 tasks[label] = progress.add_task(label, total=total)
+                if not is_terminal:
+                    say(f"{label} ...")
             progress.update(tasks[label], completed=done, total=total)
 
         yield on_progress
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[OnWait]:
+    """Say what is waited for, how long already, and what was heard last; in a log file, now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        say(f"{what} ...")
+        yield _Sayer(what)
+        return
+    with console.status(what) as status:
+        yield lambda waited_s, heard: status.update(Text(_waited(what, waited_s, heard)))
+
+
+class _Sayer:
+    """Print a line every `_SAY_EVERY_S` seconds of waiting."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next_s = _SAY_EVERY_S
+
+    def __call__(self, waited_s: float, heard: str) -> None:
+        if waited_s >= self._next_s:
+            say(_waited(self._what, waited_s, heard))
+            self._next_s += _SAY_EVERY_S
+
+
+def _waited(what: str, waited_s: float, heard: str) -> str:
+    return f"{what}: {waited_s:.0f} s" + (f"; {heard[:_MOST_DETAIL]}" if heard else "")
 
 
 class Advance:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sim.errors import RecordError
+from sim.metrics import no_metrics
 
 SCHEMA_VERSION: Final = 1
 _RUN_KEYS: Final = {"schema_version", "world", "label", "scenario", "seed", "workload", "metrics", "warnings"}
@@ -132,7 +133,7 @@ class RunRecord:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of the run, see `sim.metrics`."""
+        """The metrics of the run, see `sim.metrics`: all their names, `None` where one is not known."""
         metrics: dict[str, Any] = self.run["metrics"]
         return metrics
 
@@ -140,6 +141,11 @@ class RunRecord:
     def label(self) -> str:
         """Short name of the policy."""
         return str(self.run["label"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run came to its end with nothing missing; a simulated one always has."""
+        return bool(self.run.get("complete", True))
 
 
 class Rows:
@@ -258,6 +264,7 @@ def load_record(folder: Path) -> RunRecord:
                 f"{folder}: schema version {run['schema_version']} but this release reads up to "
                 f"{SCHEMA_VERSION}; update it"
             )
+        run["metrics"] = no_metrics() | run["metrics"]  # an incomplete or an older run wrote fewer
         tables = {name: _to_pandas(pq.read_table(folder / f"{name}.parquet")) for name in TABLES}
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise RecordError(f"{folder}: not a run record ({error}); name a folder with run.json") from None

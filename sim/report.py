@@ -4,6 +4,7 @@ import html
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -21,13 +22,16 @@ def write_report(
 ) -> Path:
     """Write `index.html` and its figures as PNG into `folder`; return the page's path.
 
+    A run that did not come to its end is shown as far as it went, and marked.
+
     Raises
     ------
     RecordError
-        If there is no record, or the folder cannot be written.
+        If there is no record, one of them holds nothing to draw, or the folder cannot be written.
     """
     if not records:
         raise RecordError("no run record given; name at least one folder with run.json")
+    records = [_marked(record) for record in records]
     check_report_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,19 @@ def _page(records: Sequence[RunRecord], images: dict[str, bytes]) -> str:
     scenario = html.escape(json.dumps(records[0].run["scenario"], indent=1))
     parts.append(f"<h2>scenario of {html.escape(records[0].label)}</h2><pre>{scenario}</pre>")
     return page_text(title, "\n".join(parts))
+
+
+def _marked(record: RunRecord) -> RunRecord:
+    """Say in label and warnings that a run is not complete, if it is not."""
+    if record.timeline.empty:
+        raise RecordError(f"{record.label} holds no sample of its timeline; run it again")
+    if record.is_complete:
+        return record
+    num_ended = len(record.agents)
+    num_agents = num_ended + len(record.run.get("failures", ()))
+    told = f"{record.label} is not complete: {num_ended} of {num_agents} agents came to their end"
+    changed = {"label": f"{record.label} (incomplete)", "warnings": [told, *record.run["warnings"]]}
+    return replace(record, run=record.run | changed)
 
 
 def _warnings(records: Sequence[RunRecord]) -> str:

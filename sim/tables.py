@@ -26,6 +26,7 @@ def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
 def comparison_table(records: Sequence[RunRecord]) -> Table:
     """Return one row per policy; speed-up is against no control, `*` marks the best static cap."""
     none = next((record for record in records if record.label == "none"), None)
+    baseline_s = none.metrics["makespan_s"] if none is not None else None
     best = best_static_cap(records)
     table = Table(title="one workload, several policies", caption=_caption(records[0]))
     table.add_column("policy")
@@ -34,7 +35,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
         table.add_column(heading, justify="right")
     for record in records:
         m = record.metrics
-        speed_up = none.metrics["makespan_s"] / m["makespan_s"] if none is not None else None
+        speed_up = baseline_s / m["makespan_s"] if baseline_s and m["makespan_s"] else None
         table.add_row(
             record.label + (" *" if record is best else ""),
             _number(m["makespan_s"], 1),

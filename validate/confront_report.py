@@ -5,37 +5,59 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
 from rich.table import Table
+from rich.text import Text
 
 from sim.figures import png_bytes, style
 from sim.files import whole_file
 from sim.pages import embedded_image, html_table, page_text
 from sim.record import RunRecord
 from sim.tables import percent
-from validate.confront import Confrontation, Figure
 from validate.errors import ConfrontError
 from validate.overlay import over_time_figure, overlay_figure
+from validate.verdicts import Confrontation, Figure, PolicyVerdict
 
 
 def confrontation_table(result: Confrontation) -> Table:
-    """Return one row per policy: both worlds, the error, and the live repeats' range."""
-    table = Table(title="simulated against live", caption=_conclusions(result))
+    """Return one row per policy: both worlds, the error, and the live repeats' range.
+
+    Under it what follows, why a policy is off, and what a reader should know of the runs.
+    """
+    caption = Text(_conclusions(result))
+    table = Table(title="simulated against live", caption=caption, caption_justify="left")
     table.add_column("policy")
     for heading in ("makespan s", "live", "range", "error", "hits", "live", "error", ""):
         table.add_column(heading, justify="right")
     for each in result.policies:
-        makespan, hits = each.figures["makespan_s"], each.figures["hit_rate"]
         table.add_row(
             each.label,
-            f"{makespan.simulated:,.1f}",
-            f"{makespan.live_median:,.1f}",
-            f"{min(makespan.live):,.1f}-{max(makespan.live):,.1f}",
-            f"{100 * makespan.error_frac:+.1f} %",
-            percent(hits.simulated),
-            percent(hits.live_median),
-            f"{100 * hits.error:+.1f}",
-            "ok" if each.is_right else "OFF",
+            *_makespan_cells(each.figures.get("makespan_s")),
+            *_hit_cells(each.figures.get("hit_rate")),
+            _verdict(each),
         )
     return table
+
+
+def _makespan_cells(figure: Figure | None) -> list[str]:
+    if figure is None:
+        return ["-"] * 4
+    return [
+        f"{figure.simulated:,.1f}",
+        f"{figure.live_median:,.1f}",
+        f"{min(figure.live):,.1f}-{max(figure.live):,.1f}",
+        f"{100 * figure.error_frac:+.1f} %",
+    ]
+
+
+def _hit_cells(figure: Figure | None) -> list[str]:
+    if figure is None:
+        return ["-"] * 3
+    return [percent(figure.simulated), percent(figure.live_median), f"{100 * figure.error:+.1f}"]
+
+
+def _verdict(policy: PolicyVerdict) -> str:
+    if not policy.is_right:
+        return "OFF"
+    return "ok, not all judged" if policy.not_judged else "ok"
 
 
 def write_confrontation(
@@ -66,15 +88,25 @@ def _figures(
 
 
 def _conclusions(result: Confrontation) -> str:
-    lines = [f"{'all within tolerance' if result.ok else 'NOT all within tolerance'}"]
+    all_judged = not any(each.not_judged for each in result.policies)
+    within = "all within tolerance" if all_judged else "all that was judged is within tolerance"
+    lines = [within if result.ok else "NOT all within tolerance"]
     if result.knees:
-        lines.append(f"best static cap: simulated {result.knees[0]}, live {result.knees[1]}")
+        off = "" if result.is_knee_right else ": OFF"
+        lines.append(f"best static cap: simulated {result.knees[0]}, live {result.knees[1]}{off}")
     pairs = ", ".join(" and ".join(pair) for pair in result.misranked)
     lines.append(f"in opposite order: {pairs}" if pairs else "same order, as far as the live repeats tell")
-    lines += [f"{label} against none: {_ratio(figure)}" for label, figure in result.speed_ups.items()]
-    return "\n".join(lines)
+    wrong = result.wrong_speed_ups
+    lines += [
+        f"{label} against none: {_ratio(figure)}{': OFF' if label in wrong else ''}"
+        for label, figure in result.speed_ups.items()
+    ]
+    lines += [f"{each.label}: {reason}" for each in result.policies for reason in each.reasons]
+    return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
 
 
 def _ratio(figure: Figure) -> str:
-    error = f"{100 * figure.error_frac:+.1f} %"
-    return f"simulated {figure.simulated:.2f}x, live {figure.live_median:.2f}x ({error})"
+    live = f"live {figure.live_median:.2f}x"
+    if len(figure.live) > 1:
+        live += f" ({min(figure.live):.2f} to {max(figure.live):.2f})"
+    return f"simulated {figure.simulated:.2f}x, {live}, {100 * figure.error_frac:+.1f} %"

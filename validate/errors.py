@@ -6,6 +6,7 @@ ConcurError
 ├── LiveExtraMissingError the packages that speak HTTP are not installed in this environment
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
 ├── CallError             a model call that failed for good
+├── EngineDiffersError    a server that is not the scenario's engine
 └── ConfrontError         runs of the two worlds that cannot be compared
 """
 
@@ -24,8 +25,17 @@ class ConfrontError(ConcurError, ValueError):
     """Report runs of the two worlds that cannot be put side by side."""
 
 
+class EngineDiffersError(ConcurError, ValueError):
+    """Report a server that is not the scenario's engine: every difference, and the remedies."""
+
+
 class LiveExtraMissingError(ConcurError, ImportError):
     """Report that the extra `live` is not installed, and how to get it."""
+
+
+def live_extra_missing(error: ImportError) -> LiveExtraMissingError:
+    """Return what to raise where a package of the extra `live` could not be imported."""
+    return LiveExtraMissingError(f"{error.name} is not installed here; pip install 'concur-admission[live]'")
 
 
 class ServerError(ConcurError, RuntimeError):

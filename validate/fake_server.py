@@ -42,11 +42,19 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class FakeEngine:
-    """Sizes of the pretended engine and the seconds that it takes per token."""
+    """Sizes of the pretended engine, the seconds that it takes per token, and what it tells of itself.
+
+    `tells_cached_tokens`: in the usage of every call, as with --enable-prompt-tokens-details. `is_dev`: its
+    prefix cache can be emptied and /server_info answers, with `resolved` as the engine's configuration.
+    """
 
     block_size: int = 16
     num_gpu_blocks: int = 101
     token_s: float = 0.0
+    tells_cached_tokens: bool = True
+    is_dev: bool = True
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    max_model_len: int | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +90,10 @@ class FakeServer:
         """Serve on a free port of this machine until the end of the block."""
         app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_post("/v1/completions", self._complete)
-        app.router.add_post("/reset_prefix_cache", self._reset)
+        if self.engine.is_dev:
+            app.router.add_post("/reset_prefix_cache", self._reset)
+        if self.engine.is_dev and self.engine.resolved:
+            app.router.add_get("/server_info", self._server_info)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", _ok)
         app.router.add_get("/version", self._version)
@@ -146,7 +157,7 @@ class FakeServer:
             token_ids = [token async for token in self._generate(served, num_tokens)]
             choice = {"token_ids": token_ids, "finish_reason": "length"}
             self._finish(served)
-            return web.json_response({"choices": [choice], "usage": _usage(served, len(token_ids))})
+            return web.json_response({"choices": [choice], "usage": self._usage(served, len(token_ids))})
         finally:
             self._running.pop(number)
 
@@ -189,7 +200,7 @@ class FakeServer:
         if fault == NO_USAGE:
             return response
         self._finish(served)
-        await _send(response, {"choices": [], "usage": _usage(served, max_tokens)})
+        await _send(response, {"choices": [], "usage": self._usage(served, max_tokens)})
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -197,6 +208,11 @@ class FakeServer:
         served.is_complete = True
         answer = [10 + (len(served.prompt) + i) % 2000 for i in range(len(served.sent_s) - 1)]
         self._blocks.update(_block_names([*served.prompt, *answer], self.engine.block_size))
+
+    def _usage(self, served: Served, num_tokens: int) -> dict[str, Any]:
+        details = {"cached_tokens": served.cached_tokens} if self.engine.tells_cached_tokens else None
+        counts = {"prompt_tokens": len(served.prompt), "completion_tokens": num_tokens}
+        return counts | {"prompt_tokens_details": details}
 
     async def _reset(self, request: web.Request) -> web.Response:
         if self._running:
@@ -208,7 +224,10 @@ class FakeServer:
         return web.json_response({"version": "0.32.0"})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "fake"}]})
+        return web.json_response({"data": [{"id": "fake", "max_model_len": self.engine.max_model_len}]})
+
+    async def _server_info(self, request: web.Request) -> web.Response:
+        return web.json_response({"vllm_config": dict(self.engine.resolved)})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         fault = self.faults.metrics.get(self.num_scrapes)
@@ -265,14 +284,6 @@ def _block_names(tokens: Sequence[int], block_size: int) -> list[int]:
         name = hash((name, *tokens[end - block_size : end]))
         names.append(name)
     return names
-
-
-def _usage(served: Served, num_tokens: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": len(served.prompt),
-        "completion_tokens": num_tokens,
-        "prompt_tokens_details": {"cached_tokens": served.cached_tokens},
-    }
 
 
 async def _ok(request: web.Request) -> web.Response:

@@ -1,9 +1,10 @@
 """The verbs that confront the simulator with a live engine: `concur validate run` and `compare`."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +13,20 @@ import typer
 
 from sim.compare import Runs, policies
 from sim.lab.oracle import expand_oracle
-from sim.progress import one_bar_each, say
+from sim.progress import counting, one_bar_each, say, waiting
 from sim.record import check_writable
-from sim.scenario import Scenario, load_scenario
+from sim.report import check_report_folder
+from sim.scenario import EngineConfig, Scenario, load_scenario
 from sim.tables import print_tables
-from validate.confront import Confrontation, confront, confrontation_json
+from validate.confront import confront, confrontation_json
 from validate.confront_report import confrontation_table, write_confrontation
-from validate.errors import VllmMissingError
-from validate.live_runs import load_worlds, plan, run_live, simulate_policies
+from validate.devices import why_no_gpu
+from validate.errors import EngineDiffersError, ServerError, VllmMissingError
+from validate.live_runs import check_server_of_runs, load_worlds, plan, run_live, simulate_policies
+from validate.same_engine import check_server
 from validate.scope import check_both_worlds
 from validate.server import Server, ServerOptions, attach, started
+from validate.verdicts import Confrontation
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -55,8 +60,9 @@ def run(
 ) -> None:
     """Replay policies on a live engine, simulate the same, and compare.
 
-    Stopped, it goes on where it was: complete runs are not repeated. Exit status 1 if the worlds differ by
-    more than the tolerances or a run is not complete.
+    The engine must be the scenario's: its sizes and flags are checked before any run. Stopped, it goes on
+    where it was: complete runs are not repeated. Exit status 1 if the worlds differ by more than the
+    tolerances or a run is not complete.
     """
     config = load_scenario(scenario, overrides or ())
     check_both_worlds(config)
@@ -64,16 +70,22 @@ def run(
     workload = simulations.workloads[config.seed]
     texts = expand_oracle([*(policy_texts or ()), *context.args], simulations, say)
     chosen = policies(config, texts, num_agents=len(workload.agents))
-    runs = plan(out, chosen, repeats=repeats)
-    for each in runs:
-        check_writable(each.folder)
+    runs = plan(out, config, workload, chosen, repeats=repeats)
+    for folder in (*(each.folder for each in runs), *(out / "sim" / each.label for each in chosen)):
+        check_writable(folder)
+    check_report_folder(out / "report")
     options = server_options(config, engine, model, load_format, out / "server" if record_steps else None)
     if runs:
-        with _server(engine, options, out / "server") as server, one_bar_each() as on_progress:
-            for record in run_live(config, workload, server, runs, on_progress):
-                if not record.run["complete"]:
-                    _say_and_exit(record.run)
-    simulated = simulate_policies(config, workload, chosen, out)
+        with _server(engine, options, out / "server") as server:
+            say(f"vLLM {server.facts.get('vllm', '')} answers at {server.url}, model {server.model}")
+            check_server(config, workload, server)
+            check_server_of_runs(out, server)
+            with one_bar_each() as on_progress:
+                for record in run_live(config, workload, server, runs, on_progress):
+                    if not record.is_complete:
+                        _say_and_exit(record.run)
+    with counting("simulating", len(chosen)) as advance:
+        simulated = simulate_policies(config, workload, chosen, out, advance)
     _, live = load_worlds(out)
     live = [record for record in live if record.label in {each.label for each in chosen}]
     result = confront(simulated, live)
@@ -111,15 +123,41 @@ def server_options(
 @contextmanager
 def _server(engine: str, options: ServerOptions, folder: Path) -> Iterator[Server]:
     if engine not in ("cpu", "gpu"):
-        yield attach(engine)
+        with waiting(f"asking {engine}"):
+            server = attach(engine)
+        yield server
         return
+    _check_startable(engine, options.engine)
+    say(f"starting vLLM takes minutes, {options.start_s:.0f} s at most; its log is {folder / 'server.log'}")
+    with ExitStack() as stack:
+        with waiting("starting vLLM") as on_wait:
+            server = stack.enter_context(started(options, folder, on_wait=on_wait))
+        yield server
+
+
+def _check_startable(engine: str, config: EngineConfig) -> None:
+    """Refuse at once what would come out, or fail, after minutes of starting."""
+    no_gpu = why_no_gpu(os.environ) if engine == "gpu" else None
+    if no_gpu:
+        raise ServerError(
+            f"--engine gpu but this machine has no GPU ({no_gpu}); use --engine cpu, or name a server that "
+            "runs with --engine URL"
+        )
+    if config.host_cache.capacity_tokens:
+        raise EngineDiffersError(
+            f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but the server starts "
+            "without a host cache; simulate none with --set engine.host_cache.capacity_tokens=0"
+        )
+    if engine == "cpu" and config.async_scheduling:
+        raise EngineDiffersError(
+            "engine.async_scheduling = true but vLLM's CPU build never does that; simulate the same with "
+            "--set engine.async_scheduling=false"
+        )
     if find_spec("vllm") is None:  # not imported: that takes seconds, and the server is another process
         raise VllmMissingError(
             "vLLM is not installed here; run it in the environment that `make test-vllm` builds, or name a "
             "server that runs with --engine URL"
         )
-    with started(options, folder) as server:
-        yield server
 
 
 def _print(result: Confrontation, as_json: bool) -> None:

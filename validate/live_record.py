@@ -16,11 +16,12 @@ from concur.controllers import Controller
 from concur.live.controlling import StaleTick, Tick
 from concur.live.metric_names import COUNTERS
 from concur.signals import Snapshot
-from sim.metrics import compute_metrics
+from sim.metrics import compute_metrics, no_metrics
 from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, RequestRow, Rows, RunRecord, TickRow, TimelineRow, frame
 from sim.scenario import Scenario
 from sim.workload.spec import StepSpec, Workload
+from validate.account import Account, account
 from validate.client import Completion
 from validate.errors import OutOfScopeError
 
@@ -198,7 +199,8 @@ def make_record(
 ) -> RunRecord:
     """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing."""
     frames = tables.frames()
-    metrics = _metrics(frames, faults, first, workload)
+    balance = _account(frames, faults)
+    metrics = _metrics(frames, faults, first, workload, balance)
     metrics["wall_clock_s"] = wall_clock_s
     run = {
         "schema_version": SCHEMA_VERSION,
@@ -214,8 +216,13 @@ def make_record(
         "complete": faults.is_complete and len(tables.agents) == len(workload.agents),
         "interrupted": faults.is_interrupted,
         "failures": [asdict(failure) for failure in faults.failures],
+        "foreign_tokens": balance.foreign_tokens if balance else None,
         "metrics": metrics,
-        "warnings": [*faults.warnings(), *_departures(scenario, facts)],
+        "warnings": [
+            *faults.warnings(),
+            *(balance.warnings() if balance else ()),
+            *_departures(scenario, facts),
+        ],
     }
     return RunRecord(run=run, **frames)
 
@@ -247,12 +254,24 @@ def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[
         yield snapshot, tick["agents_active"]
 
 
+def _account(frames: Mapping[str, pd.DataFrame], faults: Faults) -> Account | None:
+    """Hold calls against counters; `None` for a run that did not come to its end."""
+    if faults.failures or frames["agents"].empty:
+        return None
+    is_once = faults.is_complete and not faults.retries
+    return account(frames["requests"], frames["timeline"], is_once=is_once)
+
+
 def _metrics(
-    frames: dict[str, pd.DataFrame], faults: Faults, first: Snapshot, workload: Workload
+    frames: Mapping[str, pd.DataFrame],
+    faults: Faults,
+    first: Snapshot,
+    workload: Workload,
+    balance: Account | None,
 ) -> dict[str, Any]:
     requests, agents, timeline = frames["requests"], frames["agents"], frames["timeline"]
-    if faults.failures or agents.empty:  # a makespan of part of the work is no makespan
-        return {
+    if balance is None:  # a makespan of part of the work is no makespan
+        return no_metrics() | {
             "num_agents": len(agents),
             "num_agents_skipped": workload.num_agents_skipped,
             "num_requests": len(requests),
@@ -269,7 +288,8 @@ def _metrics(
         num_engine_steps=None,
     )
     counted = None if faults.num_counter_resets else int(timeline["num_preemptions"].iloc[-1])
-    return metrics | {"num_preemptions": counted}  # vLLM counts them for the engine, not per call
+    # vLLM counts preemptions for the engine, not per call
+    return metrics | balance.cache_metrics() | {"num_preemptions": counted}
 
 
 def _departures(scenario: Scenario, facts: Mapping[str, Any]) -> list[str]:

@@ -1,20 +1,25 @@
 """A scenario under several policies in both worlds, as folders: `live/POLICY/run-N` and `sim/POLICY`.
 
-Live runs go round by round, so that a machine that slows down slows all policies alike; each begins with an
-empty prefix cache. A run that is there and complete is not repeated.
+Live runs go round by round (N is the round), so that a machine that slows down slows all policies alike; each
+begins with an empty prefix cache. A run that is there and complete is not repeated; a folder that holds runs
+of another scenario, or of another server, is not added to.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from sim.compare import run_policies
 from sim.progress import OnProgress
 from sim.record import RunRecord, load_record, write_record
 from sim.scenario import ControllerConfig, Scenario
 from sim.workload.spec import Workload
-from validate.errors import ConfrontError, LiveExtraMissingError
+from validate.errors import ConfrontError, live_extra_missing
+from validate.same_experiment import explain_difference, of_record, of_scenario
 from validate.server import Server
+
+_HOW_TOLD: Final = "flags"  # how a server was told what it is, which may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +30,68 @@ class LiveRun:
     folder: Path
 
 
-def plan(folder: Path, controllers: Sequence[ControllerConfig], *, repeats: int) -> list[LiveRun]:
-    """Return the runs that are still missing below `folder`, in the order in which to make them."""
+def plan(
+    folder: Path,
+    scenario: Scenario,
+    workload: Workload,
+    controllers: Sequence[ControllerConfig],
+    *,
+    repeats: int,
+) -> list[LiveRun]:
+    """Return the runs that are still missing below `folder`, in the order in which to make them.
+
+    Raises
+    ------
+    ConfrontError
+        If `folder` holds runs of another scenario, or of another law under the same name.
+    """
+    check_scenario_of_runs(folder, scenario, workload, controllers)
     runs = [
         LiveRun(controller, folder / "live" / controller.label / f"run-{number}")
         for number in range(repeats)
         for controller in controllers
     ]
     return [run for run in runs if not _is_complete(run.folder)]
+
+
+def check_scenario_of_runs(
+    folder: Path, scenario: Scenario, workload: Workload, controllers: Sequence[ControllerConfig]
+) -> None:
+    """Refuse a folder whose runs cannot stand beside those of a scenario.
+
+    Raises
+    ------
+    ConfrontError
+        As `plan` says.
+    """
+    chosen = {each.label: each for each in controllers}
+    for path in (*_live_paths(folder), *_simulated_paths(folder)):
+        record = load_record(path)
+        is_mine = record.label in chosen and path.parent.parent.name == "live"  # `sim/` is made anew
+        here = scenario.with_controller(chosen[record.label]) if is_mine else scenario
+        told = explain_difference(
+            of_record(record), of_scenario(here, workload), but=None if is_mine else "controller"
+        )
+        if told:
+            raise ConfrontError(f"{path} is a run of another scenario, {told}; choose another --out")
+
+
+def check_server_of_runs(folder: Path, server: Server) -> None:
+    """Refuse a server that is not the one of the runs that are there.
+
+    Raises
+    ------
+    ConfrontError
+        If it is another model or release, or of other sizes or flags.
+    """
+    for path in _live_paths(folder):
+        engine = load_record(path).run.get("engine", {})
+        for name in [name for name in engine if name in server.facts and name != _HOW_TOLD]:
+            if engine[name] != server.facts[name]:
+                raise ConfrontError(
+                    f"{path} is a run on another server, {name} is {engine[name]} there, "
+                    f"{server.facts[name]} here; choose another --out"
+                )
 
 
 def run_live(
@@ -48,12 +107,11 @@ def run_live(
     try:
         from validate.replay import replay  # needs the extra `live`
     except ImportError as error:
-        raise LiveExtraMissingError(
-            f"{error.name} is not installed here; pip install 'concur-admission[live]'"
-        ) from None
+        raise live_extra_missing(error) from None
     for run in runs:
-        server.reset_prefix_cache()
         label = f"{run.controller.label}, {run.folder.name}"
+        on_progress(label, 0, len(workload.agents))  # the first agent may take minutes to end
+        server.reset_prefix_cache()
         record = replay(
             scenario.with_controller(run.controller),
             workload,
@@ -65,30 +123,58 @@ def run_live(
 
 
 def simulate_policies(
-    scenario: Scenario, workload: Workload, controllers: Sequence[ControllerConfig], folder: Path
+    scenario: Scenario,
+    workload: Workload,
+    controllers: Sequence[ControllerConfig],
+    folder: Path,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> list[RunRecord]:
-    """Simulate the same policies, and write their records."""
-    records = list(run_policies(scenario, controllers, workload=workload))
+    """Simulate the same policies, and write their records; `on_progress` is called after each."""
+    records = []
+    for record in run_policies(scenario, controllers, workload=workload):
+        records.append(record)
+        on_progress()
     for record in records:
         write_record(record, folder / "sim" / record.label)
     return records
 
 
 def load_worlds(folder: Path) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Return the simulated and the live records below `folder`.
+    """Return the simulated and the live records below `folder`; the live ones have their `round`, in order.
 
     Raises
     ------
     ConfrontError
         If one of the worlds is missing.
     """
-    simulated = [load_record(path.parent) for path in sorted(folder.glob("sim/*/run.json"))]
-    live = [load_record(path.parent) for path in sorted(folder.glob("live/*/*/run.json"))]
+    simulated = [load_record(path) for path in _simulated_paths(folder)]
+    live = [_of_round(load_record(path), path) for path in _live_paths(folder)]
     for world, records in (("sim", simulated), ("live", live)):
         if not records:
             raise ConfrontError(f"{folder}: no record in {world}/; make them with `concur validate run`")
     return simulated, live
 
 
+def _of_round(record: RunRecord, path: Path) -> RunRecord:
+    number = _round(path)
+    return record if number is None else replace(record, run=record.run | {"round": number})
+
+
+def _round(path: Path) -> int | None:
+    """Return N of `run-N`; a run under another name is of no round."""
+    number = path.name.removeprefix("run-")
+    return int(number) if number.isdecimal() else None
+
+
+def _live_paths(folder: Path) -> list[Path]:
+    """Return the live records, by policy and then by round."""
+    found = [path.parent for path in folder.glob("live/*/*/run.json")]
+    return sorted(found, key=lambda path: (path.parent.name, -1 if (n := _round(path)) is None else n))
+
+
+def _simulated_paths(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("sim/*/run.json"))
+
+
 def _is_complete(folder: Path) -> bool:
-    return (folder / "run.json").exists() and bool(load_record(folder).run.get("complete"))
+    return (folder / "run.json").exists() and load_record(folder).is_complete

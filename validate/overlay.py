@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sim.figures import COLOURS, OTHER_COLOUR, colour
 from sim.rates import window_of, windowed_hit_rate
 from sim.record import RunRecord
-from validate.confront import Confrontation, PolicyVerdict
+from validate.verdicts import Confrontation, PolicyVerdict
 
 
 def overlay_figure(
@@ -52,9 +52,13 @@ def over_time_figure(label: str, simulated: RunRecord, live: Sequence[RunRecord]
 
 
 def plot_against_cap(ax: Axes, result: Confrontation, metric: str) -> list[Artist]:
-    """Plot a metric against the static cap, other policies as levels: live repeats as points."""
+    """Plot a metric against the static cap, other policies as levels: live repeats as points.
+
+    A policy of which it was not measured in both worlds is left out; where that is all, the axes say so.
+    """
     artists: list[Artist] = []
-    caps = sorted((each for each in result.policies if each.cap is not None), key=lambda each: each.cap or 0)
+    measured = [each for each in result.policies if metric in each.figures]
+    caps = sorted((each for each in measured if each.cap is not None), key=lambda each: each.cap or 0)
     where = [float(each.cap or 0) for each in caps]
     blue = COLOURS["agent_cap"]
     if caps:
@@ -62,14 +66,17 @@ def plot_against_cap(ax: Axes, result: Confrontation, metric: str) -> list[Artis
         artists += ax.plot(where, simulated, "-", color=blue, label="static cap, simulated")
         artists += [_points(ax, each, metric, float(each.cap or 0), blue) for each in caps]
         artists[-1].set_label("static cap, live")
-    for each in result.policies:
+    for each in measured:
         if each.cap is None:
             shade = COLOURS.get(each.kind, OTHER_COLOUR)
             figure = each.figures[metric]
             artists.append(ax.axhline(figure.simulated, color=shade, label=f"{each.label}, simulated"))
             artists += [ax.axhline(value, color=shade, ls=":", lw=1) for value in figure.live]
     ax.set_xlabel("static cap (agents); dotted: live")
-    ax.legend(fontsize=7)
+    if artists:
+        ax.legend(fontsize=7)
+    else:
+        artists.append(ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center"))
     return artists
 
 

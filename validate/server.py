@@ -15,36 +15,41 @@ its development mode, which is switched on here, must not be exposed to a networ
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from sim.scenario import EngineConfig
-from validate.errors import ServerError
+from validate.errors import ServerError, live_extra_missing
 from validate.geometries import model_folder
 from validate.supervise import STOP_S
 
 _POLL_S: Final = 0.3
 _ANSWER_S: Final = 10.0
+_INFO_S: Final = 120.0  # vLLM looks at its whole environment, with other programs, before it answers
+_MOST_TAIL: Final = 4096  # bytes of the log that are read for its last line
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_CACHE_KEYS: Final = ("block_size", "num_gpu_blocks", "enable_prefix_caching", "cache_dtype")
-_SCHEDULER_KEYS: Final = (
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "long_prefill_token_threshold",
-    "scheduler_reserve_full_isl",
-    "watermark",
-    "async_scheduling",
-    "policy",
-)
+FLAGS: Final[Mapping[str, str]] = {
+    "block_size": "block-size",
+    "num_gpu_blocks": "num-gpu-blocks-override",
+    "max_num_seqs": "max-num-seqs",
+    "max_num_batched_tokens": "max-num-batched-tokens",
+    "enable_prefix_caching": "enable-prefix-caching",
+    "async_scheduling": "async-scheduling",
+    "long_prefill_token_threshold": "long-prefill-token-threshold",
+    "scheduler_reserve_full_isl": "scheduler-reserve-full-isl",
+    "watermark": "watermark",
+}
+"""What of `[engine]` decides a run's numbers, and vLLM's flag for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +103,7 @@ class Server:
 
     def _reset_once(self) -> bool:
         try:
-            body = _post(f"{self.url}/reset_prefix_cache")
+            body = _get(urllib.request.Request(f"{self.url}/reset_prefix_cache", data=b"", method="POST"))
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise ServerError(f"{self.url}: reset_prefix_cache failed with status {error.code}") from None
@@ -111,8 +116,12 @@ class Server:
 
 
 @contextmanager
-def started(options: ServerOptions, folder: Path) -> Iterator[Server]:
+def started(
+    options: ServerOptions, folder: Path, *, on_wait: Callable[[float, str], None] | None = None
+) -> Iterator[Server]:
     """Start a server, yield it when it is ready, and stop it; its log is kept as `server.log` in `folder`.
+
+    `on_wait` is called while it is not ready: seconds since the start, the last line of the log.
 
     Raises
     ------
@@ -132,7 +141,7 @@ def started(options: ServerOptions, folder: Path) -> Iterator[Server]:
     with log_path.open("wb") as log:
         process = _supervised(command, _environment(options), log)
         try:
-            _wait_until_ready(process, url, log_path, options.start_s)
+            _wait_until_ready(process, url, log_path, options.start_s, on_wait or _in_silence)
             server = attach(url)
             yield Server(server.url, server.model, server.facts | {"flags": _without_paths(flags)})
         finally:
@@ -146,12 +155,13 @@ def attach(url: str) -> Server:
     ------
     ServerError
         If it does not answer, or not as vLLM does.
+    LiveExtraMissingError
+        If the packages that read metrics are not installed.
     """
     url = url.rstrip("/")
     try:
-        models = json.loads(_get(f"{url}/v1/models"))["data"]
-        facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]}
-        return Server(url, models[0]["id"], facts | _resolved(url))
+        card = json.loads(_get(f"{url}/v1/models"))["data"][0]
+        return Server(url, card["id"], _facts(url, card))
     except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ServerError(
             f"{url}: no vLLM server answers there ({type(error).__name__}: {error}); start one, or correct "
@@ -162,23 +172,8 @@ def attach(url: str) -> Server:
 def server_flags(options: ServerOptions) -> list[str]:
     """Return vLLM's flags for `options`, without model and address."""
     engine = options.engine
-    sizes = {
-        "--load-format": options.load_format,
-        "--block-size": engine.block_size,
-        "--num-gpu-blocks-override": engine.num_gpu_blocks,
-        "--max-num-seqs": engine.max_num_seqs,
-        "--max-num-batched-tokens": engine.max_num_batched_tokens,
-        "--max-model-len": engine.max_model_len,
-        "--long-prefill-token-threshold": engine.long_prefill_token_threshold,
-        "--watermark": engine.watermark,
-    }
-    switches = {
-        "enable-prefix-caching": engine.enable_prefix_caching,
-        "async-scheduling": engine.async_scheduling,
-        "scheduler-reserve-full-isl": engine.scheduler_reserve_full_isl,
-    }
-    flags = [text for flag, value in sizes.items() for text in (flag, str(value))]
-    flags += [f"--{name}" if is_on else f"--no-{name}" for name, is_on in switches.items()]
+    flags = ["--load-format", options.load_format, "--max-model-len", str(engine.max_model_len)]
+    flags += [text for name in FLAGS for text in flag(FLAGS[name], getattr(engine, name))]
     flags += ["--skip-tokenizer-init", "--enable-prompt-tokens-details"]
     if options.per_request_metrics:
         flags.append("--enable-per-request-metrics")
@@ -186,6 +181,13 @@ def server_flags(options: ServerOptions) -> list[str]:
         kind = "RecordingAsyncScheduler" if engine.async_scheduling else "RecordingScheduler"
         flags += ["--scheduler-cls", f"validate.recorder.{kind}"]
     return [*flags, *options.extra]
+
+
+def flag(name: str, value: object) -> list[str]:
+    """Return one of vLLM's flags as words of a command."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
@@ -219,14 +221,26 @@ def _environment(options: ServerOptions) -> dict[str, str]:
     return env | options.env
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log_path: Path, within_s: float) -> None:
-    deadline_s = time.perf_counter() + within_s
+def _wait_until_ready(
+    process: "subprocess.Popen[bytes]",
+    url: str,
+    log_path: Path,
+    within_s: float,
+    on_wait: Callable[[float, str], None],
+) -> None:
+    begin_s = time.perf_counter()
     while not _is_healthy(url):
+        waited_s = time.perf_counter() - begin_s
         if process.poll() is not None:
             raise ServerError(f"the server ended before it was ready; {_tail(log_path)}")
-        if time.perf_counter() > deadline_s:
+        if waited_s > within_s:
             raise ServerError(f"the server is not ready after {within_s} s; {_tail(log_path)}")
+        on_wait(waited_s, _last_line(log_path))
         time.sleep(_POLL_S)
+
+
+def _in_silence(waited_s: float, heard: str) -> None:
+    """Tell nobody."""
 
 
 def _is_healthy(url: str) -> bool:
@@ -237,18 +251,19 @@ def _is_healthy(url: str) -> bool:
     return True
 
 
-def _resolved(url: str) -> dict[str, Any]:
-    """Return the configuration that vLLM resolved; outside its development mode it does not say."""
+def _facts(url: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask a server what it is, each way that it has of saying so."""
     try:
-        config = json.loads(_get(f"{url}/server_info?config_format=json"))["vllm_config"]
-    except urllib.error.HTTPError:
-        return {}
-    cache, scheduler = config["cache_config"], config["scheduler_config"]
-    return (
-        {name: cache[name] for name in _CACHE_KEYS if name in cache}
-        | {name: scheduler[name] for name in _SCHEDULER_KEYS if name in scheduler}
-        | {"max_model_len": config["model_config"].get("max_model_len")}
-    )
+        from validate.server_facts import card_facts, published_facts, resolved_facts
+    except ImportError as error:
+        raise live_extra_missing(error) from None
+    facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]} | card_facts(card)
+    with suppress(urllib.error.HTTPError, ValueError):  # outside its development mode it does not say
+        asked = _get(f"{url}/server_info?config_format=json", within_s=_INFO_S)
+        facts |= resolved_facts(json.loads(asked))
+    with suppress(urllib.error.HTTPError, ValueError):  # a run reads the page again, and says what is wrong
+        facts |= published_facts(_get(f"{url}/metrics").decode())
+    return facts
 
 
 def _without_paths(flags: list[str]) -> list[str]:
@@ -260,20 +275,25 @@ def _tail(log_path: Path, num_lines: int = 8) -> str:
     return f"the end of {log_path}:\n" + "\n".join(lines[-num_lines:])
 
 
+def _last_line(log_path: Path) -> str:
+    with log_path.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _MOST_TAIL))
+        lines = log.read().decode("utf-8", errors="replace").split("\n")
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return re.sub(r"^\(\w+ pid=\d+\) (\w+ [\d-]+ [\d:]+ )?", "", line)  # who and when are no news
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_ANSWER_S) as response:
-        body: bytes = response.read()
-        return body
-
-
-def _post(url: str) -> bytes:
-    request = urllib.request.Request(url, data=b"", method="POST")
-    with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
-        body: bytes = response.read()
-        return body
+def _get(request: str | urllib.request.Request, *, within_s: float = _ANSWER_S) -> bytes:
+    try:
+        with urllib.request.urlopen(request, timeout=within_s) as response:
+            body: bytes = response.read()
+            return body
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection open otherwise
+        raise

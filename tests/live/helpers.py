@@ -78,13 +78,15 @@ async def live_run(
     faults: Faults | None = None,
     token_s: float = 0.001,
     num_gpu_blocks: int = 101,
+    tells_cached_tokens: bool = True,
     retry: RetryPolicy = QUICK,
     stream: bool = True,
 ) -> tuple[LiveRun, FakeServer]:
     """Run a workload on a fake server to its end."""
-    async with FakeServer(
-        FakeEngine(token_s=token_s, num_gpu_blocks=num_gpu_blocks), faults
-    ).running() as server:
+    engine = FakeEngine(
+        token_s=token_s, num_gpu_blocks=num_gpu_blocks, tells_cached_tokens=tells_cached_tokens
+    )
+    async with FakeServer(engine, faults).running() as server:
         run = LiveRun(scenario, workload, as_server(server), retry=retry, stream=stream)
         await run.run()
         return run, server

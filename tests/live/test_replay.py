@@ -218,7 +218,7 @@ def test_an_agent_whose_call_fails_for_good_leaves_and_the_others_finish(fault: 
     assert "agent-0 failed at call 2" in record.run["warnings"][0]
     assert record.agents["agent_index"].tolist() == [1, 2, 3, 4]
     assert record.metrics["num_agents"] == 4
-    assert "makespan_s" not in record.metrics, "a makespan of part of the work is no makespan"
+    assert record.metrics["makespan_s"] is None, "a makespan of part of the work is no makespan"
     assert exit_status(record) == 1
     assert_gate_is_empty(run)
 
@@ -249,7 +249,7 @@ def test_metrics_that_cannot_be_read_freeze_the_window_and_are_told(fault: int |
     assert len(run.faults.stale_ticks) + len(run.faults.missed_samples) == 7
     first_tick = record.ticks.iloc[0]
     assert first_tick["window_before"] == 2, "no growth while nothing could be read"
-    assert "makespan_s" in record.metrics, "all the work was done"
+    assert record.metrics["makespan_s"] is not None, "all the work was done"
     assert any("decisions were not taken" in line for line in record.run["warnings"])
     assert_gate_is_empty(run)
 

@@ -16,9 +16,11 @@ from concur.live.scrape import detect_names
 from sim.scenario import EngineConfig, Scenario
 from sim.workload.spec import Workload
 from tests.helpers import make_agent, make_scenario, make_workload
+from validate.account import account
 from validate.errors import ServerError
 from validate.replay import exit_status, replay
-from validate.server import Server, ServerOptions, attach, server_flags, started, stop
+from validate.same_engine import check_server
+from validate.server import FLAGS, Server, ServerOptions, attach, server_flags, started, stop
 
 ENGINE = EngineConfig(
     block_size=32, num_gpu_blocks=65, max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=512
@@ -140,9 +142,13 @@ def test_a_live_run_counts_what_the_engine_counts(
     last, metrics = record.timeline.iloc[-1], record.metrics
     assert last["prompt_tokens"] == metrics["prompt_tokens"]
     assert last["generation_tokens"] == metrics["generated_tokens"]
+    assert record.run["foreign_tokens"] == {"prompt": 0, "generated": 0}
     if metrics["num_preemptions"] == 0:
         assert last["prefix_cache_queries_tokens"] == metrics["prompt_tokens"]
         assert last["prefix_cache_hits_tokens"] == metrics["cached_tokens"]
+        told_nothing = record.requests.assign(cached_tokens=None).astype({"cached_tokens": "Int64"})
+        counted = account(told_nothing, record.timeline, is_once=True).cache_metrics()
+        assert counted == {name: metrics[name] for name in ("cached_tokens", "hit_rate")}
     assert (record.run["engine"]["num_gpu_blocks"], record.run["engine"]["block_size"]) == (65, 32)
     if "cap" in controller:
         assert record.timeline["num_requests_running"].max() <= 2
@@ -167,5 +173,7 @@ def test_steps_are_recorded_and_facts_are_the_engines(served: tuple[Server, Path
     time.sleep(1.5)  # the recorder flushes when idle, at least every second
     assert steps.stat().st_size > 0
     assert server.facts["vllm"].startswith("0.")
+    check_server(vllm_scenario(kind="none"), vllm_workload(), server)
+    assert set(FLAGS) <= set(server.facts), "everything that decides is known of a server that we started"
     assert (server.facts["max_num_seqs"], server.facts["max_num_batched_tokens"]) == (16, 512)
     assert "/" not in json.dumps(server.facts), "no path of this machine"

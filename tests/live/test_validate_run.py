@@ -1,0 +1,231 @@
+"""`concur validate run --engine URL` as a user meets it, on a fake server whose engine never evicts."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from concur.cli import main
+from sim.record import load_record
+from validate import live_cli
+from validate.fake_server import FakeEngine, FakeServer
+
+SCENARIO = """
+seed = 1
+[workload]
+generator = "react"
+num_agents = 3
+mean_steps = 2
+question_median_tokens = 60
+output_median_tokens = 5
+observation_median_tokens = 40
+shared_prefix_tokens = 32
+tool_latency_median_s = 0.01
+[engine]
+block_size = 16
+num_gpu_blocks = 901
+max_model_len = 8192
+[controller]
+interval_s = 0.05
+[record]
+timeline_interval_s = 0.02
+"""
+ENGINE = FakeEngine(16, 901, token_s=0.002)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    return tmp_path
+
+
+class Run:
+    """The verb in this process; what it printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str, policies: str = "none") -> tuple[int, str, str]:
+        command = ["concur", "validate", "run", "s.toml", *arguments, "--policies", policies]
+        return self.verb(*command, *(() if "--out" in arguments else ("--out", "o")))
+
+    def verb(self, *command: str) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", list(command))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = self._capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def drawing_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(monkeypatch, capsys)
+
+
+@pytest.fixture
+def run(drawing_run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The verb without its page, whose figures take longer than the runs."""
+    monkeypatch.setattr(live_cli, "write_confrontation", lambda *args: args[-1] / "index.html")
+    return drawing_run
+
+
+def test_a_server_of_the_scenarios_sizes_is_run_on_and_what_it_does_not_say_is_noted(
+    folder: Path, drawing_run: Run
+) -> None:
+    with FakeServer(ENGINE).in_thread() as fake:
+        status, out, err = drawing_run("--engine", fake.url, "--no-judge", "--json")
+        assert status == 0, err
+        assert len(fake.served) > 3
+    result = json.loads(out)
+    assert any("not checked" in note for note in result["notes"])
+    assert "none, run-0 ..." in err
+    assert f"vLLM 0.32.0 answers at {fake.url}" in err
+    assert "not checked" in (folder / "o" / "report" / "index.html").read_text()
+    assert result["policies"]["none"]["rounds"] == [0]
+
+
+@pytest.mark.parametrize("judge", ["--judge", "--no-judge"])
+def test_a_server_of_other_sizes_is_refused_before_any_call(folder: Path, run: Run, judge: str) -> None:
+    with FakeServer(FakeEngine(8, 2433)).in_thread() as fake:
+        status, _, err = run("--engine", fake.url, judge)
+        assert (status, fake.num_calls) == (2, 0)
+    (line,) = [line for line in err.splitlines() if line.startswith("concur: ")]
+    assert "block_size is 8, the scenario's 16; num_gpu_blocks is 2433, the scenario's 901" in line
+    assert "--set engine.block_size=8 --set engine.num_gpu_blocks=2433" in line
+    assert not (folder / "o").exists()
+
+
+def test_the_remedy_that_is_named_is_one(folder: Path, run: Run) -> None:
+    with FakeServer(FakeEngine(8, 2433)).in_thread() as fake:
+        _, _, err = run("--engine", fake.url)
+        line = err.partition("simulate the server's own with ")[2].partition(", or start")[0]
+        status, _, err = run("--engine", fake.url, *line.split(), "--no-judge")
+    assert status == 0, err
+
+
+def test_a_server_that_tells_no_cached_tokens_has_a_verdict_all_the_same(folder: Path, run: Run) -> None:
+    with FakeServer(FakeEngine(16, 901, token_s=0.002, tells_cached_tokens=False)).in_thread() as fake:
+        status, out, err = run("--engine", fake.url, "--no-judge", "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert abs(result["policies"]["none"]["hit_rate"]["error"]) < 0.03, "nothing is evicted in either world"
+    assert any("that of its counters" in note for note in result["notes"])
+
+
+def test_a_server_outside_its_development_mode_is_one_line(folder: Path, run: Run) -> None:
+    with FakeServer(FakeEngine(16, 901, is_dev=False)).in_thread() as fake:
+        status, _, err = run("--engine", fake.url)
+        assert (status, fake.num_calls) == (2, 0)
+    assert "start it with VLLM_SERVER_DEV_MODE=1" in err
+    assert not (folder / "o").exists()
+
+
+def test_an_off_has_its_reason_in_the_table_and_in_the_json(folder: Path, run: Run) -> None:
+    slow = FakeEngine(16, 901, token_s=0.05)
+    with FakeServer(slow).in_thread() as fake:
+        status, out, _ = run("--engine", fake.url)
+    assert status == 1
+    assert "OFF" in out
+    assert "recalibrate the step-time profile" in " ".join(out.split())
+    status, out, _ = run.verb("concur", "validate", "compare", "o", "--json")
+    assert status == 1
+    (reason, *_) = json.loads(out)["policies"]["none"]["reasons"]
+    assert reason.startswith("steps took ")
+
+
+def test_complete_runs_are_not_repeated_and_need_no_server(folder: Path, run: Run) -> None:
+    with FakeServer(ENGINE).in_thread() as fake:
+        assert run("--engine", fake.url, "--no-judge")[0] == 0
+    status, _, err = run("--engine", fake.url, "--no-judge", "--set", "step_time.base_s=0.01")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("workload.num_agents=4", "workload.num_agents is 3 there, 4 here"),
+        ("seed=2", "seed is 1 there, 2 here"),
+        ("engine.max_num_seqs=8", "engine.max_num_seqs is 256 there, 8 here"),
+        ("controller.interval_s=0.1", "controller.parameters.interval_s is 0.05 there, 0.1 here"),
+    ],
+)
+def test_runs_of_another_scenario_are_not_taken_for_this_ones(
+    folder: Path, run: Run, override: str, told: str
+) -> None:
+    with FakeServer(ENGINE).in_thread() as fake:
+        assert run("--engine", fake.url, "--no-judge")[0] == 0
+        before = load_record(folder / "o" / "live" / "none" / "run-0").run
+        status, _, err = run("--engine", fake.url, "--set", override)
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("concur: ")]
+    assert told in line
+    assert "choose another --out" in line
+    assert load_record(folder / "o" / "live" / "none" / "run-0").run == before
+
+
+def test_policies_beside_runs_of_another_scenario_are_refused(folder: Path, run: Run) -> None:
+    with FakeServer(ENGINE).in_thread() as fake:
+        assert run("--engine", fake.url, "--no-judge")[0] == 0
+        status, _, err = run("--engine", fake.url, "--set", "seed=2", policies="agent_cap=2")
+    assert status == 2
+    assert "seed is 1 there, 2 here" in err
+    assert not (folder / "o" / "live" / "agent_cap=2").exists()
+
+
+def test_runs_are_not_continued_on_another_server(folder: Path, run: Run) -> None:
+    with FakeServer(ENGINE).in_thread() as fake:
+        assert run("--engine", fake.url, "--no-judge")[0] == 0
+    other: dict[str, Any] = {"model_config": {"dtype": "torch.float16"}}
+    with FakeServer(FakeEngine(16, 901, resolved=other)).in_thread() as fake:
+        assert run("--engine", fake.url, "--no-judge", "--repeats", "2")[0] == 0, "it says more, nothing else"
+        record = load_record(folder / "o" / "live" / "none" / "run-1")
+        assert record.run["engine"]["dtype"] == "float16"
+    with FakeServer(
+        FakeEngine(16, 901, resolved={"model_config": {"dtype": "bfloat16"}})
+    ).in_thread() as fake:
+        status, _, err = run("--engine", fake.url, "--no-judge", "--repeats", "3")
+    assert status == 2
+    assert "dtype is float16 there, bfloat16 here" in err
+
+
+def test_gpu_without_a_gpu_is_refused_at_once(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_cli, "why_no_gpu", lambda environment: "no driver's device is in /dev")
+    monkeypatch.setattr(live_cli, "started", None)  # nothing is started
+    status, _, err = run("--engine", "gpu")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "--engine gpu but this machine has no GPU (no driver's device is in /dev)" in err
+    assert "--engine cpu" in err
+    assert "--engine URL" in err
+    assert not (folder / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("engine.host_cache.capacity_tokens=9000", "without a host cache"),
+        ("engine.async_scheduling=true", "CPU build never does that"),
+    ],
+)
+def test_an_engine_that_cannot_be_started_as_asked_is_refused_at_once(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, override: str, told: str
+) -> None:
+    monkeypatch.setattr(live_cli, "started", None)
+    status, _, err = run("--engine", "cpu", "--set", override)
+    assert (status, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not (folder / "o").exists()
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_runs(folder: Path, run: Run) -> None:
+    (folder / "o").mkdir()
+    (folder / "o" / "report").write_text("a file")
+    with FakeServer(ENGINE).in_thread() as fake:
+        status, _, err = run("--engine", fake.url)
+        assert (status, fake.num_calls) == (2, 0)
+    assert "choose another --out" in err
