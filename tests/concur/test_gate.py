@@ -6,7 +6,7 @@ import pytest
 
 from concur.errors import GateError, ParameterError
 from concur.gate import AgentGate, Gate, GateOrders, RequestGate
-from concur.orders import ORDERS, largest, order_named, smallest
+from concur.orders import ORDERS, Order, largest, order_named, smallest
 
 
 def arrive_and_ask(gate: Gate, *agent_ids: str, time_s: float = 0.0) -> list[str]:
@@ -165,18 +165,23 @@ def test_a_window_of_zero_and_an_unknown_order_are_refused() -> None:
 # Surplus
 
 
-def test_who_has_to_pause_is_chosen_once_whatever_becomes_of_the_keys() -> None:
-    """Under `largest` each step makes another one the largest: with fresh keys nobody would ever pause."""
-    gate = AgentGate(2, orders=GateOrders(pause=largest))
+@pytest.mark.parametrize(("order", "growth_tokens"), [(smallest, 1000), (largest, -1000)])
+def test_who_has_to_pause_is_chosen_once_whatever_becomes_of_the_keys(
+    order: Order, growth_tokens: int
+) -> None:
+    """At each boundary it is the other one's turn by the keys of the moment: so nobody would ever pause."""
+    gate, tokens = AgentGate(2, orders=GateOrders(pause=order)), 100_000
     arrive_and_ask(gate, "a", "b")
+    for name in "ab":
+        gate.step_done(name, time_s=0.0, context_tokens=tokens)
+        gate.request_step(name, time_s=0.0)
     gate.resize(1, time_s=1.0)
-    for step in range(10):
-        for name in "ba":
-            if name in running(gate):
-                gate.step_done(
-                    name, time_s=2.0 + step, context_tokens=1000 * step + (1000 if name == "a" else 500)
-                )
-                gate.request_step(name, time_s=2.5 + step)
+    for step in range(40):
+        name = "ba"[step % 2]
+        if name in running(gate):
+            tokens += growth_tokens
+            gate.step_done(name, time_s=2.0 + step, context_tokens=tokens)
+            gate.request_step(name, time_s=2.5 + step)
     assert (gate.active, gate.paused) == (1, 1)
 
 
