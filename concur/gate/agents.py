@@ -319,7 +319,6 @@ class AgentGate(Gate):
             self._lease_check_s = min(self._lease_check_s, due_s)
             return []
         lender = member.borrowed_from
-        member.is_lapsed = True
         self._pause(member, below=lender)
         if lender is None:
             return []
@@ -336,10 +335,9 @@ class AgentGate(Gate):
         self._unserved.append(member)
 
     def _queue_idle(self, member: Member) -> None:
-        """Queue a paused agent that does not ask; one that has lapsed waits until it does."""
+        """Queue a paused agent that does not ask."""
         self._give_ticket(member)
-        if not member.is_lapsed:
-            self._idle.push(member)
+        self._idle.push(member)
 
     def _give_ticket(self, member: Member) -> None:
         self._num_tickets += 1
@@ -350,7 +348,6 @@ class AgentGate(Gate):
         while (member := self._idle.pop()) is not None:
             if time_s - member.last_heard_s(time_s) < self.lease_s:
                 return member
-            member.is_lapsed = True
             member.ticket = 0
         return None
 

@@ -59,7 +59,6 @@ class Member:
     num_pauses: int = 0
     burst_tokens: int = 0
     must_pause: bool = False
-    is_lapsed: bool = False
     borrowed_from: Self | None = None
     lent_to: Self | None = None
     ticket: int = 0
@@ -97,7 +96,6 @@ class Member:
             self.waiting_since_s = since_s
         self.num_asking += 1
         self.heard_s = time_s
-        self.is_lapsed = False
         return since_s
 
     def give_up(self, *, time_s: float) -> None:

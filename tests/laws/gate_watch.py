@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from concur.gate import AgentGate, Gate, RequestGate
+from concur.gate.lending import asking_lender
 from concur.gate.member import Member, Slot
 
 EVENTS = ("request_step", "step_done", "abandon_step", "withdraw", "leave", "resize", "expire")
@@ -34,8 +35,10 @@ class Watch:
 
     def _watched(self, name: str, event: Callable[..., Any]) -> Callable[..., Any]:
         def play(*args: Any, **kwargs: Any) -> Any:
+            num_paused = self.gate.paused
             granted = event(*args, **kwargs)
             self.num_events += 1
+            self.num_lapses += name == "expire" and self.gate.paused > num_paused
             self._book(name, args[0] if args else None)
             self._check(granted or [])
             return granted
@@ -96,7 +99,6 @@ class Watch:
         for queue in (gate._paused, gate._idle, gate._new, gate._by_wait):
             assert len(queue) <= 2 * len(members) + 2 * 64, "queues hold who is here"
         self.num_lent += gate.lent
-        self.num_lapses += sum(member.is_lapsed for member in members.values())
 
     def check_empty(self) -> None:
         """Nothing is held when nobody is here."""
@@ -134,3 +136,5 @@ def check_loan(member: Member) -> None:
     if member.borrowed_from is not None:
         assert member.borrowed_from.lent_to is member
     assert not (member.must_pause and member.slot is not Slot.ACTIVE)
+    if member.slot is Slot.ACTIVE and member.num_asking:
+        assert member.must_pause or asking_lender(member), "it may begin the call that it asks for"
