@@ -19,13 +19,14 @@ from sim.lab.oracle import expand_oracle
 from sim.paper.cli import paper
 from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
-from sim.progress import counting, say
+from sim.progress import counting, say, warn
 from sim.record import RunRecord, check_writable, load_record, write_record
+from sim.remarks import warnings_of_workloads
 from sim.report import check_report_folder, num_figures, write_report
 from sim.scenario import ControllerConfig, load_scenario
 from sim.tables import comparison_table, interval_table, metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
-from sim.workload.describe import describe_trace
+from sim.workload.describe import default_losses, describe_trace
 from sim.workload.trace import read_trace
 
 _Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")]
@@ -63,6 +64,7 @@ def simulate(
     folder = out or Path("runs") / f"{scenario.stem}-{config.controller.label}"
     check_writable(folder)
     workload = build_workload(config)
+    warn(workload.warnings)
     with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
         record = run_scenario(config, workload, on_progress=lambda done, _all: advance.to(done))
     write_record(record, folder)
@@ -101,6 +103,7 @@ def compare(
     if out is not None:
         check_report_folder(out / "report")
     runs = Runs(config, config.compare.seeds or (config.seed,))
+    warn(warnings_of_workloads(runs.workloads))
     num_agents = len(next(iter(runs.workloads.values())).agents)
     texts = expand_oracle(texts, runs, say)
     chosen = policies(config, texts, num_agents=num_agents)
@@ -187,6 +190,8 @@ def check(trace: _Trace) -> None:
     """Check that a trace keeps to the format."""
     agents = read_trace(trace)
     print(f"{trace}: ok, {len(agents)} agents, {sum(len(agent.steps) for agent in agents)} calls")
+    for line in default_losses(agents):
+        print(f"by default: {line}")
 
 
 def _policy_texts(context: typer.Context, controllers: Sequence[str] | None) -> list[str]:

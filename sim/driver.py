@@ -231,7 +231,7 @@ class _World:
             "git_commit": git_commit(),
             "profile_hash": profile_hash(self.scenario.step_time),
             "metrics": metrics,
-            "warnings": self.step_time.warnings(),
+            "warnings": [*self.workload.warnings, *self.step_time.warnings()],
         }
 
 

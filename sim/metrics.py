@@ -29,7 +29,7 @@ def compute_metrics(
 
     ======================== =====================================================================
     num_agents               agents that finished
-    num_agents_skipped       agents of the trace left out as too long
+    num_agents_skipped       agents left out, for whatever reason; `warnings` in run.json has the reasons
     makespan_s               end of the last call, seconds since the start
     num_engine_steps         steps that computed something
     num_requests             model calls

@@ -1,7 +1,7 @@
 """Progress and remarks on stderr, one look for every verb."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -22,6 +22,12 @@ OnProgress = Callable[[str, int, int], None]
 def say(remark: str) -> None:
     """Print a remark on stderr."""
     print(remark, file=sys.stderr)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings on stderr as one line; nothing if there are none."""
+    if text := "; ".join(warnings):
+        say(f"concur: warning: {text}")
 
 
 @contextmanager

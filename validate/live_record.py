@@ -201,7 +201,7 @@ def make_record(
         "interrupted": faults.is_interrupted,
         "failures": [asdict(failure) for failure in faults.failures],
         "metrics": metrics,
-        "warnings": [*faults.warnings(), *_departures(scenario, facts)],
+        "warnings": [*faults.warnings(), *_departures(scenario, facts), *workload.warnings],
     }
     return RunRecord(run=run, **frames)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sim.workload.from_trace import TraceSelection, select_agents
+from sim.workload.losses import loss_lines
 from sim.workload.trace import TraceAgent
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -22,7 +24,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class TraceSummary:
-    """What `concur trace describe` prints."""
+    """What `concur trace describe` prints; `losses`: see `default_losses`."""
 
     num_agents: int
     num_fresh_agents: int
@@ -32,6 +34,13 @@ class TraceSummary:
     num_waits_not_recorded: int
     ideal_hit_rate: float
     distributions: tuple[Distribution, ...]
+    losses: tuple[str, ...]
+
+
+def default_losses(agents: Sequence[TraceAgent]) -> tuple[str, ...]:
+    """Return what a run loses of a trace where `[workload]` says no more than its name, line by line."""
+    everything = TraceSelection()
+    return loss_lines(select_agents(agents, everything)[1], everything)
 
 
 def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
@@ -77,6 +86,7 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
             _distribution("output (tokens)", (step.output_tokens for step in steps)),
             _distribution("tool wait (s)", (wait for wait in waits if wait is not None)),
         ),
+        losses=default_losses(agents),
     )
 
 
