@@ -122,7 +122,8 @@ class _World:
                 spec, self.shell, self.engine, on_call=self.requests.append, on_leave=self._on_leave
             )
             self.env.process(agent.living())
-        Tenant(self.env, self.engine, self.scenario.tenant, first_index=len(self.workload.agents))
+        after_all = 1 + max(spec.index for spec in self.workload.agents)
+        Tenant(self.env, self.engine, self.scenario.tenant, first_index=after_all)
         self.env.process(self._sampling())
         self.env.process(self._controlling())
 

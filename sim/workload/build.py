@@ -118,7 +118,9 @@ def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:
             generator, name=f"{part.generator}-{number}", num_agents=part.num_agents, seed=part_seed
         )
         prefix = f"{part.generator}-{generator.shared_prefix_tokens}"
-        grouped = [replace(agent, prefix_group=prefix if agent.prefix_group else None) for agent in drawn]
+        grouped = [
+            replace(agent, prefix_group=None if agent.prefix_group is None else prefix) for agent in drawn
+        ]
         agents += _with_arrivals(grouped, part.arrival, seed=part_seed, start_s=part.start_s)
     if config.shuffle:
         order = np.random.default_rng(np.random.SeedSequence([seed, 3])).permutation(len(agents))

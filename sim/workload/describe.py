@@ -52,27 +52,28 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
     prompts: list[int] = []
     peaks: list[int] = []
     kept_total = 0
-    seen_groups: set[str] = set()
+    warm_tokens: dict[str, int] = {}
     for agent in agents:
         history = agent.shared_prefix_tokens
-        known_prefix = agent.prefix_group in seen_groups
+        group = agent.prefix_group
+        warm = 0 if group is None else warm_tokens.get(group, 0)
         peak = 0
         for number, step in enumerate(agent.steps):
             kept = history if step.kept_tokens is None else step.kept_tokens
             prompt = kept + step.new_prompt_tokens
             prompts.append(prompt)
-            kept_total += kept if number > 0 or known_prefix else 0
+            kept_total += kept if number > 0 else min(kept, warm)
             history = prompt + step.output_tokens
             peak = max(peak, history)
-        if agent.prefix_group is not None:
-            seen_groups.add(agent.prefix_group)
+        if group is not None:
+            warm_tokens[group] = max(warm, agent.shared_prefix_tokens)
         peaks.append(peak)
     steps = [step for agent in agents for step in agent.steps]
     waits = [step.tool_latency_s for step in steps]
     return TraceSummary(
         num_agents=len(agents),
         num_fresh_agents=sum(agent.fresh_start for agent in agents),
-        num_prefix_groups=len(seen_groups),
+        num_prefix_groups=len(warm_tokens),
         num_calls=len(steps),
         num_calls_with_kept_tokens=sum(step.kept_tokens is not None for step in steps),
         num_waits_not_recorded=sum(wait is None for wait in waits),

@@ -1,11 +1,15 @@
 """Whole runs: time semantics by hand, the collapse and its cure, and the signals a controller sees."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from concur.signals import UNLIMITED, Snapshot
 from sim.driver import simulate
 from sim.errors import ScenarioError
+from sim.perfetto import trace_events
+from sim.phases import demand_over_time
 from sim.policies import in_order
 from sim.record import RunRecord
 from sim.scenario import parse_scenario
@@ -192,3 +196,44 @@ def test_a_law_from_outside_the_catalog_decides_and_the_record_says_so() -> None
     with pytest.raises(ScenarioError, match="AlwaysTwo"):
         parse_scenario(foreign.run["scenario"])
     assert [record.label for record in in_order([foreign, ours])] == ["agent_cap=2", "AlwaysTwo"]
+
+
+def test_indices_need_not_follow_one_another() -> None:
+    engine = {"num_gpu_blocks": 101}
+    tenant = {"num_requests": 1, "prompt_tokens": 20, "output_tokens": 5, "end_s": 20.0}
+    steps = [(150, 50)] * 4
+    close, apart = (
+        run(
+            *(
+                replace(make_agent(number, steps, wait_s=1.0, group="g", shared=40), index=index)
+                for number, index in enumerate(indices)
+            ),
+            engine=engine,
+            tenant=tenant,
+            controller={"kind": "agent_cap", "cap": 2},
+        )
+        for indices in ((0, 1, 2), (4, 7, 1000))
+    )
+    assert apart.metrics == close.metrics | {"wall_clock_s": apart.metrics["wall_clock_s"]}
+    assert apart.agents["agent_index"].tolist() == [4, 7, 1000]
+    pd.testing.assert_frame_equal(apart.requests.assign(agent_index=0), close.requests.assign(agent_index=0))
+    assert len(list(trace_events(apart))) == len(list(trace_events(close)))
+
+
+def test_a_background_tenant_comes_after_all_agents_whatever_their_indices() -> None:
+    """Of calls that are ready together an agent's goes first; a tenant must not take an agent's number."""
+    tenant = {"num_requests": 1, "prompt_tokens": 100, "output_tokens": 1, "start_s": 0.0, "end_s": 0.5}
+    agent = replace(make_agent(0, [(100, 1)]), index=9)
+    record = run(agent, tenant=tenant, engine={"max_num_seqs": 1})
+    assert times(record, "scheduled_s") == [0.0]
+
+
+def test_a_shared_prefix_without_a_group_is_the_agents_own() -> None:
+    own, none = (
+        run(*(make_agent(number, [(60, 4), (30, 4)], group=group, shared=64) for number in range(3)))
+        for group in (None, "g")
+    )
+    assert own.metrics["cached_tokens"] < none.metrics["cached_tokens"]
+    assert own.metrics["hit_rate"] == pytest.approx(own.metrics["ideal_hit_rate"], abs=0.001)
+    _, demand = demand_over_time(own.requests, own.agents)
+    assert demand.max() >= 3 * (64 + 60)

@@ -138,3 +138,10 @@ def test_description_counts_what_is_there(tmp_path: Path) -> None:
     assert summary.ideal_hit_rate == pytest.approx((115 + 100 + 115) / (2 * (110 + 122)))
     peak = next(row for row in summary.distributions if row.name.startswith("peak"))
     assert peak.quantiles[-1] == 125
+
+
+def test_of_a_longer_prefix_only_what_others_have_sent_can_be_found(tmp_path: Path) -> None:
+    trace = read_trace(write(tmp_path / "t.jsonl", agent("a", shared_prefix_tokens=40), agent("b")))
+    summary = describe_trace(trace)
+    # the second agent's prefix is 100 tokens long, of which the first sent 40
+    assert summary.ideal_hit_rate == pytest.approx((55 + 40 + 115) / (50 + 62 + 110 + 122))
