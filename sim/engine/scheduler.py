@@ -331,6 +331,9 @@ class Scheduler:
             num_tokens = num_hit_tokens + _chunk(request.num_tokens - num_hit_tokens, threshold, budget)
         if not kv.can_admit(request, num_tokens, computed_blocks, keep_free_blocks=keep_free_blocks):
             return False
+        if self.host_cache is not None and num_host_blocks:  # before what makes room pushes them out
+            first = len(computed_blocks)
+            self.host_cache.refresh(request.chain.block_hashes, first, first + num_host_blocks)
         self._adopt(request, computed_blocks, num_host_tokens)
         if num_host_blocks:
             output.loads.append((request, num_host_tokens))

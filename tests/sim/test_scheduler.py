@@ -251,3 +251,26 @@ def test_host_memory_keeps_the_most_recent_blocks() -> None:
     assert len(host) == 2
     assert host.count_hits(hashes, 0, 3) == 0
     assert host.count_hits(hashes, 1, 3) == 2
+
+
+def test_a_refused_admission_leaves_host_memory_as_it_was() -> None:
+    """Asking is not using: who waits for room again and again must not keep its blocks young."""
+    scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 96})  # 6 blocks
+    chains = make_chains(3)
+    for chain in chains[:2]:
+        scheduler.add_request(make_request(96, outputs=1, chain=chain))
+        run_to_end(scheduler)  # the second evicts blocks 5 to 2 of the first
+    asked, holder = (
+        make_request(110, outputs=1, chain=chains[0], kept=96),
+        make_request(20, 9, chain=chains[2]),
+    )
+    scheduler.add_request(holder)
+    step(scheduler)
+    host = scheduler.host_cache
+    assert host is not None
+    scheduler.add_request(asked)  # 7 blocks of the 6 that are left
+    for _ in range(3):
+        assert step(scheduler).loads == []
+    for stranger in BlockHasher(16).fresh(10_000)[-2:]:  # the oldest two go: blocks 5 and 4 of the first
+        host.store(stranger)
+    assert host.count_hits(asked.chain.block_hashes, 2, 6) == 2
