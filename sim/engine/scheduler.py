@@ -174,7 +174,7 @@ class Scheduler:
             return Leap(flight, stats, None)
         output = SchedulerOutput(batch=flight.next_batch, decodes=decodes.requests[:])
         if prefill is None:
-            output.is_full = True
+            output.is_full = bool(self.waiting)  # whoever waits is blocked, or nobody would leap
         else:
             output.scheduled.append((prefill, chunk, False))
         return Leap(flight, stats, output)
@@ -278,7 +278,7 @@ class Scheduler:
         while budget > 0 and len(self.running) < self.config.max_num_seqs:
             request = self._next_admitted(output, budget, threshold, skipped)
             if request is None:
-                output.is_full = True
+                output.is_full = self._someone_waits()
                 break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
@@ -290,8 +290,12 @@ class Scheduler:
             _put(output, request, num_new_tokens)
             budget -= num_new_tokens
         else:
-            output.is_full = budget > 0
+            output.is_full = budget > 0 and self._someone_waits()
         self.waiting.extendleft(reversed(skipped))
+
+    def _someone_waits(self) -> bool:
+        """Tell whether a request could be asked in; in this step `skipped` ones could not."""
+        return bool(self.waiting or self.kv_holding_waiting)
 
     def _next_admitted(
         self, output: SchedulerOutput, budget: int, threshold: int, skipped: list[Request]
