@@ -66,7 +66,12 @@ def simulate(
     workload = build_workload(config)
     warn(workload.warnings)
     with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
-        record = run_scenario(config, workload, on_progress=lambda done, _all: advance.to(done))
+        record = run_scenario(
+            config,
+            workload,
+            on_progress=lambda done, _all: advance.to(done),
+            on_warning=lambda warning: advance.say(f"concur: warning: {warning}"),
+        )
     write_record(record, folder)
     if as_json:
         print(json.dumps(record.metrics, indent=1))

@@ -62,6 +62,10 @@ class Advance:
         """Move it by one."""
         self._progress.advance(self._task)
 
+    def say(self, remark: str) -> None:
+        """Print a remark on stderr, above the bar."""
+        self._progress.console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
     def to(self, completed: int) -> None:
         """Set the bar to `completed`."""
         self._progress.update(self._task, completed=completed)
