@@ -29,14 +29,20 @@ from sim.request import Request
 class DuplicateBlockError(Exception):
     """A block name would be on two physical blocks: this run needs the block pool.
 
-    `request` computes the second one. `is_end_of_prompt`: its prompt ends with that block and was found as a
-    whole; else another request computes the same tokens at the same time.
+    Its arguments: the request that computes the second one, and whether its prompt ends with that block and
+    was found as a whole; if not, another request computes the same tokens at the same time.
     """
 
-    def __init__(self, request: Request, is_end_of_prompt: bool) -> None:
-        super().__init__(request, is_end_of_prompt)  # SimPy makes it again from its arguments
-        self.request = request
-        self.is_end_of_prompt = is_end_of_prompt
+    @property
+    def request(self) -> Request:
+        """The request that computes the second block."""
+        request: Request = self.args[0]
+        return request
+
+    @property
+    def is_end_of_prompt(self) -> bool:
+        """Whether the prompt was found to its very end, whose block has to be computed again."""
+        return bool(self.args[1])
 
 
 class Run:
