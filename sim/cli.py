@@ -6,7 +6,7 @@ Results go to stdout, progress and diagnostics to stderr.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -23,11 +23,13 @@ from sim.progress import counting, say, warn
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.remarks import warnings_of_workloads
 from sim.report import check_report_folder, num_figures, write_report
-from sim.scenario import ControllerConfig, load_scenario
+from sim.scenario import ControllerConfig, Scenario, load_scenario
 from sim.tables import comparison_table, interval_table, metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
 from sim.workload.describe import default_losses, describe_trace
 from sim.workload.trace import read_trace
+
+_MANY_AGENTS: Final = 50_000
 
 _Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")]
 _Set = Annotated[
@@ -63,6 +65,7 @@ def simulate(
     config = load_scenario(scenario, overrides or ())
     folder = out or Path("runs") / f"{scenario.stem}-{config.controller.label}"
     check_writable(folder)
+    _say_if_many(config)
     workload = build_workload(config)
     warn(workload.warnings)
     with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
@@ -107,6 +110,7 @@ def compare(
     texts = _policy_texts(context, controllers)
     if out is not None:
         check_report_folder(out / "report")
+    _say_if_many(config)
     runs = Runs(config, config.compare.seeds or (config.seed,))
     warn(warnings_of_workloads(runs.workloads))
     num_agents = len(next(iter(runs.workloads.values())).agents)
@@ -204,6 +208,14 @@ def _policy_texts(context: typer.Context, controllers: Sequence[str] | None) -> 
     if context.args and not controllers:
         raise typer.BadParameter(f"unexpected {context.args[0]!r}; policies come after --controllers")
     return [*(controllers or ()), *context.args]
+
+
+def _say_if_many(config: Scenario) -> None:
+    """Say what takes minutes before anything is shown: drawing very many agents."""
+    parts = sum(part.num_agents for part in config.workload.parts)
+    num_agents = 0 if config.workload.trace else config.workload.num_agents + parts
+    if num_agents >= _MANY_AGENTS:
+        say(f"drawing {num_agents:,} agents, which takes minutes")
 
 
 def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:

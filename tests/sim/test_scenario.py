@@ -191,6 +191,7 @@ def test_policies_on_the_command_line() -> None:
         "agent_cap=4..2",
         "agent_cap=1..a",
         "agent_cap=0..3",
+        "agent_cap=1..1000000000000000000000000",
         "none=3",
         "concur+luck",
     ):
