@@ -20,6 +20,7 @@ from sim.paper.cli import paper
 from sim.perfetto import check_trace_name, write_perfetto
 from sim.policies import best_static_cap, in_order, of_one_workload
 from sim.progress import counting, say, warn
+from sim.provenance import git_commit, short_commit, versions
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.remarks import warnings_of_workloads
 from sim.report import check_report_folder, num_figures, write_report
@@ -39,8 +40,16 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the metrics as JSON i
 _Trace = Annotated[Path, typer.Argument(metavar="FILE", help="A trace, .jsonl or .jsonl.gz.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        commit = git_commit()
+        print(f"concur {versions()['concur']}" + (f" (commit {short_commit(commit)})" if commit else ""))
+        raise typer.Exit
+
+
 def register(app: typer.Typer) -> None:
-    """Add this package's verbs to the `concur` command."""
+    """Add this package's verbs to the `concur` command, and what it says of itself."""
+    app.callback(no_args_is_help=True)(root)
     trace = typer.Typer(help="Look at agent traces.", no_args_is_help=True)
     trace.command("describe")(describe)
     trace.command("check")(check)
@@ -51,6 +60,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(trace, name="trace")
     sweep_cli.register(app)
     tune_cli.register(app)
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Agent-level admission control for LLM inference: simulate, compare, report."""
 
 
 def simulate(
