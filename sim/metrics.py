@@ -98,7 +98,7 @@ def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: 
     """
     shared = agents.set_index("agent_index")["shared_prefix_tokens"].to_dict()
     grouped = agents.dropna(subset=["prefix_group"])
-    group: dict[int, str] = grouped.set_index("agent_index")["prefix_group"].to_dict()
+    group = grouped.set_index("agent_index")["prefix_group"].to_dict()
     computed: dict[int, int] = {}
     warm_tokens: dict[str, int] = {}
     ideal = 0

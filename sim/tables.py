@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sim.columns import narrow
 from sim.intervals import METRICS, ByPolicy, Interval, best_static_label, metric_interval, speed_up
 from sim.policies import best_static_cap
 from sim.record import RunRecord
@@ -15,13 +17,22 @@ from sim.remarks import warnings_of_runs
 from sim.workload.describe import QUANTILES, TraceSummary
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
+_LEAST_WIDTH: Final = 40
 PHASES = ("warm_up", "middle", "cool_down")
 
 
 def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
-    """Print tables on stdout, `width` characters wide where it is no terminal."""
-    console = Console()
-    (console if console.is_terminal else Console(width=width)).print(*tables)
+    """Print tables on stdout, each with its caption below it.
+
+    They are as wide as `COLUMNS` says, else as the terminal is, else `width` characters; a table that is
+    wider is cut into parts, see `sim.columns`.
+    """
+    width = max(get_terminal_size((width, 0)).columns, _LEAST_WIDTH)
+    console = Console(width=width)
+    for table in tables:
+        console.print(*narrow(table, width))
+        if table.caption:
+            console.print(table.caption, style="table.caption", highlight=False)
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:
@@ -88,7 +99,7 @@ def phase_table(records: Sequence[RunRecord]) -> Table:
     table = Table(title="phases", caption="warm-up: histories still fit the pool; middle: they do not")
     table.add_column("policy")
     table.add_column("phase")
-    for heading in ("from s", "to s", "hits", "hits, calls after the first", "tokens/s"):
+    for heading in ("from s", "to s", "hits", "hits, later calls", "tokens/s"):
         table.add_column(heading, justify="right")
     for record in records:
         for number, name in enumerate(PHASES):
