@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+_MANY_AGENTS: Final = 50_000
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what runs, how many are done, how many in all)."""
@@ -28,6 +31,12 @@ def warn(warnings: Iterable[str]) -> None:
     """Print warnings on stderr as one line; nothing if there are none."""
     if text := "; ".join(warnings):
         say(f"concur: warning: {text}")
+
+
+def say_if_many(num_drawn_agents: int) -> None:
+    """Say what takes minutes before anything is shown: drawing very many agents."""
+    if num_drawn_agents >= _MANY_AGENTS:
+        say(f"drawing {num_drawn_agents:,} agents, which takes minutes")
 
 
 @contextmanager
@@ -72,12 +81,14 @@ class Advance:
 
 
 def _bars(*, transient: bool) -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=transient,
+        disable=transient and not console.is_terminal,  # where it would leave an empty line
     )

@@ -130,6 +130,11 @@ class WorkloadConfig(_Section):
             raise ValueError("num_agents = 0 but a generator must be told how many, at least 1")
         return self
 
+    @property
+    def num_drawn_agents(self) -> int:
+        """Agents that generators draw, before any is left out; 0 for a trace."""
+        return sum(part.num_agents for part in self.parts) + (self.num_agents if self.generator else 0)
+
 
 def _fill_in_generator(name: str, parameters: dict[str, Any]) -> None:
     """Check the parameters of a generator and write its defaults among them."""
