@@ -41,6 +41,8 @@ def main() -> None:
         status = build_app()(prog_name="concur", standalone_mode=False)
     except ConcurError as error:
         _refuse(str(error))
+    except KeyboardInterrupt:  # while the packages load; within a verb it is the status already
+        sys.exit(130)
     except typer.Abort:
         sys.exit(1)
     except _UsageError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sim.compare import run_policies
+from sim.errors import how_to_install
 from sim.progress import OnProgress
 from sim.record import RunRecord, load_record, write_record
 from sim.scenario import ControllerConfig, Scenario
@@ -48,9 +49,7 @@ def run_live(
     try:
         from validate.replay import replay  # needs the extra `live`
     except ImportError as error:
-        raise LiveExtraMissingError(
-            f"{error.name} is not installed here; pip install 'concur-admission[live]'"
-        ) from None
+        raise LiveExtraMissingError(f"{error.name} is not installed here; {how_to_install('live')}") from None
     for run in runs:
         server.reset_prefix_cache()
         label = f"{run.controller.label}, {run.folder.name}"

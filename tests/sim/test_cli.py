@@ -247,3 +247,13 @@ def test_an_interrupt_is_status_130_and_leaves_nothing(folder: Path, monkeypatch
     )  # the run is over, the record not yet written
     assert concur(monkeypatch, "simulate", "s.toml", "--out", "run") == 130
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_interrupt_while_the_packages_load_is_status_130_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concur.cli.build_app", interrupted)
+    assert concur(monkeypatch, "simulate", "s.toml") == 130
