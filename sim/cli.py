@@ -22,11 +22,12 @@ from sim.provenance import git_commit, short_commit, versions
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
 from sim.run_folders import REPORT, left_out_below, runs_below
-from sim.scenario import load_scenario
+from sim.scenario import Scenario, load_scenario
 from sim.seeds_report import write_seeds_report
 from sim.tables import metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
 from sim.workload.describe import default_losses, describe_trace
+from sim.workload.spec import Workload
 from sim.workload.trace import read_trace
 
 _Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")]
@@ -82,19 +83,27 @@ def simulate(
     say_if_many(config.workload.num_drawn_agents)
     workload = build_workload(config)
     warn(workload.warnings)
-    with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
-        record = run_scenario(
-            config,
-            workload,
-            on_progress=lambda done, _all: advance.to(done),
-            on_warning=lambda warning: advance.say(f"concur: warning: {warning}"),
-        )
+    try:
+        record = _simulated(config, workload)
+    except KeyboardInterrupt:
+        say("stopped: nothing is written")
+        raise
     write_record(record, folder)
     if as_json:
         print(json.dumps(record.metrics, indent=1))
     else:
         print_tables(metrics_table(record), phase_table([record]))
         print(f"record: {folder}")
+
+
+def _simulated(config: Scenario, workload: Workload) -> RunRecord:
+    with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
+        return run_scenario(
+            config,
+            workload,
+            on_progress=lambda done, _all: advance.to(done),
+            on_warning=lambda warning: advance.say(f"concur: warning: {warning}"),
+        )
 
 
 def report(

@@ -237,7 +237,9 @@ def test_an_agent_that_is_too_long_is_skipped_and_counted_when_asked(
     assert (metrics["num_agents"], metrics["num_agents_skipped"]) == (1, 1)
 
 
-def test_an_interrupt_is_status_130_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_status_130_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
@@ -246,6 +248,7 @@ def test_an_interrupt_is_status_130_and_leaves_nothing(folder: Path, monkeypatch
         "sim.driver.compute_metrics", interrupted
     )  # the run is over, the record not yet written
     assert concur(monkeypatch, "simulate", "s.toml", "--out", "run") == 130
+    assert capsys.readouterr().err == "stopped: nothing is written\n"
     assert sorted(folder.rglob("*")) == before
 
 
