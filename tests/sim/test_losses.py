@@ -2,14 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from concur.cli import main
 from sim.driver import simulate
 from sim.errors import ScenarioError
+from sim.figures import timeline_figure
 from sim.record import load_record
 from sim.scenario import load_scenario
 from sim.workload.build import build_workload
@@ -130,3 +133,15 @@ def test_a_trace_of_which_nobody_is_left_says_why(folder: Path) -> None:
         ScenarioError, match=r"no agent is eligible: 1 agent left out: it began .*; 1 agent left out: it outg"
     ):
         build_workload(load_scenario(folder / "s.toml"))
+
+
+def test_the_line_below_a_figure_is_not_flooded(folder: Path) -> None:
+    record = simulate(load_scenario(folder / "s.toml"))
+    many = replace(
+        record, run=record.run | {"warnings": [f"{line} ({n})" for n in range(9) for line in LINES]}
+    )
+    (label,) = (text for text in timeline_figure(many).findobj(Text) if "seed 0" in text.get_text())
+    lines = label.get_text().splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 200
+    assert lines[-1].endswith("(all: run.json)")
