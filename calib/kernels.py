@@ -1,6 +1,6 @@
 """Access to the database of measured kernels; the only place that imports it.
 
-`aiconfigurator_core` (Apache-2.0) is optional: `pip install 'concur-admission[silicon]'`.
+`aiconfigurator_core` (Apache-2.0) is optional: `pip install -e '.[silicon]'`.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from calib.errors import SiliconError
 from calib.silicon_grid import StepShape
+from sim.errors import how_to_install
 
 _KINDS: Final = {  # how kernels' names begin, without their phase
     "attention": "attention",
@@ -167,8 +168,7 @@ def _sdk() -> Any:
         import aiconfigurator_core.sdk.utils
     except ImportError as error:
         raise SiliconError(
-            f"the database of measured kernels is not installed ({error}); "
-            "pip install 'concur-admission[silicon]'"
+            f"the database of measured kernels is not installed ({error}); {how_to_install('silicon')}"
         ) from None
     logging.getLogger("aiconfigurator_core").setLevel(logging.ERROR)  # it reports every table that it opens
     return aiconfigurator_core.sdk

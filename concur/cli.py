@@ -6,6 +6,7 @@ imports keep pointing one way.
 
 import sys
 from importlib.metadata import entry_points
+from typing import Any, Final, NoReturn
 
 import typer
 
@@ -26,16 +27,43 @@ def build_app() -> typer.Typer:
     return app
 
 
+_UsageError: Final[Any] = typer.BadParameter.__bases__[
+    0
+]  # of click, or of the copy that typer has made of it
+
+
 def main() -> None:
     """Run the command; exit status 2 and one line on stderr for anything that the user can mend.
 
     An interrupt (Ctrl-C) is status 130: records are renamed into place when they are whole.
     """
     try:
-        build_app()()
+        status = build_app()(prog_name="concur", standalone_mode=False)
     except ConcurError as error:
-        print(f"concur: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except KeyboardInterrupt:  # while the packages load; within a verb it is the status already
+        sys.exit(130)
+    except typer.Abort:
+        sys.exit(1)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            error.show()
+            sys.exit(2)
+        _refuse(_one_sentence(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _one_sentence(error: Any) -> str:
+    """Return what is wrong with the usage, and where to read more."""
+    problem = error.format_message().strip().rstrip(".").removeprefix("Invalid value: ")
+    problem = problem.replace("Value error, ", "").replace("Input should", "must")
+    command = getattr(error.ctx, "command_path", "concur")
+    return f"{problem[:1].lower()}{problem[1:]}; see {command} --help"
+
+
+def _refuse(problem: str) -> NoReturn:
+    print(f"concur: {' '.join(problem.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

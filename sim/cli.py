@@ -10,22 +10,24 @@ from typing import Annotated
 
 import typer
 
-from sim.compare import Runs, by_policy, policies, write_records
+from sim import compare_cli
 from sim.driver import simulate as run_scenario
 from sim.errors import RecordError
-from sim.intervals import summary
 from sim.lab import sweep_cli, tune_cli
-from sim.lab.oracle import expand_oracle
 from sim.paper.cli import paper
 from sim.perfetto import check_trace_name, write_perfetto
-from sim.policies import best_static_cap, in_order, of_one_workload
-from sim.progress import counting, say
+from sim.policies import of_one_workload
+from sim.progress import counting, say, say_if_many, warn
+from sim.provenance import git_commit, short_commit, versions
 from sim.record import RunRecord, check_writable, load_record, write_record
 from sim.report import check_report_folder, num_figures, write_report
-from sim.scenario import ControllerConfig, load_scenario
-from sim.tables import comparison_table, interval_table, metrics_table, phase_table, print_tables, trace_table
+from sim.run_folders import REPORT, left_out_below, runs_below
+from sim.scenario import Scenario, load_scenario
+from sim.seeds_report import write_seeds_report
+from sim.tables import metrics_table, phase_table, print_tables, trace_table
 from sim.workload.build import build_workload
-from sim.workload.describe import describe_trace
+from sim.workload.describe import default_losses, describe_trace
+from sim.workload.spec import Workload
 from sim.workload.trace import read_trace
 
 _Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")]
@@ -36,18 +38,34 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the metrics as JSON i
 _Trace = Annotated[Path, typer.Argument(metavar="FILE", help="A trace, .jsonl or .jsonl.gz.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        commit = git_commit()
+        print(f"concur {versions()['concur']}" + (f" (commit {short_commit(commit)})" if commit else ""))
+        raise typer.Exit
+
+
 def register(app: typer.Typer) -> None:
-    """Add this package's verbs to the `concur` command."""
+    """Add this package's verbs to the `concur` command, and what it says of itself."""
+    app.callback(no_args_is_help=True)(root)
     trace = typer.Typer(help="Look at agent traces.", no_args_is_help=True)
     trace.command("describe")(describe)
     trace.command("check")(check)
     app.command("simulate")(simulate)
-    app.command("compare", context_settings={"allow_extra_args": True})(compare)
+    compare_cli.register(app)
     app.command("report")(report)
     app.command("paper")(paper)
     app.add_typer(trace, name="trace")
     sweep_cli.register(app)
     tune_cli.register(app)
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Agent-level admission control for LLM inference: simulate, compare, report."""
 
 
 def simulate(
@@ -62,9 +80,14 @@ def simulate(
     config = load_scenario(scenario, overrides or ())
     folder = out or Path("runs") / f"{scenario.stem}-{config.controller.label}"
     check_writable(folder)
+    say_if_many(config.workload.num_drawn_agents)
     workload = build_workload(config)
-    with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
-        record = run_scenario(config, workload, on_progress=lambda done, _all: advance.to(done))
+    warn(workload.warnings)
+    try:
+        record = _simulated(config, workload)
+    except KeyboardInterrupt:
+        say("stopped: nothing is written")
+        raise
     write_record(record, folder)
     if as_json:
         print(json.dumps(record.metrics, indent=1))
@@ -73,88 +96,25 @@ def simulate(
         print(f"record: {folder}")
 
 
-def compare(
-    context: typer.Context,
-    scenario: _Scenario,
-    overrides: _Set = None,
-    controllers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--controllers",
-            metavar="POLICY...",
-            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ..., "
-            "oracle (the best static cap, by search); all that follow belong to it.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Keep the records here; of one seed, a report."),
-    ] = None,
-    as_json: _Json = False,
-) -> None:
-    """Run one workload under several policies and compare them in one table.
-
-    With `compare.seeds` the table has the mean over seeds and its 95 % interval.
-    """
-    config = load_scenario(scenario, overrides or ())
-    texts = _policy_texts(context, controllers)
-    if out is not None:
-        check_report_folder(out / "report")
-    runs = Runs(config, config.compare.seeds or (config.seed,))
-    num_agents = len(next(iter(runs.workloads.values())).agents)
-    texts = expand_oracle(texts, runs, say)
-    chosen = policies(config, texts, num_agents=num_agents)
-    (_compare_seeds if config.compare.seeds else _compare_once)(runs, chosen, out, as_json=as_json)
-
-
-def _compare_once(runs: Runs, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool) -> None:
-    if out is not None:
-        for controller in chosen:
-            check_writable(out / controller.label)
-    records = in_order(_run_all(runs, chosen))
-    if as_json:
-        print(json.dumps({record.label: record.metrics for record in records}, indent=1))
-    else:
-        print_tables(comparison_table(records), phase_table(_noteworthy(records)))
-    if out is not None:
-        write_records(records, out)
-        page = _report(records, out / "report")
-        if not as_json:
-            print(f"records: {out}\nreport: {page}")
-
-
-def _compare_seeds(
-    runs: Runs, chosen: Sequence[ControllerConfig], out: Path | None, *, as_json: bool
-) -> None:
-    if out is not None:
-        for seed in runs.workloads:
-            for controller in chosen:
-                check_writable(out / f"seed-{seed}" / controller.label)
-    records = _run_all(runs, chosen)
-    table = by_policy(records)
-    if as_json:
-        print(json.dumps(summary(table), indent=1))
-    else:
-        print_tables(interval_table(table))
-    if out is not None:
-        for record in records:
-            write_records([record], out / f"seed-{record.run['seed']}")
-        if not as_json:
-            print(f"records: {out}")
-
-
-def _run_all(runs: Runs, chosen: Sequence[ControllerConfig]) -> list[RunRecord]:
-    records: list[RunRecord] = []
-    with counting("simulating", len(chosen) * len(runs.workloads)) as advance:
-        for record in runs.run(chosen):
-            records.append(record)
-            advance()
-    return records
+def _simulated(config: Scenario, workload: Workload) -> RunRecord:
+    with counting(f"simulating {config.controller.label}", len(workload.agents)) as advance:
+        return run_scenario(
+            config,
+            workload,
+            on_progress=lambda done, _all: advance.to(done),
+            on_warning=lambda warning: advance.say(f"concur: warning: {warning}"),
+        )
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with run.json.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders with run.json, or one that `concur compare` made."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the report goes; of a comparison, its own folder."),
+    ] = None,
     perfetto: Annotated[
         Path | None,
         typer.Option(
@@ -163,19 +123,25 @@ def report(
     ] = None,
 ) -> None:
     """Write PNG figures and one self-contained HTML page from run records, or one of them as a trace."""
+    is_comparison = len(runs) == 1 and runs[0].is_dir() and not (runs[0] / "run.json").exists()
+    if out is None and perfetto is None and is_comparison:
+        out = runs[0] / REPORT
     if out is None and perfetto is None:
         raise typer.BadParameter("nothing to write; give --out DIR, --perfetto FILE.json.gz, or both")
-    runs = [run for run in runs if out is None or run.resolve() != out.resolve()]
+    named = runs if is_comparison else [run for run in runs if not out or run.resolve() != out.resolve()]
+    found = [path for run in named for path in _runs_below(run)]
     if perfetto is not None:
-        _check_trace(perfetto, num_runs=len(runs))
+        _check_trace(perfetto, num_runs=len(found))
     if out is not None:
         check_report_folder(out)
-    records = of_one_workload(map(load_record, runs))
+    records = [load_record(path) for path in found]
+    is_of_seeds = is_comparison and len({record.run["seed"] for record in records}) > 1
+    records = records if is_of_seeds else of_one_workload(records)
     if perfetto is not None:
         write_perfetto(records[0], perfetto)
         print(f"trace: {perfetto} (open it at https://ui.perfetto.dev)")
     if out is not None:
-        print(f"report: {_report(records, out)}")
+        print(f"report: {_seeds_report(records, out) if is_of_seeds else _report(records, out)}")
 
 
 def describe(trace: _Trace) -> None:
@@ -187,19 +153,16 @@ def check(trace: _Trace) -> None:
     """Check that a trace keeps to the format."""
     agents = read_trace(trace)
     print(f"{trace}: ok, {len(agents)} agents, {sum(len(agent.steps) for agent in agents)} calls")
+    for line in default_losses(agents):
+        print(f"by default: {line}")
 
 
-def _policy_texts(context: typer.Context, controllers: Sequence[str] | None) -> list[str]:
-    """Join what `--controllers` took with the bare policies after it."""
-    if context.args and not controllers:
-        raise typer.BadParameter(f"unexpected {context.args[0]!r}; policies come after --controllers")
-    return [*(controllers or ()), *context.args]
-
-
-def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Pick the runs whose phases are worth a table: all but the static caps, and the best of those."""
-    best = best_static_cap(records)
-    return [record for record in records if record is best or not record.label.startswith("agent_cap")]
+def _runs_below(folder: Path) -> list[Path]:
+    """Return the records that a RUN stands for; say which of an earlier comparison are not among them."""
+    found = runs_below(folder)
+    if left_out := left_out_below(folder, found):
+        say(f"{folder}: not of the latest comparison, and left out: {', '.join(left_out)}")
+    return found
 
 
 def _check_trace(path: Path, *, num_runs: int) -> None:
@@ -213,3 +176,12 @@ def _report(records: Sequence[RunRecord], out: Path) -> Path:
         raise RecordError("no run record given; name at least one folder with run.json")
     with counting("drawing", num_figures(records)) as advance:
         return write_report(records, out, on_progress=advance)
+
+
+def _seeds_report(records: Sequence[RunRecord], out: Path) -> Path:
+    seeds = {record.run["seed"] for record in records}
+    num_figures_in_all = sum(
+        num_figures([record for record in records if record.run["seed"] == seed]) for seed in seeds
+    )
+    with counting("drawing", num_figures_in_all) as advance:
+        return write_seeds_report(records, out, on_progress=advance)

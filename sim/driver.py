@@ -28,6 +28,7 @@ from sim.kv.segments import DuplicateBlockError
 from sim.metrics import compute_metrics
 from sim.provenance import git_commit, versions
 from sim.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
+from sim.restart import OnProgress, another, forward_only, why_again
 from sim.scenario import Scenario, profile_hash
 from sim.tenant import Tenant
 from sim.workload.build import build_workload, check_fits
@@ -44,8 +45,6 @@ _PUBLISHED: Final = (
     "prompt_tokens",
     "generation_tokens",
 )
-OnProgress = Callable[[int, int], None]
-"""Called with (agents finished, agents in all)."""
 
 
 def simulate(
@@ -53,6 +52,7 @@ def simulate(
     workload: Workload | None = None,
     *,
     on_progress: OnProgress | None = None,
+    on_warning: Callable[[str], None] | None = None,
     scheduler: StepScheduler | None = None,
     law: Callable[[], Law] | None = None,
 ) -> RunRecord:
@@ -63,11 +63,12 @@ def simulate(
     class with the methods of `concur.controllers.Law`, or a function that returns one); it decides every
     `interval_s` of its own, else every `controller.interval_s` of the scenario, through the gate of the
     scenario's kind. Its run is labelled with its class, and says that the record alone does not repeat it.
+    `on_warning` is told at once what makes the run take longer; the record has it too.
 
     Raises
     ------
     ConcurError
-        If the workload cannot be built or does not fit the engine.
+        If the workload cannot be built or does not fit the engine, or `law` gives a used controller.
     """
     began_s = time.perf_counter()
     if workload is None:
@@ -75,11 +76,17 @@ def simulate(
     else:
         check_fits(workload, scenario.engine)
     new_law = law or partial(_catalog_law, scenario)
-    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), new_law(), on_progress)
+    report = None if on_progress is None else forward_only(on_progress)
+    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), new_law(), report)
     try:
         world.env.run(until=world.all_finished)
-    except DuplicateBlockError:  # beyond segments: start again on the block pool
-        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), new_law(), on_progress)
+    except DuplicateBlockError as duplicate:
+        warning = why_again(duplicate, scenario, workload, time_s=world.env.now)
+        if on_warning is not None:
+            on_warning(warning)
+        controller = another(new_law, than=world.controller)
+        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), controller, report)
+        world.warnings.append(warning)
         world.env.run(until=world.all_finished)
     world.sample()
     record = world.to_record(began_s)
@@ -112,6 +119,7 @@ class _World:
         self.agents: list[AgentRow] = []
         self.ticks = Rows("ticks")
         self.timeline = Rows("timeline")
+        self.warnings: list[str] = []
         self.all_finished = env.event()
         self._on_progress = on_progress
         self._start()
@@ -122,7 +130,8 @@ class _World:
                 spec, self.shell, self.engine, on_call=self.requests.append, on_leave=self._on_leave
             )
             self.env.process(agent.living())
-        Tenant(self.env, self.engine, self.scenario.tenant, first_index=len(self.workload.agents))
+        after_all = 1 + max(spec.index for spec in self.workload.agents)
+        Tenant(self.env, self.engine, self.scenario.tenant, first_index=after_all)
         self.env.process(self._sampling())
         self.env.process(self._controlling())
 
@@ -231,7 +240,7 @@ class _World:
             "git_commit": git_commit(),
             "profile_hash": profile_hash(self.scenario.step_time),
             "metrics": metrics,
-            "warnings": self.step_time.warnings(),
+            "warnings": [*self.workload.warnings, *self.step_time.warnings(), *self.warnings],
         }
 
 

@@ -32,8 +32,16 @@ class ExtraMissingError(ConcurError, ImportError):
     """Report a package that is not installed: its name, and the extra that brings it."""
 
     def __init__(self, error: ImportError, *, extra: str) -> None:
-        super().__init__(f"{error.name} is not installed here; pip install 'concur-admission[{extra}]'")
+        super().__init__(f"{error.name} is not installed here; {how_to_install(extra)}")
 
 
 class WorkersLostError(ConcurError, RuntimeError):
     """Report that workers were killed again and again: how often, what is left, the remedy."""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an extra: from a checkout, or from an index that has the project."""
+    return (
+        f"in a checkout: pip install -e '.[{extra}]'; from an index that has the project: "
+        f"pip install 'concur-admission[{extra}]'"
+    )

@@ -1,10 +1,10 @@
 """Figures of runs. Each function draws on the axes it is given and returns what it drew."""
 
 import io
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -32,6 +32,7 @@ COLOURS: Final = {
     "vegas": "#000000",
     "gradient": "#999999",
 }
+_LINE: Final = 200  # characters below a figure
 OTHER_COLOUR: Final = "#666666"
 PHASE_COLOURS: Final = {"warm_up": "#F4F4F4", "middle": "#FCEDE4", "cool_down": "#E9F1F9"}
 SPLIT: Final = {
@@ -270,5 +271,5 @@ def _sign(figure: Figure, record: RunRecord) -> None:
     run = record.run
     commit = short_commit(run["git_commit"])
     text = f"{run['world']}, {run['workload']['source']}, seed {run['seed']}, commit {commit}"
-    text = textwrap.shorten("; ".join([text, *run["warnings"]]), _MOST_SIGNED, placeholder=" ...")
+    text = fill("; ".join([text, *run["warnings"]]), _LINE, max_lines=3, placeholder=" ... (all: run.json)")
     figure.supxlabel(text, fontsize=6.5, color="#777777", x=0.01, ha="left")

@@ -56,7 +56,7 @@ def compute_metrics(
 
     ======================== =====================================================================
     num_agents               agents that finished
-    num_agents_skipped       agents of the trace left out as too long
+    num_agents_skipped       agents left out, for whatever reason; `warnings` in run.json has the reasons
     makespan_s               end of the last call, seconds since the start
     num_engine_steps         steps that computed something
     num_requests             model calls
@@ -138,14 +138,15 @@ def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: 
     computed), or of the shared prefix once a call of its group was scheduled before; never its last token.
     """
     shared = agents.set_index("agent_index")["shared_prefix_tokens"].to_dict()
-    group = agents.set_index("agent_index")["prefix_group"].to_dict()
+    grouped = agents.dropna(subset=["prefix_group"])
+    group = grouped.set_index("agent_index")["prefix_group"].to_dict()
     computed: dict[int, int] = {}
     warm_tokens: dict[str, int] = {}
     ideal = 0
     calls = requests.sort_values(["scheduled_s", "agent_index", "call_index"], kind="stable")
     columns = ["agent_index", "prompt_tokens", "kept_tokens", "output_tokens"]
     for agent, prompt, kept, output in zip(*(calls[name].tolist() for name in columns), strict=True):
-        name = group[agent]
+        name = group.get(agent)
         warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
         known = max(min(computed.get(agent, 0), kept), min(warm, kept))
         ideal += min(known, prompt - 1) // block_size * block_size

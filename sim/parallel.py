@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 import joblib
 
 from sim.errors import WorkersLostError
+from sim.progress import warn
 
 _MAX_DEATHS: Final = 3  # of a task that runs alone
 
@@ -63,7 +64,8 @@ def run_tasks(
 
     What a killed worker had in hand is run again, after all the rest, in case it is what kills; and each task
     alone, from a death that came before any result until a result has come. A task that dies alone three
-    times is given up. `function` and the tasks are pickled: workers must be able to import them.
+    times is given up. Each death is said on stderr, for the runs take longer. `function` and the tasks are
+    pickled: workers must be able to import them.
 
     Raises
     ------
@@ -82,7 +84,8 @@ def run_tasks(
                 done.add(number)
                 yield number, result
             is_alone = False
-        except workers.deaths:
+        except workers.deaths as death:
+            warn([f"a worker was killed, and what it had in hand runs again ({type(death).__name__})"])
             is_alone = not done
             if len(some) == 1 and not done:
                 killed_alone.update(some)

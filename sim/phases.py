@@ -72,9 +72,10 @@ def demand_over_time(requests: pd.DataFrame, agents: pd.DataFrame) -> tuple[np.n
     -------
     times_s, demand_tokens : arrays of shape (num_changes,), times increasing
     """
-    shared = agents.set_index("agent_index")["shared_prefix_tokens"].to_numpy(np.int64)
+    in_group = agents["shared_prefix_tokens"].where(agents["prefix_group"].notna(), 0)
+    shared = in_group.set_axis(agents["agent_index"])
     calls = requests.sort_values(["agent_index", "call_index"])
-    prefix = shared[calls["agent_index"].to_numpy(np.int64)]
+    prefix = shared.loc[calls["agent_index"]].to_numpy(np.int64)
     prompt = calls["prompt_tokens"].to_numpy(np.int64)
     is_first = calls["call_index"].to_numpy(np.int64) == 0
     in_flight = np.maximum(prompt - prefix, 0)

@@ -1,7 +1,7 @@
 """Progress and remarks on stderr, one look for every verb."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,6 +20,8 @@ from rich.text import Text
 _SAY_EVERY_S: Final = 20.0
 _MOST_DETAIL: Final = 100
 
+_MANY_AGENTS: Final = 50_000
+
 OnProgress = Callable[[str, int, int], None]
 """Called with (what runs, how many are done, how many in all)."""
 OnWait = Callable[[float, str], None]
@@ -29,6 +31,18 @@ OnWait = Callable[[float, str], None]
 def say(remark: str) -> None:
     """Print a remark on stderr."""
     print(remark, file=sys.stderr)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings on stderr as one line; nothing if there are none."""
+    if text := "; ".join(warnings):
+        say(f"concur: warning: {text}")
+
+
+def say_if_many(num_drawn_agents: int) -> None:
+    """Say what takes minutes before anything is shown: drawing very many agents."""
+    if num_drawn_agents >= _MANY_AGENTS:
+        say(f"drawing {num_drawn_agents:,} agents, which takes minutes")
 
 
 @contextmanager
@@ -95,18 +109,24 @@ class Advance:
         """Move it by one."""
         self._progress.advance(self._task)
 
+    def say(self, remark: str) -> None:
+        """Print a remark on stderr, above the bar."""
+        self._progress.console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
     def to(self, completed: int) -> None:
         """Set the bar to `completed`."""
         self._progress.update(self._task, completed=completed)
 
 
 def _bars(*, transient: bool) -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=transient,
+        disable=transient and not console.is_terminal,  # where it would leave an empty line
     )

@@ -228,7 +228,7 @@ def check_writable(folder: Path) -> None:
     """
     folder = folder.absolute()
     try:
-        is_record = folder.is_dir() and not folder.is_symlink() and _is_record_or_empty(folder)
+        is_record = folder.is_dir() and not folder.is_symlink() and is_record_or_empty(folder)
         if folder.is_symlink() or (folder.exists() and not is_record):
             raise RecordError(f"{folder}: holds more than a run record; choose another --out or remove it")
         ancestor = next(parent for parent in folder.parents if parent.exists())
@@ -239,7 +239,8 @@ def check_writable(folder: Path) -> None:
         raise RecordError(f"{folder}: {ancestor} is no writable folder; choose another --out")
 
 
-def _is_record_or_empty(folder: Path) -> bool:
+def is_record_or_empty(folder: Path) -> bool:
+    """Tell whether a folder holds a record and nothing else, or nothing at all."""
     names = {path.name for path in folder.iterdir()}
     return not names or (
         "run.json" in names and names <= {"run.json", *(f"{name}.parquet" for name in TABLES)}

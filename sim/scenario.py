@@ -7,7 +7,7 @@ that belong to the law may be written flat; they are checked against that genera
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -18,6 +18,15 @@ from sim.errors import ScenarioError
 from sim.profile import StepTimeProfile, load_profile
 from sim.toml_files import explain, parse_override, read_toml, relative_to, set_key, toml_value
 from sim.workload.generators import GENERATORS
+
+MAX_AGENTS: Final = 1_000_000
+"""Bound of a run: an agent takes 5 to 12 kB, so that this many fit the memory of one machine with 24 GB."""
+MAX_BLOCKS: Final = 50_000_000
+"""Bound of a pool: where it is kept block by block, a block takes 0.2 to 0.4 kB."""
+MAX_TOKENS: Final = 1_000_000_000
+"""Bound of everything that is counted in tokens, as in traces; no machine holds more."""
+_MOST_CAPS: Final = 10_000  # of one `first..last`
+_MAX_SEED: Final = 2**63 - 1  # what a column of a table holds
 
 _Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -58,7 +67,7 @@ class PartConfig(_Section):
 
     generator: str
     parameters: dict[str, Any] = Field(default_factory=dict)
-    num_agents: int = Field(ge=1)
+    num_agents: int = Field(ge=1, le=MAX_AGENTS)
     start_s: _Seconds = 0.0
     arrival: Arrival = "batch"
 
@@ -87,9 +96,9 @@ class WorkloadConfig(_Section):
     parts: tuple[PartConfig, ...] = ()
     shuffle: bool = False
     parameters: dict[str, Any] = Field(default_factory=dict)
-    num_agents: int = Field(0, ge=0)
+    num_agents: int = Field(0, ge=0, le=MAX_AGENTS)
     fresh_only: bool = True
-    max_context_tokens: int | None = Field(None, ge=2)
+    max_context_tokens: int | None = Field(None, ge=2, le=MAX_TOKENS)
     max_tool_latency_s: _Seconds = 60.0
     default_tool_latency_s: _Seconds = 1.0
     arrival: Arrival = "batch"
@@ -105,6 +114,12 @@ class WorkloadConfig(_Section):
             raise ValueError("needs exactly one of trace = FILE, generator = NAME and [[workload.parts]]")
         if self.parts and (self.num_agents or self.arrival != "batch"):
             raise ValueError("num_agents and arrival belong to each of the [[workload.parts]]")
+        num_agents = sum(part.num_agents for part in self.parts)
+        if num_agents > MAX_AGENTS:
+            raise ValueError(
+                f"the [[workload.parts]] have {num_agents} agents in all but may have at most {MAX_AGENTS}; "
+                "lower their num_agents"
+            )
         if self.shuffle and not self.parts:
             raise ValueError("shuffle = true mixes [[workload.parts]], and there are none")
         if self.generator is None:
@@ -115,6 +130,11 @@ class WorkloadConfig(_Section):
         if self.num_agents < 1:
             raise ValueError("num_agents = 0 but a generator must be told how many, at least 1")
         return self
+
+    @property
+    def num_drawn_agents(self) -> int:
+        """Agents that generators draw, before any is left out; 0 for a trace."""
+        return sum(part.num_agents for part in self.parts) + (self.num_agents if self.generator else 0)
 
 
 def _fill_in_generator(name: str, parameters: dict[str, Any]) -> None:
@@ -129,25 +149,26 @@ class HostCacheConfig(_Section):
 
     `bandwidth_bytes_per_s` is shared by all concurrent loads. Its default, 48.5 GB/s, is what the CONCUR
     paper's Fig. 1c amounts to (8 x 6.67 GB in about 1.1 s). `kv_bytes_per_token` defaults to Qwen3-32B in
-    bf16: 64 layers x 8 KV heads x 128 x 2 (K, V) x 2 bytes = 262,144.
+    bf16: 64 layers x 8 KV heads x 128 x 2 (K, V) x 2 bytes = 262,144. With a second tier a run is simulated
+    block by block, which takes up to 50 times longer.
     """
 
-    capacity_tokens: int = Field(0, ge=0)
-    bandwidth_bytes_per_s: float = Field(48.5e9, gt=0)
-    kv_bytes_per_token: int = Field(262_144, ge=1)
+    capacity_tokens: int = Field(0, ge=0, le=MAX_TOKENS)
+    bandwidth_bytes_per_s: float = Field(48.5e9, gt=0, le=1e15)
+    kv_bytes_per_token: int = Field(262_144, ge=1, le=10**9)
 
 
 class EngineConfig(_Section):
     """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block."""
 
-    block_size: int = Field(16, ge=1)
-    num_gpu_blocks: int = Field(ge=2)
-    max_num_seqs: int = Field(256, ge=1)
-    max_num_batched_tokens: int = Field(8192, ge=1)
-    max_model_len: int = Field(131_072, ge=2)
+    block_size: int = Field(16, ge=1, le=1_000_000)
+    num_gpu_blocks: int = Field(ge=2, le=MAX_BLOCKS)
+    max_num_seqs: int = Field(256, ge=1, le=MAX_AGENTS)
+    max_num_batched_tokens: int = Field(8192, ge=1, le=MAX_TOKENS)
+    max_model_len: int = Field(131_072, ge=2, le=MAX_TOKENS)
     enable_prefix_caching: bool = True
     async_scheduling: bool = False
-    long_prefill_token_threshold: int = Field(0, ge=0)
+    long_prefill_token_threshold: int = Field(0, ge=0, le=MAX_TOKENS)
     scheduler_reserve_full_isl: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)
     host_cache: HostCacheConfig = HostCacheConfig()
@@ -302,8 +323,8 @@ class TenantConfig(_Section):
     """
 
     num_requests: int = Field(0, ge=0, le=100_000)
-    prompt_tokens: int = Field(1, ge=1)
-    output_tokens: int = Field(1, ge=1)
+    prompt_tokens: int = Field(1, ge=1, le=MAX_TOKENS)
+    output_tokens: int = Field(1, ge=1, le=MAX_TOKENS)
     start_s: _Seconds = 0.0
     end_s: _Seconds = 0.0
 
@@ -328,7 +349,7 @@ class CompareConfig(_Section):
 
     controllers: tuple[str, ...] = ()
     interval_s: float | None = Field(None, ge=1e-3, le=1e9)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0, le=_MAX_SEED)], ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -340,7 +361,7 @@ class CompareConfig(_Section):
 class Scenario(_Section):
     """One experiment."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=_MAX_SEED)
     workload: WorkloadConfig
     engine: EngineConfig
     step_time: StepTimeConfig = LinearStepTimeConfig()
@@ -486,4 +507,5 @@ def _caps(text: str) -> list[Any]:
     if len(numbers) > 3 or any(type(number) is not int or number < 1 for number in numbers):
         return [text]  # for the catalog to refuse by name
     first, last, step = (*numbers, 1)[:3]
-    return list(range(first, last + 1, step)) or [text]
+    caps = range(first, last + 1, step)[: _MOST_CAPS + 1]
+    return list(caps) if 0 < len(caps) <= _MOST_CAPS else [text]

@@ -1,26 +1,38 @@
 """Tables for the terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sim.columns import narrow
 from sim.intervals import METRICS, ByPolicy, Interval, best_static_label, metric_interval, speed_up
 from sim.policies import best_static_cap
 from sim.record import RunRecord
+from sim.remarks import warnings_of_runs
 from sim.workload.describe import QUANTILES, TraceSummary
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
+_LEAST_WIDTH: Final = 40
 PHASES = ("warm_up", "middle", "cool_down")
 
 
 def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
-    """Print tables on stdout, `width` characters wide where it is no terminal."""
-    console = Console()
-    (console if console.is_terminal else Console(width=width)).print(*tables)
+    """Print tables on stdout, each with its caption below it.
+
+    They are as wide as `COLUMNS` says, else as the terminal is, else `width` characters; a table that is
+    wider is cut into parts, see `sim.columns`.
+    """
+    width = max(get_terminal_size((width, 0)).columns, _LEAST_WIDTH)
+    console = Console(width=width)
+    for table in tables:
+        console.print(*narrow(table, width))
+        if table.caption:
+            console.print(table.caption, style="table.caption", highlight=False)
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:
@@ -28,7 +40,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     none = next((record for record in records if record.label == "none"), None)
     baseline_s = none.metrics["makespan_s"] if none is not None else None
     best = best_static_cap(records)
-    table = Table(title="one workload, several policies", caption=_caption(records[0]))
+    table = Table(title="one workload, several policies", caption=_caption(records))
     table.add_column("policy")
     headings = ("makespan s", "speed-up", "tokens/s", "hits", "recompute", "preempted", "active")
     for heading in (*headings, "p50 s", "p99 s", "gate p99 s", "Jain"):
@@ -60,8 +72,7 @@ def interval_table(runs: ByPolicy) -> Table:
     Speed-ups are paired by seed: against no control, and against the best static cap.
     """
     best = best_static_label(runs)
-    first = next(iter(runs.values()))
-    table = Table(title="one workload, several policies", caption=_seeds_caption(first))
+    table = Table(title="one workload, several policies", caption=_seeds_caption(runs))
     table.add_column("policy")
     for heading in ("makespan s", "speed-up", "of best cap", "tokens/s", "hits", "recompute"):
         table.add_column(heading, justify="right")
@@ -89,7 +100,7 @@ def phase_table(records: Sequence[RunRecord]) -> Table:
     table = Table(title="phases", caption="warm-up: histories still fit the pool; middle: they do not")
     table.add_column("policy")
     table.add_column("phase")
-    for heading in ("from s", "to s", "hits", "hits, calls after the first", "tokens/s"):
+    for heading in ("from s", "to s", "hits", "hits, later calls", "tokens/s"):
         table.add_column(heading, justify="right")
     for record in records:
         for number, name in enumerate(PHASES):
@@ -109,7 +120,7 @@ def phase_table(records: Sequence[RunRecord]) -> Table:
 
 def metrics_table(record: RunRecord) -> Table:
     """Return every metric of one run but the phases."""
-    table = Table(title=record.label, caption=_caption(record), show_header=False)
+    table = Table(title=record.label, caption=_caption([record]), show_header=False)
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in record.metrics.items():
@@ -148,13 +159,13 @@ def plus_minus(interval: Interval | None, digits: int, *, scale: float = 1.0) ->
     return mean if half is None else f"{mean} ±{_number(scale * half, digits)}"
 
 
-def _seeds_caption(runs: Mapping[int, RunRecord]) -> Text:
-    record = next(iter(runs.values()))
-    warnings = "".join(f"\n{warning}" for warning in record.run["warnings"])
-    seeds = ", ".join(map(str, runs))
+def _seeds_caption(runs: ByPolicy) -> Text:
+    records = [record for by_seed in runs.values() for record in by_seed.values()]
+    seeds = ", ".join(map(str, next(iter(runs.values()))))
     return Text(
-        f"{record.run['workload']['source']}, seeds {seeds}: mean and 95 % interval (Student's t); hits and "
-        f"recompute in %; speed-ups are paired by seed; `of best cap` is the speed-up over *{warnings}"
+        f"{records[0].run['workload']['source']}, seeds {seeds}: mean and 95 % interval (Student's t); hits "
+        "and recompute in %; speed-ups are paired by seed; `of best cap` is the speed-up over *"
+        + _warnings(records)
     )
 
 
@@ -166,21 +177,27 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _caption(record: RunRecord) -> Text:
+def _caption(records: Sequence[RunRecord]) -> Text:
+    record = records[0]
     m = record.metrics
-    skipped = f", {m['num_agents_skipped']} skipped as too long" if m["num_agents_skipped"] else ""
-    warnings = "".join(f"\n{warning}" for warning in record.run["warnings"])
+    skipped = f" ({m['num_agents_skipped']} more left out)" if m["num_agents_skipped"] else ""
     source = record.run["workload"]["source"]
     return Text(
-        f"{m['num_agents']} agents, {m['num_requests']:,} calls of {source}{skipped}, "
-        f"seed {record.run['seed']}; ideal hits {percent(m['ideal_hit_rate'])}{warnings}"
+        f"{m['num_agents']} agents{skipped}, {m['num_requests']:,} calls of {source}, "
+        f"seed {record.run['seed']}; ideal hits {percent(m['ideal_hit_rate'])}{_warnings(records)}"
     )
 
 
-def _trace_caption(summary: TraceSummary) -> str:
-    return (
+def _warnings(records: Sequence[RunRecord]) -> str:
+    return "".join(f"\n{warning}" for warning in warnings_of_runs(records))
+
+
+def _trace_caption(summary: TraceSummary) -> Text:
+    losses = "".join(f"\nby default: {line}" for line in summary.losses)
+    return Text(
         f"{summary.num_agents} agents ({summary.num_fresh_agents} from their start), "
         f"{summary.num_prefix_groups} prefix groups, {summary.num_calls:,} calls; "
         f"{summary.num_calls_with_kept_tokens:,} calls cut their history, "
-        f"{summary.num_waits_not_recorded:,} waits not recorded; ideal hits {percent(summary.ideal_hit_rate)}"
+        f"{summary.num_waits_not_recorded:,} waits not recorded; "
+        f"ideal hits {percent(summary.ideal_hit_rate)}{losses}"
     )

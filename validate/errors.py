@@ -11,6 +11,7 @@ ConcurError
 """
 
 from concur.errors import ConcurError
+from sim.errors import how_to_install
 
 
 class VllmMissingError(ConcurError, ImportError):
@@ -35,7 +36,7 @@ class LiveExtraMissingError(ConcurError, ImportError):
 
 def live_extra_missing(error: ImportError) -> LiveExtraMissingError:
     """Return what to raise where a package of the extra `live` could not be imported."""
-    return LiveExtraMissingError(f"{error.name} is not installed here; pip install 'concur-admission[live]'")
+    return LiveExtraMissingError(f"{error.name} is not installed here; {how_to_install('live')}")
 
 
 class ServerError(ConcurError, RuntimeError):

@@ -222,6 +222,7 @@ def make_record(
             *faults.warnings(),
             *(balance.warnings() if balance else ()),
             *_departures(scenario, facts),
+            *workload.warnings,
         ],
     }
     return RunRecord(run=run, **frames)

@@ -49,7 +49,7 @@ def _agents(draw: st.DrawFn, index: int) -> AgentSpec:
         step = StepSpec(kept, new, draw(st.integers(1, 60)), draw(_waits_s))
         history = step.context_tokens
         steps.append(step)
-    group = draw(st.sampled_from(["g", "h"])) if shared else None
+    group = draw(st.sampled_from(["g", "h", None]))  # alone with a prefix, or in a group without one
     return AgentSpec(f"a{index}", index, group, shared, draw(_waits_s), tuple(steps))
 
 

@@ -174,7 +174,7 @@ class Scheduler:
             return Leap(flight, stats, None)
         output = SchedulerOutput(batch=flight.next_batch, decodes=decodes.requests[:])
         if prefill is None:
-            output.is_full = True
+            output.is_full = bool(self.waiting)  # whoever waits is blocked, or nobody would leap
         else:
             output.scheduled.append((prefill, chunk, False))
         return Leap(flight, stats, output)
@@ -278,7 +278,7 @@ class Scheduler:
         while budget > 0 and len(self.running) < self.config.max_num_seqs:
             request = self._next_admitted(output, budget, threshold, skipped)
             if request is None:
-                output.is_full = True
+                output.is_full = self._someone_waits()
                 break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
@@ -290,8 +290,12 @@ class Scheduler:
             _put(output, request, num_new_tokens)
             budget -= num_new_tokens
         else:
-            output.is_full = budget > 0
+            output.is_full = budget > 0 and self._someone_waits()
         self.waiting.extendleft(reversed(skipped))
+
+    def _someone_waits(self) -> bool:
+        """Tell whether a request could be asked in; in this step `skipped` ones could not."""
+        return bool(self.waiting or self.kv_holding_waiting)
 
     def _next_admitted(
         self, output: SchedulerOutput, budget: int, threshold: int, skipped: list[Request]
@@ -331,6 +335,9 @@ class Scheduler:
             num_tokens = num_hit_tokens + _chunk(request.num_tokens - num_hit_tokens, threshold, budget)
         if not kv.can_admit(request, num_tokens, computed_blocks, keep_free_blocks=keep_free_blocks):
             return False
+        if self.host_cache is not None and num_host_blocks:  # before what makes room pushes them out
+            first = len(computed_blocks)
+            self.host_cache.refresh(request.chain.block_hashes, first, first + num_host_blocks)
         self._adopt(request, computed_blocks, num_host_tokens)
         if num_host_blocks:
             output.loads.append((request, num_host_tokens))

@@ -51,7 +51,7 @@ class AgentChain:
     def __init__(self, hasher: BlockHasher, *, prefix_group: str | None, shared_prefix_tokens: int) -> None:
         self._hasher = hasher
         self._prefix_group = prefix_group
-        self._shared_blocks = shared_prefix_tokens // hasher.block_size if prefix_group else 0
+        self._shared_blocks = 0 if prefix_group is None else shared_prefix_tokens // hasher.block_size
         self._is_first_call = True
         self.block_hashes: list[BlockHash] = []
 

@@ -34,12 +34,15 @@ class HostCache:
             self._resident.popitem(last=False)
 
     def count_hits(self, block_hashes: Sequence[BlockHash], start: int, stop: int) -> int:
-        """Return how many blocks of `block_hashes[start:stop]` are here without a gap, and refresh them."""
+        """Return how many blocks of `block_hashes[start:stop]` are here without a gap; changes nothing."""
         hits = 0
         for index in range(start, stop):
-            block_hash = block_hashes[index]
-            if block_hash not in self._resident:
+            if block_hashes[index] not in self._resident:
                 break
-            self._resident.move_to_end(block_hash)
             hits += 1
         return hits
+
+    def refresh(self, block_hashes: Sequence[BlockHash], start: int, stop: int) -> None:
+        """Take note that blocks `start` to `stop`, which are here, are used now."""
+        for index in range(start, stop):
+            self._resident.move_to_end(block_hashes[index])

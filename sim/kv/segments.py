@@ -15,7 +15,8 @@ blocks before it, so no block is ever less recently used than a later one of its
 
 One thing has no place here: the same block name on two physical blocks (two requests that compute the same
 tokens at the same time, or a fully cached prompt whose last block is computed again). That raises
-`DuplicateBlockError`, and the run starts again on the block pool, which is the reference for all of this.
+`DuplicateBlockError`, and the run starts again on the block pool, which is the reference for all of this;
+its record says so.
 """
 
 from collections import OrderedDict, defaultdict
@@ -26,7 +27,22 @@ from sim.request import Request
 
 
 class DuplicateBlockError(Exception):
-    """A block name would be on two physical blocks: this run needs the block pool."""
+    """A block name would be on two physical blocks: this run needs the block pool.
+
+    Its arguments: the request that computes the second one, and whether its prompt ends with that block and
+    was found as a whole; if not, another request computes the same tokens at the same time.
+    """
+
+    @property
+    def request(self) -> Request:
+        """The request that computes the second block."""
+        request: Request = self.args[0]
+        return request
+
+    @property
+    def is_end_of_prompt(self) -> bool:
+        """Whether the prompt was found to its very end, whose block has to be computed again."""
+        return bool(self.args[1])
 
 
 class Run:
@@ -212,13 +228,13 @@ class SegmentCache:
         chain: SegmentChain = request.chain
         start = chain.num_blocks_before_last
         if before >= start:  # as almost always: within what the agent itself writes
-            _cache(chain.parts[-1][0], before - start, num_full_blocks - start)
+            self._cache(request, chain.parts[-1][0], before - start, num_full_blocks - start)
         else:
             start = 0
             for run, length in chain.parts:
                 had, has = max(before - start, 0), min(num_full_blocks - start, length)
                 if has > had:
-                    _cache(run, had, has)
+                    self._cache(request, run, had, has)
                 start += length
         request.num_cached_blocks = num_full_blocks
 
@@ -253,6 +269,16 @@ class SegmentCache:
                 del self._queue[segment]
                 run.segments.remove(segment)
 
+    def _cache(self, request: Request, run: Run, had: int, has: int) -> None:
+        """Make the blocks `had` to `has` of a run findable, for a request that holds the first `had`."""
+        if run.num_cached != had:
+            is_whole = request.num_tokens == self.block_size * (request.num_cached_blocks + 1)
+            raise DuplicateBlockError(request, is_whole and has == had + 1)
+        run.num_cached = has
+        if run.is_shared:
+            run.unhold(had)
+            run.hold(has)
+
     def _num_idle(self, run: Run, length: int) -> int:
         idle = 0
         for segment in run.segments:
@@ -278,16 +304,6 @@ class SegmentCache:
         self.num_cached_free_blocks += count
         self._queue[segment] = None
         segment.run.segments.append(segment)
-
-
-def _cache(run: Run, had: int, has: int) -> None:
-    """Make the blocks `had` to `has` of a run findable, for a request that holds the first `had`."""
-    if run.num_cached != had:
-        raise DuplicateBlockError
-    run.num_cached = has
-    if run.is_shared:
-        run.unhold(had)
-        run.hold(has)
 
 
 def _prefix(request: Request, num_blocks: int) -> Iterator[tuple[Run, int]]:

@@ -15,8 +15,9 @@ from sim.lab.grid import load_grid
 from sim.lab.sweep import Store, rows, run_points, write_plan, write_table
 from sim.lab.sweep_table import sweep_table
 from sim.parallel import LocalWorkers, Workers
-from sim.progress import counting, say
+from sim.progress import counting, say, warn
 from sim.provenance import short_commit
+from sim.remarks import merged_warnings
 from sim.report import check_report_folder
 from sim.tables import print_tables
 
@@ -74,6 +75,7 @@ def sweep(
     print_tables(sweep_table(table, list(plan.config.grid)))
     print(f"table: {path}")
     _warn_of_commits({row["git_commit"] for row in table if row["error"] is None}, store)
+    warn(merged_warnings((each.name, results[each.key].get("warnings", ())) for each in plan.points))
     errors = [row["error"] for row in table if row["error"] is not None]
     if errors:
         say(f"{len(errors)} of {len(table)} runs failed, see the column error; the first: {errors[0]}")

@@ -23,7 +23,9 @@ def sweep_table(rows: Sequence[Row], keys: Sequence[str]) -> Table:
     others = [policy for policy in policies if not _is_cap(policy)]
     has_caps = len(others) < len(policies)
     table = Table(title="mean makespan over seeds (s)", caption=_caption(len(means), has_caps=has_caps))
-    for heading in (*keys, *others, *(["best static cap *"] if has_caps else [])):
+    for key in keys:
+        table.add_column(key)  # to the left: it names the row
+    for heading in (*others, *(["best static cap *"] if has_caps else [])):
         table.add_column(heading, justify="right")
     for values, by_policy in list(means.items())[:MOST_ROWS]:
         cells = [_cell(by_policy.get(policy)) for policy in others]

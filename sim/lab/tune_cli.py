@@ -12,8 +12,9 @@ import typer
 
 from sim.errors import ExtraMissingError, ScenarioError
 from sim.lab.held_out import check
-from sim.progress import counting, say
+from sim.progress import counting, say, warn
 from sim.provenance import git_commit
+from sim.remarks import warnings_of_workloads
 from sim.report import check_report_folder
 from sim.scenario import Scenario, load_scenario
 from sim.seeds import read_seeds
@@ -62,7 +63,9 @@ def tune(
     on, held_out = _seeds(config, seeds, held_out_seeds)
     check_report_folder(out)
     with _saying_what_is_kept(out):
-        question = tuning.ask(config, controller, objectives.split(","), build_workloads(config, on))
+        workloads = build_workloads(config, on)
+        warn(warnings_of_workloads(workloads))
+        question = tuning.ask(config, controller, objectives.split(","), workloads)
         num_done = len(tuning.trials_in(question, out))  # refuses another question's folder, before the bar
         with counting(f"tuning {question.policy}", num_trials) as advance:
             advance.to(num_done)

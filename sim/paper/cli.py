@@ -11,7 +11,7 @@ from sim.paper import a1, fig1, fig3, fig6, sensitivity, table1, table2
 from sim.paper.page import tables_of, write_results
 from sim.paper.parts import Part
 from sim.paper.runs import Book, Job
-from sim.progress import counting
+from sim.progress import counting, say
 from sim.report import check_report_folder
 from sim.seeds import read_seeds
 from sim.tables import print_tables
@@ -48,7 +48,11 @@ def paper(
     jobs = [job for name in names for job in PARTS[name][0]()]
     num_runs = sum(batch.num_runs for batch in book.missing(jobs))
     with counting("simulating and drawing", num_runs + len(names)) as advance:
-        book.run(jobs, on_run=advance)
+        try:
+            book.run(jobs, on_run=advance)
+        except KeyboardInterrupt:
+            say("stopped: nothing is kept; --only PART and --seeds take less time")
+            raise
         parts = [PARTS[name][1](book) for name in names]
         page = write_results(parts, out, seeds=chosen_seeds, on_progress=advance)
     for part in parts:

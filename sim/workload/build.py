@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from sim.errors import ScenarioError
 from sim.scenario import Arrival, EngineConfig, PoissonArrival, Scenario, WorkloadConfig
 from sim.workload.from_trace import TraceSelection, select_agents
 from sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
+from sim.workload.losses import Limits, Losses, agents_left_out, loss_lines
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 from sim.workload.trace import read_trace, trace_sha256
 
@@ -26,11 +28,6 @@ def build_workload(scenario: Scenario) -> Workload:
     """
     config = scenario.workload
     workload = _from_trace(config) if config.trace is not None else _generated(config, scenario.seed)
-    if not workload.agents:
-        raise ScenarioError(
-            f"{workload.source}: no agent is eligible ({workload.num_agents_skipped} exceed "
-            f"max_context_tokens = {config.max_context_tokens}); raise it or set workload.fresh_only=false"
-        )
     agents = _with_arrivals(workload.agents, config.arrival, seed=scenario.seed)
     workload = replace(workload, agents=agents)
     check_fits(workload, scenario.engine)
@@ -51,13 +48,31 @@ def _from_trace(config: WorkloadConfig) -> Workload:
         max_tool_latency_s=config.max_tool_latency_s,
         default_tool_latency_s=config.default_tool_latency_s,
     )
-    agents, num_skipped = select_agents(read_trace(path), selection)
+    agents, losses = select_agents(read_trace(path), selection)
     if agents and len(agents) < config.num_agents:
+        left_out = "".join(f"; {line}" for line in agents_left_out(losses, selection))
         raise ScenarioError(
             f"workload.num_agents = {config.num_agents} but {path} has {len(agents)} eligible agents; "
-            "lower it, or set it to 0 for all"
+            f"lower it, or set it to 0 for all{left_out}"
         )
-    return Workload(tuple(agents), num_skipped, source=path.name, sha256=trace_sha256(path))
+    return _workload(agents, losses, selection, source=path.name, sha256=trace_sha256(path))
+
+
+def _workload(
+    agents: Sequence[AgentSpec], losses: Losses, limits: Limits, *, source: str, sha256: str | None = None
+) -> Workload:
+    """Return the agents with what was lost of them.
+
+    Raises
+    ------
+    ScenarioError
+        If nobody is left.
+    """
+    if not agents:
+        raise ScenarioError(f"{source}: no agent is eligible: {'; '.join(agents_left_out(losses, limits))}")
+    return Workload(
+        tuple(agents), losses.num_agents_skipped, source, sha256, warnings=loss_lines(losses, limits)
+    )
 
 
 def _with_arrivals(
@@ -80,11 +95,16 @@ def _generated(config: WorkloadConfig, seed: int) -> Workload:
         name = config.generator or ""
         generator = GENERATORS[name](**config.parameters)
         agents = generate_agents(generator, name=name, num_agents=config.num_agents, seed=seed)
-    limit = config.max_context_tokens
-    fitting = [agent for agent in agents if limit is None or agent.peak_context_tokens <= limit]
+    limits = Limits(
+        max_context_tokens=config.max_context_tokens, max_tool_latency_s=config.max_tool_latency_s
+    )
+    longest = config.max_context_tokens
+    fitting = [agent for agent in agents if longest is None or agent.peak_context_tokens <= longest]
+    cuts_s = [cut_s for agent in fitting for cut_s in _cuts_s(agent, config.max_tool_latency_s)]
+    losses = Losses(num_too_long=len(agents) - len(fitting), num_cut_waits=len(cuts_s), cut_s=sum(cuts_s))
     numbered = [replace(agent, index=index) for index, agent in enumerate(fitting)]
-    capped = tuple(_cap_waits(agent, config.max_tool_latency_s) for agent in numbered)
-    return Workload(capped, len(agents) - len(fitting), source=name)
+    capped = [_cap_waits(agent, config.max_tool_latency_s) for agent in numbered]
+    return _workload(capped, losses, limits, source=name)
 
 
 def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:
@@ -98,12 +118,20 @@ def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:
             generator, name=f"{part.generator}-{number}", num_agents=part.num_agents, seed=part_seed
         )
         prefix = f"{part.generator}-{generator.shared_prefix_tokens}"
-        grouped = [replace(agent, prefix_group=prefix if agent.prefix_group else None) for agent in drawn]
+        grouped = [
+            replace(agent, prefix_group=None if agent.prefix_group is None else prefix) for agent in drawn
+        ]
         agents += _with_arrivals(grouped, part.arrival, seed=part_seed, start_s=part.start_s)
     if config.shuffle:
         order = np.random.default_rng(np.random.SeedSequence([seed, 3])).permutation(len(agents))
         agents = [agents[number] for number in order]
     return agents
+
+
+def _cuts_s(agent: AgentSpec, max_tool_latency_s: float) -> list[float]:
+    """Return what each wait that is too long loses; nobody sits through the one after the last step."""
+    excesses_s = (step.tool_latency_s - max_tool_latency_s for step in agent.steps[:-1])
+    return [excess_s for excess_s in excesses_s if excess_s > 0]
 
 
 def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:
@@ -119,10 +147,12 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
     Raises
     ------
     ScenarioError
-        If there is such an agent, or none at all.
+        If there is such an agent, one with a call that no engine could serve, or none at all.
     """
     if not workload.agents:
         raise ScenarioError(f"{workload.source}: has no agent; at least one is needed")
+    for agent in workload.agents:
+        _check_steps(agent)
     longest = max(workload.agents, key=lambda agent: agent.peak_context_tokens)
     tokens = longest.peak_context_tokens
     if tokens > engine.max_model_len:
@@ -138,3 +168,21 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
             f"{engine.num_gpu_blocks} holds {engine.pool_tokens}; set it to at least {blocks}, or skip such "
             f"agents with workload.max_context_tokens={engine.pool_tokens}"
         )
+
+
+def _check_steps(agent: AgentSpec) -> None:
+    """Refuse calls that the trace format refuses too; agents made by hand have not come through it."""
+    history = agent.shared_prefix_tokens
+    for number, step in enumerate(agent.steps):
+        if not 0 <= step.kept_tokens <= history:
+            problem = f"kept_tokens = {step.kept_tokens} but the history so far is {history} tokens"
+        elif step.new_prompt_tokens < 0 or step.prompt_tokens < 1:
+            problem = f"new_prompt_tokens = {step.new_prompt_tokens} but a prompt has at least 1 token"
+        elif step.output_tokens < 1:
+            problem = f"output_tokens = {step.output_tokens} but must be at least 1"
+        elif not 0 <= step.tool_latency_s < inf:
+            problem = f"tool_latency_s = {step.tool_latency_s} but must be finite and at least 0"
+        else:
+            history = step.context_tokens
+            continue
+        raise ScenarioError(f"agent {agent.agent_id}, step {number}: {problem}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sim.workload.from_trace import TraceSelection, select_agents
+from sim.workload.losses import loss_lines
 from sim.workload.trace import TraceAgent
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -22,7 +24,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class TraceSummary:
-    """What `concur trace describe` prints."""
+    """What `concur trace describe` prints; `losses`: see `default_losses`."""
 
     num_agents: int
     num_fresh_agents: int
@@ -32,6 +34,13 @@ class TraceSummary:
     num_waits_not_recorded: int
     ideal_hit_rate: float
     distributions: tuple[Distribution, ...]
+    losses: tuple[str, ...]
+
+
+def default_losses(agents: Sequence[TraceAgent]) -> tuple[str, ...]:
+    """Return what a run loses of a trace where `[workload]` says no more than its name, line by line."""
+    everything = TraceSelection()
+    return loss_lines(select_agents(agents, everything)[1], everything)
 
 
 def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
@@ -43,27 +52,28 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
     prompts: list[int] = []
     peaks: list[int] = []
     kept_total = 0
-    seen_groups: set[str] = set()
+    warm_tokens: dict[str, int] = {}
     for agent in agents:
         history = agent.shared_prefix_tokens
-        known_prefix = agent.prefix_group in seen_groups
+        group = agent.prefix_group
+        warm = 0 if group is None else warm_tokens.get(group, 0)
         peak = 0
         for number, step in enumerate(agent.steps):
             kept = history if step.kept_tokens is None else step.kept_tokens
             prompt = kept + step.new_prompt_tokens
             prompts.append(prompt)
-            kept_total += kept if number > 0 or known_prefix else 0
+            kept_total += kept if number > 0 else min(kept, warm)
             history = prompt + step.output_tokens
             peak = max(peak, history)
-        if agent.prefix_group is not None:
-            seen_groups.add(agent.prefix_group)
+        if group is not None:
+            warm_tokens[group] = max(warm, agent.shared_prefix_tokens)
         peaks.append(peak)
     steps = [step for agent in agents for step in agent.steps]
     waits = [step.tool_latency_s for step in steps]
     return TraceSummary(
         num_agents=len(agents),
         num_fresh_agents=sum(agent.fresh_start for agent in agents),
-        num_prefix_groups=len(seen_groups),
+        num_prefix_groups=len(warm_tokens),
         num_calls=len(steps),
         num_calls_with_kept_tokens=sum(step.kept_tokens is not None for step in steps),
         num_waits_not_recorded=sum(wait is None for wait in waits),
@@ -77,6 +87,7 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
             _distribution("output (tokens)", (step.output_tokens for step in steps)),
             _distribution("tool wait (s)", (wait for wait in waits if wait is not None)),
         ),
+        losses=default_losses(agents),
     )
 
 

@@ -58,3 +58,12 @@ def test_dropping_everything_renames_everything() -> None:
     chain = AgentChain(BlockHasher(16), prefix_group="g", shared_prefix_tokens=64)
     before = set(chain.begin_call(kept_tokens=64, context_tokens=64))
     assert not before & set(chain.begin_call(kept_tokens=0, context_tokens=64))
+
+
+def test_only_none_is_no_group() -> None:
+    """Whoever lets an empty name through: it means the same here and on segments."""
+    hasher = BlockHasher(16)
+    one, two = (AgentChain(hasher, prefix_group="", shared_prefix_tokens=64) for _ in range(2))
+    assert one.begin_call(kept_tokens=64, context_tokens=64) == two.begin_call(
+        kept_tokens=64, context_tokens=64
+    )

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from concur.cli import main
+from sim.provenance import git_commit, short_commit
 from sim.record import load_record
 
 SCENARIO = """
@@ -165,11 +167,48 @@ def test_bad_input_is_one_line_and_status_two_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["frobnicate"], ["simulate"], ["simulate", "s.toml", "--colour"], ["compare", "s.toml", "none"]],
+    ("arguments", "said"),
+    [
+        (["frobnicate"], "no such command 'frobnicate'; see concur --help"),
+        (["simulate"], "missing argument 'SCENARIO.toml'; see concur simulate --help"),
+        (["simulate", "s.toml", "--colour"], "no such option: --colour"),
+        (["compare", "s.toml", "none"], "unexpected 'none'; policies come after --controllers"),
+        (["report", "x"], "nothing to write; give --out DIR"),
+        (["sweep", "g.toml", "--out", "x", "--jobs", "0"], "'--jobs'"),
+        (["sweep", "g.toml", "--out", "x", "--backend", "abacus"], "'--backend'"),
+        (["trace", "frobnicate"], "see concur trace --help"),
+    ],
 )
-def test_bad_usage_is_status_two(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+def test_bad_usage_is_one_line_and_status_two(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
     assert concur(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("concur: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["trace"]])
+def test_without_a_verb_the_help_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert concur(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr()
+    assert "Usage" in printed.out + printed.err
+
+
+def test_version_names_the_release_and_the_commit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "--version") == 0
+    commit = git_commit()
+    of_commit = f" (commit {short_commit(commit)})" if commit else ""
+    assert capsys.readouterr().out == f"concur {version('concur-admission')}{of_commit}\n"
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_run(
@@ -198,7 +237,9 @@ def test_an_agent_that_is_too_long_is_skipped_and_counted_when_asked(
     assert (metrics["num_agents"], metrics["num_agents_skipped"]) == (1, 1)
 
 
-def test_an_interrupt_is_status_130_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_status_130_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
@@ -207,4 +248,15 @@ def test_an_interrupt_is_status_130_and_leaves_nothing(folder: Path, monkeypatch
         "sim.driver.compute_metrics", interrupted
     )  # the run is over, the record not yet written
     assert concur(monkeypatch, "simulate", "s.toml", "--out", "run") == 130
+    assert capsys.readouterr().err == "stopped: nothing is written\n"
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_interrupt_while_the_packages_load_is_status_130_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concur.cli.build_app", interrupted)
+    assert concur(monkeypatch, "simulate", "s.toml") == 130

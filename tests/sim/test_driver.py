@@ -1,5 +1,6 @@
 """Whole runs: time semantics by hand, the collapse and its cure, and the signals a controller sees."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -8,10 +9,14 @@ import pytest
 from concur.controllers import make_controller
 from concur.signals import UNLIMITED, Snapshot
 from sim.driver import simulate
+from sim.engine.engine import build_reference_scheduler
 from sim.errors import ScenarioError
+from sim.perfetto import trace_events
+from sim.phases import demand_over_time
 from sim.policies import in_order
 from sim.record import RunRecord
-from sim.scenario import parse_scenario
+from sim.scenario import Scenario, parse_scenario
+from sim.workload.spec import StepSpec, Workload
 from tests.helpers import make_agent, make_scenario, make_workload
 
 STEP_TIME = {
@@ -242,3 +247,94 @@ def test_agents_of_one_call_are_not_held_back_by_the_hybrid(
     hybrid = simulate(make_scenario(**given, controller={"kind": "hybrid"}))
     assert hybrid.metrics["makespan_s"] <= at_most * none.metrics["makespan_s"]
     assert hybrid.ticks["window"].max() > 100
+
+
+def test_indices_need_not_follow_one_another() -> None:
+    engine = {"num_gpu_blocks": 101}
+    tenant = {"num_requests": 1, "prompt_tokens": 20, "output_tokens": 5, "end_s": 20.0}
+    steps = [(150, 50)] * 4
+    close, apart = (
+        run(
+            *(
+                replace(make_agent(number, steps, wait_s=1.0, group="g", shared=40), index=index)
+                for number, index in enumerate(indices)
+            ),
+            engine=engine,
+            tenant=tenant,
+            controller={"kind": "agent_cap", "cap": 2},
+        )
+        for indices in ((0, 1, 2), (4, 7, 1000))
+    )
+    assert apart.metrics == close.metrics | {"wall_clock_s": apart.metrics["wall_clock_s"]}
+    assert apart.agents["agent_index"].tolist() == [4, 7, 1000]
+    pd.testing.assert_frame_equal(apart.requests.assign(agent_index=0), close.requests.assign(agent_index=0))
+    assert len(list(trace_events(apart))) == len(list(trace_events(close)))
+
+
+def test_a_background_tenant_comes_after_all_agents_whatever_their_indices() -> None:
+    """Of calls that are ready together an agent's goes first; a tenant must not take an agent's number."""
+    tenant = {"num_requests": 1, "prompt_tokens": 100, "output_tokens": 1, "start_s": 0.0, "end_s": 0.5}
+    agent = replace(make_agent(0, [(100, 1)]), index=9)
+    record = run(agent, tenant=tenant, engine={"max_num_seqs": 1})
+    assert times(record, "scheduled_s") == [0.0]
+
+
+def test_a_shared_prefix_without_a_group_is_the_agents_own() -> None:
+    own, none = (
+        run(*(make_agent(number, [(60, 4), (30, 4)], group=group, shared=64) for number in range(3)))
+        for group in (None, "g")
+    )
+    assert own.metrics["cached_tokens"] < none.metrics["cached_tokens"]
+    assert own.metrics["hit_rate"] == pytest.approx(own.metrics["ideal_hit_rate"], abs=0.001)
+    _, demand = demand_over_time(own.requests, own.agents)
+    assert demand.max() >= 3 * (64 + 60)
+
+
+def duplicate_worlds() -> dict[str, tuple[Scenario, Workload, str]]:
+    prefixed = [make_agent(n, [(60, 4), (30, 4)], group="g", shared=400) for n in range(4)]
+    together = make_scenario(engine={"long_prefill_token_threshold": 50, "max_num_batched_tokens": 1024})
+    first = make_agent(0, [(64, 40)] * 2, wait_s=1.0)
+    again = make_agent(1, [(256, 16)], wait_s=1.0)
+    steps = (*again.steps, StepSpec(256, 0, 8, 0.0))
+    return {
+        "together": (
+            together,
+            make_workload(*prefixed),
+            "call 0 of agent 'agent-0' computed blocks of a shared prefix that another call was computing "
+            "too, as engine.long_prefill_token_threshold = 50 lets them",
+        ),
+        "whole": (
+            make_scenario(),
+            make_workload(first, replace(again, steps=steps)),
+            "call 1 of agent 'agent-1' sent a prompt of whole blocks that was cached to its end, and its "
+            "last block is computed again",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["together", "whole"])
+def test_a_run_that_starts_again_block_by_block_says_so(name: str) -> None:
+    scenario, workload, why = duplicate_worlds()[name]
+    progress: list[int] = []
+    said: list[str] = []
+    record = simulate(
+        scenario, workload, on_progress=lambda done, _all: progress.append(done), on_warning=said.append
+    )
+    (warning,) = (line for line in record.run["warnings"] if "block by block" in line)
+    assert warning.startswith(
+        "simulated block by block from its start, with the same result but up to 50 times"
+    )
+    assert warning.endswith(why)
+    assert said == [warning]
+    assert progress == list(range(1, len(workload.agents) + 1)), "time never runs backwards"
+    reference = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
+    pd.testing.assert_frame_equal(record.requests, reference.requests)
+    assert not any("block by block" in line for line in reference.run["warnings"])
+
+
+def test_a_law_that_is_not_made_anew_for_a_run_that_starts_again_is_refused() -> None:
+    scenario, workload, _ = duplicate_worlds()["whole"]
+    used = AlwaysTwo()
+    with pytest.raises(ScenarioError, match="let it make a new one whenever it is called"):
+        simulate(scenario, workload, law=lambda: used)
+    assert simulate(scenario, workload, law=AlwaysTwo).label == "AlwaysTwo"

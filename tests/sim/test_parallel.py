@@ -50,12 +50,13 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
 
 
 def test_a_killed_workers_tasks_run_again_and_each_result_comes_once(
-    workers: Workers, tmp_path: Path
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     marker = tmp_path / "killed"
     numbers = range(20) if isinstance(workers, LocalWorkers) else range(4, 6)  # a pool takes Ray seconds
     results = list(run_tasks(killed_once, [(number, marker) for number in numbers], workers=workers))
     assert marker.exists(), "no worker was killed"
+    assert capsys.readouterr().err.count("concur: warning: a worker was killed, and what it had in hand") == 1
     assert sorted(results) == [(index, number**2) for index, number in enumerate(numbers)]
 
 

@@ -3,8 +3,10 @@
 from itertools import count
 from typing import Any
 
+from sim.engine.engine import build_scheduler
 from sim.engine.output import SchedulerOutput
 from sim.engine.scheduler import Scheduler
+from sim.engine.step_time import LinearStepTime, StepTotals
 from sim.kv.block_pool import BlockPool
 from sim.kv.chain import AgentChain, BlockHasher
 from sim.kv.host_cache import HostCache
@@ -251,3 +253,57 @@ def test_host_memory_keeps_the_most_recent_blocks() -> None:
     assert len(host) == 2
     assert host.count_hits(hashes, 0, 3) == 0
     assert host.count_hits(hashes, 1, 3) == 2
+
+
+def test_a_refused_admission_leaves_host_memory_as_it_was() -> None:
+    """Asking is not using: who waits for room again and again must not keep its blocks young."""
+    scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 96})  # 6 blocks
+    chains = make_chains(3)
+    for chain in chains[:2]:
+        scheduler.add_request(make_request(96, outputs=1, chain=chain))
+        run_to_end(scheduler)  # the second evicts blocks 5 to 2 of the first
+    asked, holder = (
+        make_request(110, outputs=1, chain=chains[0], kept=96),
+        make_request(20, 9, chain=chains[2]),
+    )
+    scheduler.add_request(holder)
+    step(scheduler)
+    host = scheduler.host_cache
+    assert host is not None
+    scheduler.add_request(asked)  # 7 blocks of the 6 that are left
+    for _ in range(3):
+        assert step(scheduler).loads == []
+    for stranger in BlockHasher(16).fresh(10_000)[-2:]:  # the oldest two go: blocks 5 and 4 of the first
+        host.store(stranger)
+    assert host.count_hits(asked.chain.block_hashes, 2, 6) == 2
+
+
+def test_full_means_that_somebody_waits_and_finds_no_seat_or_no_room() -> None:
+    prompts = {
+        "nobody waits": ([10], False),
+        "no room": ([64, 100], True),
+        "no seat": ([10, 10, 10], True),
+        "all seats are taken, nobody waits": ([10, 10], False),
+        "no budget": ([120, 10], False),
+    }
+    for what, (lengths, is_full) in prompts.items():
+        scheduler = make_scheduler(num_blocks=9, max_num_seqs=2, max_num_batched_tokens=120)
+        for length, chain in zip(lengths, make_chains(len(lengths)), strict=True):
+            scheduler.add_request(make_request(length, chain=chain))
+        assert step(scheduler).is_full == is_full, what
+
+
+def test_a_leap_is_full_only_if_somebody_waits() -> None:
+    for lengths, is_full in (([20], False), ([20, 500], True)):
+        config = EngineConfig(num_gpu_blocks=33, max_num_batched_tokens=1000, max_model_len=4096)
+        scheduler = build_scheduler(config)
+        for length in lengths:
+            chain = scheduler.new_chain(None, 0)
+            scheduler.add_request(make_request(length, outputs=12, chain=chain))
+        step(scheduler)
+        step(scheduler)
+        step_time = LinearStepTime(1.0, 0.0, 0.0, 0.0, 0.0)
+        leap = scheduler.leap(step_time, StepTotals(), begin_s=0.0, until_s=3.5)
+        assert leap is not None
+        assert leap.output is not None
+        assert leap.output.is_full == is_full

@@ -48,7 +48,7 @@ def test_gzip_and_blank_lines(tmp_path: Path) -> None:
     assert [agent.agent_id for agent in read_trace(path)] == ["a"]
 
 
-def test_selection_takes_the_first_eligible_agents_and_counts_the_long_ones(tmp_path: Path) -> None:
+def test_selection_takes_the_first_eligible_agents_and_counts_those_left_out(tmp_path: Path) -> None:
     lines = [
         agent("stale", fresh_start=False),
         agent("long", shared_prefix_tokens=5000),
@@ -57,10 +57,10 @@ def test_selection_takes_the_first_eligible_agents_and_counts_the_long_ones(tmp_
         agent("three"),
     ]
     trace = read_trace(write(tmp_path / "t.jsonl", *lines))
-    chosen, num_skipped = select_agents(trace, TraceSelection(num_agents=2, max_context_tokens=1000))
+    chosen, losses = select_agents(trace, TraceSelection(num_agents=2, max_context_tokens=1000))
     assert [spec.agent_id for spec in chosen] == ["one", "two"]
     assert [spec.index for spec in chosen] == [0, 1]
-    assert num_skipped == 1
+    assert (losses.num_not_fresh, losses.num_too_long, losses.num_agents_skipped) == (1, 1, 2)
 
 
 def test_waits_are_filled_in_and_capped(tmp_path: Path) -> None:
@@ -138,3 +138,10 @@ def test_description_counts_what_is_there(tmp_path: Path) -> None:
     assert summary.ideal_hit_rate == pytest.approx((115 + 100 + 115) / (2 * (110 + 122)))
     peak = next(row for row in summary.distributions if row.name.startswith("peak"))
     assert peak.quantiles[-1] == 125
+
+
+def test_of_a_longer_prefix_only_what_others_have_sent_can_be_found(tmp_path: Path) -> None:
+    trace = read_trace(write(tmp_path / "t.jsonl", agent("a", shared_prefix_tokens=40), agent("b")))
+    summary = describe_trace(trace)
+    # the second agent's prefix is 100 tokens long, of which the first sent 40
+    assert summary.ideal_hit_rate == pytest.approx((55 + 40 + 115) / (50 + 62 + 110 + 122))

@@ -201,7 +201,7 @@ def test_without_the_optimiser_the_extra_is_named(
     monkeypatch.delitem(sys.modules, "sim.lab.tune")
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune(monkeypatch, "--controller", "concur", "--out", "t") == 2
-    assert "pip install 'concur-admission[tune]'" in capsys.readouterr().err
+    assert "in a checkout: pip install -e '.[tune]'; from an index" in capsys.readouterr().err
 
 
 def test_gains_are_paired_by_seed_and_above_one_is_better(folder: Path) -> None:
