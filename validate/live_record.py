@@ -31,6 +31,7 @@ _PUBLISHED: Final = (
     "kv_cache_resident_frac",
     *COUNTERS,
 )
+_POOL: Final = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def make_record(
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
         "workload": {"source": workload.source, "sha256": workload.sha256},
-        "engine": {**facts, "num_gpu_blocks": first.num_gpu_blocks, "block_size": first.block_size},
+        "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
         "versions": versions() | {"engine": facts.get("vllm")},
         "git_commit": git_commit(),
         "profile_hash": None,
@@ -227,6 +228,7 @@ def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[
             **values,
             num_gpu_blocks=engine["num_gpu_blocks"],
             block_size=engine["block_size"],
+            kv_cache_size_tokens=engine.get("kv_cache_size_tokens"),
             agents_paused=tick["agents_paused"],
             agents_waiting=tick["agents_waiting"],
         )
@@ -249,7 +251,7 @@ def _metrics(
         requests=requests,
         agents=agents,
         timeline=timeline,
-        pool_tokens=(first.num_gpu_blocks - 1) * first.block_size,
+        pool_tokens=first.pool_tokens,
         block_size=first.block_size,
         num_agents_skipped=workload.num_agents_skipped,
         num_engine_steps=None,
