@@ -64,6 +64,10 @@ class Snapshot:
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
     re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
     is the gate's count of those who have left.
+
+    The pool: `num_gpu_blocks` counts vLLM's null block too. `kv_cache_size_tokens` is what a live engine
+    itself says that its pool holds, where that is not its blocks times their size (hybrid models, context
+    parallelism), and `None` otherwise.
     """
 
     time_s: float
@@ -78,7 +82,22 @@ class Snapshot:
     generation_tokens: int = 0
     num_gpu_blocks: int = 0
     block_size: int = 0
+    kv_cache_size_tokens: int | None = None
     agents_paused: int = 0
     agents_waiting: int = 0
     agents: tuple[AgentView, ...] = ()
     departed: Departures = Departures()
+
+    @property
+    def total_tokens(self) -> int:
+        """The pool, the null block included: for rules that are published as blocks times their size."""
+        if self.kv_cache_size_tokens is not None:
+            return self.kv_cache_size_tokens
+        return self.num_gpu_blocks * self.block_size
+
+    @property
+    def pool_tokens(self) -> int:
+        """The tokens that requests can hold; a null block is none of theirs."""
+        if self.kv_cache_size_tokens is not None:
+            return self.kv_cache_size_tokens
+        return max(0, self.num_gpu_blocks - 1) * self.block_size

@@ -33,6 +33,7 @@ _PUBLISHED: Final = (
     *COUNTERS,
 )
 _FEW: Final = 5
+_POOL: Final = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Faults:
     num_counter_resets: int = 0
     is_interrupted: bool = False
     breakdown: str = ""
+    odd_metrics: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -68,6 +70,7 @@ class Faults:
         lines = ["the run was interrupted"] if self.is_interrupted else []
         lines += [f"the run broke down: {self.breakdown}"] if self.breakdown else []
         lines += _failure_lines(self.failures)
+        lines += self.odd_metrics
         for name, missed in (
             ("decisions were not taken", self.stale_ticks),
             ("samples of the timeline are missing", self.missed_samples),
@@ -209,7 +212,7 @@ def make_record(
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
         "workload": {"source": workload.source, "sha256": workload.sha256},
-        "engine": {**facts, "num_gpu_blocks": first.num_gpu_blocks, "block_size": first.block_size},
+        "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
         "versions": versions() | {"engine": facts.get("vllm")},
         "git_commit": git_commit(),
         "profile_hash": None,
@@ -249,6 +252,7 @@ def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[
             **values,
             num_gpu_blocks=engine["num_gpu_blocks"],
             block_size=engine["block_size"],
+            kv_cache_size_tokens=engine.get("kv_cache_size_tokens"),
             agents_paused=tick["agents_paused"],
             agents_waiting=tick["agents_waiting"],
         )
@@ -283,7 +287,7 @@ def _metrics(
         requests=requests,
         agents=agents,
         timeline=timeline,
-        pool_tokens=(first.num_gpu_blocks - 1) * first.block_size,
+        pool_tokens=first.pool_tokens,
         block_size=first.block_size,
         num_agents_skipped=workload.num_agents_skipped,
         num_engine_steps=None,

@@ -140,7 +140,8 @@ class LiveRun:
                 self.faults.breakdown = _explain(error)
             finally:
                 self._end_s = self.now_s()
-                self.faults.num_counter_resets = self._scraper.reader.num_resets
+                self.faults.num_counter_resets = self._scraper.num_resets
+                self.faults.odd_metrics = self._scraper.warnings
 
     def record(self) -> RunRecord:
         """Return the record of what was done."""

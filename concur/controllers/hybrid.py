@@ -155,7 +155,7 @@ class Hybrid:
         if calls_without_usage(snapshot):
             self._state = {"has_usage": 0}
             return self._open_for_overdue(snapshot, active)
-        if not ledger.num_agents or not recent.steps or snapshot.num_gpu_blocks < 2:
+        if not ledger.num_agents or not recent.steps or snapshot.pool_tokens <= 0:
             self._state = {}
             return self._open_for_overdue(snapshot, active)  # nothing is known yet
         has_distress = self._judge(snapshot, recent, active)
@@ -170,7 +170,7 @@ class Hybrid:
 
     def _bounds(self, snapshot: Snapshot, ledger: Ledger, recent: Flows, turnover: Flows) -> Bounds:
         p = self.params
-        agents, pool_tokens = ledger.num_agents, (snapshot.num_gpu_blocks - 1) * snapshot.block_size
+        agents, pool_tokens = ledger.num_agents, snapshot.pool_tokens
         growth = recent.grown_tokens / recent.steps  # g
         in_call = growth * ledger.num_calls
         referenced = snapshot.kv_cache_usage_frac * pool_tokens

@@ -77,7 +77,7 @@ class LedgerLaw:
 
     def update(self, snapshot: Snapshot, *, active: int) -> int:
         """Return how many fit by the ledger."""
-        capacity = snapshot.block_size * snapshot.num_gpu_blocks
+        capacity = snapshot.total_tokens
         if self._freshness.is_stale(snapshot) or capacity == 0:
             return self.window
         holders = [agent for agent in snapshot.agents if agent.holds_slot]

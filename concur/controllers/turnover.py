@@ -99,8 +99,7 @@ class Turnover:
         last, self._last = self._last, snapshot
         num_left = self._num_left(snapshot, last)
         if last is None and self.params.max_model_len:
-            pool_tokens = snapshot.num_gpu_blocks * snapshot.block_size
-            self.window = max(1, pool_tokens // self.params.max_model_len)
+            self.window = max(1, snapshot.total_tokens // self.params.max_model_len)
         if is_stale or last is None:
             return self.window
         self._turned += num_left / max(1, active)

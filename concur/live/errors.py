@@ -2,7 +2,8 @@
 
 ConcurError
 ├── ScrapeError            the engine's metrics could not be read this time
-│   └── MetricNamesError   the engine does not publish what a snapshot needs
+│   ├── MetricNamesError   these are not the metrics of an engine, or it is open which engine they are of
+│   └── ReplicasError      one address answers for several engines in turn
 └── ControlError           whatever controls the gate has failed: no step begins any more
     └── UsageMissingError  the law counts tokens, and no step reports any
 """
@@ -15,7 +16,11 @@ class ScrapeError(ConcurError, RuntimeError):
 
 
 class MetricNamesError(ScrapeError):
-    """Report metric names that the engine does not publish, and what to do."""
+    """Report metrics that lack what is needed, or leave open which engine they are of, and what to do."""
+
+
+class ReplicasError(ScrapeError):
+    """Report an address behind which several replicas answer in turn, and what to do."""
 
 
 class ControlError(ConcurError, RuntimeError):

@@ -1,31 +1,14 @@
 """From `/metrics` to snapshots. The danger is a wrong name or number that is no error: an empty column."""
 
-from pathlib import Path
-
 import pytest
 
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.metric_names import CAPACITY, COUNTERS, ENGINES, GAUGES, SGLANG, VLLM, MetricNames
 from concur.live.scrape import MetricsReader, detect_names
 from concur.signals import Snapshot
+from tests.live.pages import METRICS, SGLANG_TEXT, VLLM_TEXT, vllm_text
 
-METRICS = Path(__file__).parent / "metrics"
-VLLM_TEXT = (METRICS / "vllm-0.32.0.txt").read_text()
-SGLANG_TEXT = (METRICS / "sglang-0.5.17.txt").read_text()
 GOLDENS = sorted(METRICS.glob("*.txt"))
-
-
-def vllm_text(engines: dict[str, dict[str, float]]) -> str:
-    """A text of several engines: the golden's samples of engine 0, with values replaced."""
-    lines = [line for line in VLLM_TEXT.splitlines() if 'engine="0"' in line]
-    text = []
-    for engine, values in engines.items():
-        for line in lines:
-            series, _, value = line.rpartition(" ")
-            name = series.partition("{")[0]
-            series = series.replace('engine="0"', f'engine="{engine}"')
-            text.append(f"{series} {values.get(name, float(value))}")
-    return "\n".join(text) + "\n"
 
 
 def reader() -> MetricsReader:
@@ -132,21 +115,3 @@ def test_engines_are_summed_and_their_usage_is_weighted_by_blocks() -> None:
     assert snapshot.prefix_cache_queries_tokens == 400
     assert snapshot.kv_cache_usage_frac == pytest.approx(0.5)
     assert read.engines["0"]["kv_cache_usage_frac"] == 0.9, "the collapsing one is still to be seen"
-
-
-def test_counters_that_are_reset_go_on_from_where_they_were() -> None:
-    read, name = reader(), "vllm:prompt_tokens_total"
-    counted = [
-        read.read(vllm_text({"0": {name: value}}), time_s=float(t)).prompt_tokens
-        for t, value in enumerate([100, 150, 20, 30, 0, 10])
-    ]
-    assert counted == [100, 150, 170, 180, 180, 190]
-    assert read.num_resets == 2
-
-
-def test_an_engine_that_is_gone_for_a_reading_is_not_counted_twice() -> None:
-    read, name = reader(), "vllm:prompt_tokens_total"
-    both = vllm_text({"0": {name: 100}, "1": {name: 40}})
-    one = vllm_text({"0": {name: 110}})
-    assert [read.read(text, time_s=0.0).prompt_tokens for text in (both, one, both)] == [140, 150, 250]
-    assert read.num_resets == 1, "engine 0 went back from 110 to 100"
