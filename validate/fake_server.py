@@ -253,7 +253,12 @@ class FakeServer:
             lines += [f"# TYPE vllm:{name} gauge", f'vllm:{name}{{engine="0"}} {float(value)}']
         for name, value in self._counters.items():
             lines += [f"# TYPE vllm:{name}_total counter", f'vllm:{name}_total{{engine="0"}} {float(value)}']
-        labels = f'engine="0",block_size="{engine.block_size}",num_gpu_blocks="{engine.num_gpu_blocks}"'
+        sizes = {
+            "block_size": engine.block_size,
+            "num_gpu_blocks": engine.num_gpu_blocks,
+            "kv_cache_size_tokens": engine.num_gpu_blocks * engine.block_size,
+        }
+        labels = ",".join(['engine="0"', *(f'{name}="{size}"' for name, size in sizes.items())])
         lines += ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{labels}}} 1.0"]
         return "\n".join(lines) + "\n"
 
