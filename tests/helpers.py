@@ -11,6 +11,7 @@ from sim.workload.spec import AgentSpec, StepSpec, Workload
 ROOT: Final = Path(__file__).parents[1]
 TRACES: Final = ROOT / "examples" / "traces"
 
+
 def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:
     """A small scenario; each keyword adds to one section."""
     raw: dict[str, Any] = {
