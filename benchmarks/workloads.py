@@ -13,7 +13,7 @@ from sim.workload.build import build_workload
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 
 Case = tuple[Scenario, Workload]
-WEKA: Final = Path("../shared/traces/weka.jsonl.gz")  # Claude Code sessions; the row is left out without it
+WEKA: Final = Path(__file__).parents[1] / "examples" / "traces" / "weka.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)

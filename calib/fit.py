@@ -247,7 +247,8 @@ def _profile(
     provenance: Provenance, regressors: Regressors, coefficients: RooflineCoefficients, name: str
 ) -> StepTimeProfile:
     try:
-        memory = model_memory(provenance.model, provenance.tensor_parallel_size)
+        cache_dtype = str(provenance.flags.get("cache_dtype", "auto"))
+        memory = model_memory(provenance.model, provenance.tensor_parallel_size, cache_dtype)
     except SiliconError:  # a profile of an engine does without; a simulation of a host cache does not
         memory = None
     return StepTimeProfile(

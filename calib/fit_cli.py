@@ -43,6 +43,15 @@ def silicon(
     block_size: Annotated[int, typer.Option("--block-size", min=1)] = 16,
     max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", min=1)] = 512,
     max_num_batched_tokens: Annotated[int, typer.Option("--max-num-batched-tokens", min=1)] = 16_384,
+    kv_cache_dtype: Annotated[
+        str, typer.Option("--kv-cache-dtype", metavar="NAME", help="vLLM's: auto, bfloat16, fp8.")
+    ] = "auto",
+    max_step_context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--step-context-tokens", min=1, help="Context of one step; default: what the pool holds."
+        ),
+    ] = None,
 ) -> None:
     """Make samples from the database of measured kernels; no GPU needed."""
     request = SiliconRequest(
@@ -52,10 +61,14 @@ def silicon(
         block_size=block_size,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
+        kv_cache_dtype=kv_cache_dtype,
+        max_step_context_tokens=max_step_context_tokens,
     )
     samples = silicon_samples(request, date=datetime.now(UTC).date().isoformat())
     write_samples(samples, out)
     print(f"samples: {out} ({len(samples)} steps, num_gpu_blocks {samples.provenance.num_gpu_blocks:,})")
+    for note in samples.provenance.notes:
+        Console(stderr=True, soft_wrap=True).print(f"note: {note}", markup=False, highlight=False)
 
 
 def fit(

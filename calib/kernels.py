@@ -7,13 +7,15 @@ import json
 import logging
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from calib.errors import SiliconError
+from calib.hf_model import model_memory
+from calib.quantization import kv_cache_bytes, read_quantization
 from calib.silicon_grid import StepShape
 from sim.errors import how_to_install
 
@@ -40,7 +42,9 @@ class KernelDatabase:
         If the database is not installed, or lacks the model, the system or the parallel layout.
     """
 
-    def __init__(self, model: str, system: str, backend: str, tensor_parallel_size: int) -> None:
+    def __init__(
+        self, model: str, system: str, backend: str, tensor_parallel_size: int, kv_cache_dtype: str = "auto"
+    ) -> None:
         sdk = _sdk()
         self.version = version("aiconfigurator-core")
         self._what = f"{model} on {system} with {backend}, tensor_parallel_size = {tensor_parallel_size}"
@@ -52,10 +56,12 @@ class KernelDatabase:
             self.model_config: dict[str, Any] = dict(
                 sdk.utils.get_model_config_from_model_path(path)["raw_config"]
             )
+            self.memory = model_memory(self.model_config, tensor_parallel_size, kv_cache_dtype)
             is_moe = bool(self.model_config.get("n_routed_experts") or self.model_config.get("num_experts"))
             experts = {"moe_tp_size": tensor_parallel_size, "moe_ep_size": 1} if is_moe else {}
+            modes = kernel_modes(self.model_config, kv_cache_dtype)
             self._handle = sdk.engine.EngineHandle.compile(
-                path, system, backend, tp_size=tensor_parallel_size, **experts
+                path, system, backend, tp_size=tensor_parallel_size, **experts, **modes
             )
             static = self._handle.run_static_per_op(batch_size=1, isl=2, osl=2)
         self._context = _Places([op[0] for op in static[0]])
@@ -149,6 +155,23 @@ class _Places:
             [place for place, kind in enumerate(kinds) if kind == wanted]
             for wanted in ("attention", "output_head", "routed", "shared", "layers")
         )
+
+
+def kernel_modes(config: Mapping[str, Any], kv_cache_dtype: str) -> dict[str, str]:
+    """Return the kernels that vLLM runs, by the database's names.
+
+    Left to itself the database takes the KV cache of any checkpoint of method `fp8` for FP8; vLLM keeps it in
+    16 bits unless it is told otherwise. Attention computes in 16 bits from either: the database has no other.
+    """
+    quantization = read_quantization(config)
+    is_fp8_cache = kv_cache_bytes(kv_cache_dtype, quantization, dtype_bytes=2) == 1
+    experts = quantization.kernels.replace("fp8_static", "fp8")  # the database has no static ones
+    return {
+        "gemm_quant_mode": quantization.kernels,
+        "moe_quant_mode": experts,
+        "kvcache_quant_mode": "fp8" if is_fp8_cache else "bfloat16",
+        "fmha_quant_mode": "bfloat16",
+    }
 
 
 def _kind(kernel: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any, Final
 import pandas as pd
 
 from calib.errors import SiliconError
-from calib.hf_model import ModelMemory, model_memory
+from calib.hf_model import ModelMemory
 from calib.kernels import KernelDatabase
+from calib.quantization import read_quantization
 from calib.samples import Provenance, Samples
 from calib.silicon_grid import StepShape, capture_sizes, step_shapes
 
@@ -32,6 +33,8 @@ class SiliconRequest:
 
     `model` is a name that it knows (`Qwen/Qwen3-32B`) or the path of a Hugging Face `config.json`;
     `system` its name of a machine (`h100_sxm`). Experts are split by tensor parallelism, vLLM's default.
+    `kv_cache_dtype` is vLLM's option. `max_step_context_tokens` bounds the context of one step; `None` is
+    what the pool holds, but agents that share a prefix, stored once, attend to more.
     """
 
     model: str
@@ -41,6 +44,8 @@ class SiliconRequest:
     block_size: int = 16
     max_num_seqs: int = 512
     max_num_batched_tokens: int = 16_384
+    kv_cache_dtype: str = "auto"
+    max_step_context_tokens: int | None = None
 
 
 def silicon_samples(request: SiliconRequest, *, date: str) -> Samples:
@@ -51,19 +56,32 @@ def silicon_samples(request: SiliconRequest, *, date: str) -> Samples:
     SiliconError
         If the database is not installed, or lacks the model, the system or the parallel layout.
     """
-    database = KernelDatabase(request.model, request.system, request.backend, request.tensor_parallel_size)
+    database = KernelDatabase(
+        request.model, request.system, request.backend, request.tensor_parallel_size, request.kv_cache_dtype
+    )
     config = database.model_config
-    memory = model_memory(config, request.tensor_parallel_size)
-    num_gpu_blocks = num_blocks_that_fit(request, config, memory, database.device_memory_bytes)
+    num_gpu_blocks = num_blocks_that_fit(request, config, database.memory, database.device_memory_bytes)
+    pool_tokens = (num_gpu_blocks - 1) * request.block_size
     shapes = step_shapes(
-        pool_tokens=(num_gpu_blocks - 1) * request.block_size,
+        pool_tokens=request.max_step_context_tokens or pool_tokens,
         max_num_seqs=request.max_num_seqs,
         max_num_batched_tokens=request.max_num_batched_tokens,
         max_model_len=_MAX_MODEL_LEN,
     )
     sizes = capture_sizes(request.max_num_seqs)
     step_s = [database.step_s(shape, sizes) for shape in shapes]
-    provenance = Provenance(
+    return Samples(_frame(shapes, step_s), _provenance(request, database, num_gpu_blocks, sizes, date))
+
+
+def _provenance(
+    request: SiliconRequest,
+    database: KernelDatabase,
+    num_gpu_blocks: int,
+    capture_sizes: tuple[int, ...],
+    date: str,
+) -> Provenance:
+    config = database.model_config
+    return Provenance(
         source="silicon",
         engine=f"{request.backend} {database.backend_version}",
         device=request.system,
@@ -75,17 +93,30 @@ def silicon_samples(request: SiliconRequest, *, date: str) -> Samples:
         num_gpu_blocks=num_gpu_blocks,
         max_num_batched_tokens=request.max_num_batched_tokens,
         max_num_seqs=request.max_num_seqs,
-        cudagraph_capture_sizes=sizes,
-        flags={"gpu_memory_utilization": GPU_MEMORY_UTILIZATION, "max_model_len": _MAX_MODEL_LEN},
+        cudagraph_capture_sizes=capture_sizes,
+        flags={
+            "gpu_memory_utilization": GPU_MEMORY_UTILIZATION,
+            "max_model_len": _MAX_MODEL_LEN,
+            "cache_dtype": request.kv_cache_dtype,
+        },
         versions={"aiconfigurator-core": database.version},
         date=date,
-        notes=(
-            "sums of measured kernel durations; the host's work between steps is not in them",
-            "num_gpu_blocks is computed from the memory, not resolved by an engine",
-            f"{database.estimated_frac:.0%} of the time is of kernels that the database estimates by formula",
-        ),
+        notes=_notes(config, database.estimated_frac),
     )
-    return Samples(_frame(shapes, step_s), provenance)
+
+
+def _notes(config: dict[str, Any], estimated_frac: float) -> tuple[str, ...]:
+    weight_only = (
+        "the checkpoint's config quantises no activations: vLLM multiplies its 8-bit weights in 16 bits, by "
+        "a kernel that the database has not measured; timed as 8-bit products, which is about right where "
+        "reading weights decides (decoding) and too fast for long prefills",
+    )
+    return (
+        "sums of measured kernel durations; the host's work between steps is not in them",
+        "num_gpu_blocks is computed from the memory, not resolved by an engine",
+        f"{estimated_frac:.0%} of the time is of kernels that the database estimates by formula",
+        *(weight_only if read_quantization(config).is_weight_only else ()),
+    )
 
 
 def num_blocks_that_fit(

@@ -1,11 +1,15 @@
 """Factories for tests: small scenarios and workloads, everything explicit that a test is about."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from concur.signals import Snapshot
 from sim.scenario import Scenario, parse_scenario
 from sim.workload.spec import AgentSpec, StepSpec, Workload
+
+ROOT: Final = Path(__file__).parents[1]
+TRACES: Final = ROOT / "examples" / "traces"
 
 
 def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:

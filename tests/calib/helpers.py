@@ -20,6 +20,21 @@ DENSE = {
     "vocab_size": 1000,
     "torch_dtype": "bfloat16",
 }
+QWEN3_32B = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "num_hidden_layers": 64,
+    "hidden_size": 5120,
+    "intermediate_size": 25_600,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 40_960,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False,
+}
+FP8_TOKENS = {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True}
 COEFFICIENTS = RooflineCoefficients(
     base_s=0.002,
     weights_s=0.012,
@@ -44,6 +59,15 @@ WIDE = StepDomain(
     decode_seqs=(0, 10**9),
     context_tokens=(0, 10**12),
 )
+
+
+def with_compressed_tensors(**group: Any) -> dict[str, Any]:
+    """Qwen3-32B as an FP8 checkpoint, a scale per channel; keywords change its group of layers."""
+    weights = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights} | group}
+    return QWEN3_32B | {
+        "quantization_config": {"quant_method": "compressed-tensors", "config_groups": groups}
+    }
 
 
 def make_provenance(**changes: Any) -> Provenance:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calib.check import parse_batch, predict_step
+from calib.check import check_profile, parse_batch, predict_step
 from calib.fit import fit_step_time
 from calib.regressors import errors_by_regime, predicted_s, regressors_of
 from calib.samples import Samples, read_samples
@@ -76,6 +76,23 @@ def test_known_steps_of_qwen3_on_eight_h100(prefills: list[str], decodes: list[s
     assert step.step_ms == pytest.approx(known_ms, rel=0.05)
     assert sum(step.parts_ms.values()) == pytest.approx(step.step_ms, rel=1e-12)
     assert not step.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "num_steps", "errors"),
+    [("h100-sxm_qwen3-32b_tp2", 158, (0.013, 0.042)), ("h100-sxm_qwen3-32b_tp8", 65, (0.017, 0.026))],
+)
+def test_a_profile_holds_for_three_times_the_context_that_it_was_fitted_to(
+    name: str, num_steps: int, errors: tuple[float, float]
+) -> None:
+    profile, wide = load_profile(name), shipped_samples(f"{name}_wide")
+    contexts = wide.steps["decode_context_tokens"].map(sum)
+    is_beyond = contexts > profile.domain.context_tokens[1]
+    assert contexts.max() > 2.5 * profile.domain.context_tokens[1]
+    beyond = Samples(wide.steps[is_beyond].reset_index(drop=True), wide.provenance)
+    found = check_profile(profile, beyond)["all"]
+    assert found.num_steps == num_steps
+    assert (round(found.median_ape, 3), round(found.p95_ape, 3)) == errors
 
 
 def test_memory_of_the_shipped_models() -> None:

@@ -1,14 +1,12 @@
 """The scenarios of the parity suite: real traces in three pools, and corners made on purpose."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sim.scenario import Scenario, parse_scenario
 from sim.workload.build import build_workload
 from sim.workload.spec import AgentSpec, StepSpec, Workload
-from tests.helpers import make_agent, make_scenario, make_workload
-from tests.sim.test_real_traces import TRACES
+from tests.helpers import TRACES, make_agent, make_scenario, make_workload
 from validate.worlds import World
 
 
@@ -36,7 +34,7 @@ def trace_world(case: TraceCase, pool: str, *, is_async: bool) -> World:
     """A trace in one of its pools."""
     raw: dict[str, Any] = {
         "workload": {
-            "trace": str(Path(TRACES) / case.file),
+            "trace": str(TRACES / case.file),
             "num_agents": 0 if case.num_agents >= 20 and "weka" not in case.file else case.num_agents,
             "max_context_tokens": case.max_context_tokens,
         },

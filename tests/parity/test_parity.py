@@ -10,7 +10,6 @@ import secrets
 import pytest
 
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
-from tests.sim.test_real_traces import needs_traces
 from validate.explain import explain_difference
 from validate.parity import Coverage, run_parity
 from validate.vllm_scheduler import vllm_version
@@ -29,7 +28,6 @@ def assert_identical(world: World) -> Coverage:
     return result.coverage
 
 
-@needs_traces
 @modes
 @pytest.mark.parametrize("pool", ["starved", "knee", "ample"])
 @pytest.mark.parametrize("case", TRACE_CASES, ids=lambda case: case.file.split(".")[0])

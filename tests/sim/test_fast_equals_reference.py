@@ -14,7 +14,6 @@ from sim.scenario import Scenario
 from sim.workload.spec import Workload
 from tests.helpers import make_scenario
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
-from tests.sim.test_real_traces import needs_traces
 from validate.worlds import World, worlds
 
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -34,7 +33,6 @@ def assert_same_bytes(fast: RunRecord, reference: RunRecord, folder: Path) -> No
     assert {**fast.metrics, "wall_clock_s": 0} == {**reference.metrics, "wall_clock_s": 0}
 
 
-@needs_traces
 @modes
 @pytest.mark.parametrize("pool", ["starved", "knee", "ample"])
 @pytest.mark.parametrize("case", TRACE_CASES, ids=lambda case: case.file.split(".")[0])

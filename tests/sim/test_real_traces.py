@@ -1,38 +1,45 @@
-"""Real traces, where they are at hand (`CONCUR_TRACES`, else ../shared/traces beside the checkout)."""
-
-import os
-from pathlib import Path
+"""The shipped traces: they keep to the format, their README says what is in them, and they thrash."""
 
 import pytest
 
 from sim.driver import simulate
 from sim.scenario import load_scenario
-from sim.workload.describe import describe_trace
+from sim.workload.describe import QUANTILES, describe_trace
 from sim.workload.trace import read_trace
+from tests.helpers import ROOT, TRACES
 
-ROOT = Path(__file__).parents[2]
-TRACES = Path(os.environ.get("CONCUR_TRACES", ROOT.parent / "shared" / "traces"))
-needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason=f"no traces in {TRACES}")
+FILES = ["lmcache_miniswe", "react_hotpotqa", "sweagent_demos", "tau_airline", "weka"]
 
 
-@needs_traces
-@pytest.mark.parametrize("path", sorted(TRACES.glob("*.jsonl.gz")), ids=lambda path: path.name)
-def test_every_trace_keeps_to_the_format(path: Path) -> None:
-    summary = describe_trace(read_trace(path))
-    assert summary.num_agents >= 20
+def test_the_five_traces_are_shipped_with_their_notices() -> None:
+    assert sorted(path.name for path in TRACES.glob("*.gz")) == [f"{name}.jsonl.gz" for name in FILES]
+    notice = (TRACES / "NOTICE").read_text(encoding="utf-8")
+    assert all(f"{name}.jsonl.gz" in notice for name in FILES)
+    assert "examples/traces/NOTICE" in (ROOT / "NOTICE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_trace_keeps_to_the_format_and_its_row_in_the_readme_is_right(name: str) -> None:
+    agents = read_trace(TRACES / f"{name}.jsonl.gz")
+    summary = describe_trace(agents)
     assert 0.5 < summary.ideal_hit_rate < 1.0
+    (peaks,) = (row for row in summary.distributions if row.name == "peak context (tokens)")
+    median, _, _, _, largest = peaks.quantiles[QUANTILES.index(0.5) :]
+    num_calls = sum(len(agent.steps) for agent in agents)
+    cells = (
+        f"{len(agents)}, {sum(agent.fresh_start for agent in agents)}",
+        f"{num_calls:,}",
+        f"{median:,.0f} / {largest:,.0f}",
+    )
+    row = f"| `{name}.jsonl.gz` | {' | '.join(cells)} |"
+    assert row in (TRACES / "README.md").read_text(encoding="utf-8")
 
 
-@needs_traces
-@pytest.mark.parametrize(
-    ("example", "trace", "cap"),
-    [("claude_code", "weka.jsonl.gz", 14), ("tau_airline", "tau_airline.jsonl.gz", 40)],
-)
-def test_the_middle_collapses_without_control_and_a_cap_cures_it(example: str, trace: str, cap: int) -> None:
-    base = [f"workload.trace={TRACES / trace}"]
+@pytest.mark.parametrize(("example", "cap"), [("claude_code", 14), ("tau_airline", 40)])
+def test_the_middle_collapses_without_control_and_a_cap_cures_it(example: str, cap: int) -> None:
     path = ROOT / "examples" / f"{example}.toml"
-    none = simulate(load_scenario(path, base))
-    capped = simulate(load_scenario(path, [*base, "controller.kind=agent_cap", f"controller.cap={cap}"]))
+    none = simulate(load_scenario(path))
+    capped = simulate(load_scenario(path, ["controller.kind=agent_cap", f"controller.cap={cap}"]))
     phases = none.metrics["phases"]
     assert phases["middle"]["hit_rate"] < phases["warm_up"]["hit_rate"] / 2
     assert phases["middle"]["end_s"] - phases["middle"]["start_s"] > 0.5 * none.metrics["makespan_s"]

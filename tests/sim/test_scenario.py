@@ -152,7 +152,7 @@ def test_overrides_take_toml_values_and_bare_text() -> None:
 
 def test_a_trace_in_the_file_is_relative_to_the_file_and_in_an_override_to_the_working_folder() -> None:
     path = EXAMPLES / "claude_code.toml"
-    assert load_scenario(path).workload.trace == str(EXAMPLES / "weka.jsonl.gz")
+    assert load_scenario(path).workload.trace == str(EXAMPLES / "traces" / "weka.jsonl.gz")
     assert load_scenario(path, ["workload.trace=x.jsonl"]).workload.trace == "x.jsonl"
 
 

@@ -1,0 +1,186 @@
+"""`make results`: run the commands behind the READMEs' tables again, and say which numbers changed.
+
+Each result is a JSON file in `examples/results`: what its command prints, cut to six digits; of static caps
+but the best one, only the makespan. The tables are then written from these files (`benchmarks.tables`).
+`tests/test_readme.py` holds the READMEs to the files, and what is cheap of the files to new runs.
+
+`make results ONLY="react hurts/host_cache"` runs these only.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from benchmarks.result_files import RESULTS, ROOT, Result, is_shown, read, write
+from benchmarks.tables import FAMILIES, HEADLINES, HURTS, PAGES, fill
+from sim.driver import simulate
+from sim.intervals import metric_interval
+from sim.lab.held_out import START, TUNED, check
+from sim.record import RunRecord
+from sim.scenario import ControllerConfig, load_scenario, parse_controllers
+from sim.toml_files import read_toml
+
+REACT: Final = (
+    "concur compare examples/react.toml --set 'compare.seeds=[0,1,2,3,4]' --controllers none request_cap=64 "
+    "agent_cap=80..128..8 concur hybrid"
+)
+COMPARISONS: Final = {
+    "react": REACT,
+    "claude_code": "concur compare examples/claude_code.toml",
+    "tau_airline": "concur compare examples/tau_airline.toml",
+    **{f"hurts/{name}": f"concur compare examples/hurts/{name}.toml" for name in HURTS if name != "react"},
+    **{f"families/{name}": f"concur compare examples/families/{name}.toml" for name in FAMILIES},
+}
+SWEEP: Final = "concur sweep examples/sweep.toml --out runs/sweep"
+TUNE: Final = "concur tune examples/react.toml --controller concur --out runs/tune"
+_TUNING_SEEDS: Final = (0, 1)
+_HELD_OUT_SEEDS: Final = (100, 101, 102, 103, 104)
+
+
+def compare(command: str) -> Result:
+    """Return what a `concur compare` prints as JSON, cut."""
+    return _cut(json.loads(_run([*shlex.split(command)[1:], "--json"])))
+
+
+def sweep() -> Result:
+    """Return mean makespans of the sweep: "AGENTS agents, BLOCKS blocks" -> policy -> seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run([*shlex.split(SWEEP)[1:-1], folder])
+        runs = pd.read_parquet(Path(folder, "runs.parquet"))
+    result: Result = {}
+    for (agents, blocks, policy), own in runs.groupby(
+        ["workload.num_agents", "engine.num_gpu_blocks", "policy"], sort=False
+    ):
+        by_policy = result.setdefault(f"{agents} agents, {blocks} blocks", {})
+        by_policy[str(policy)] = _digits(own["makespan_s"].mean())
+    return {"num_runs": len(runs)} | result
+
+
+def tuned() -> Result:
+    """Return the tuned law, and start, law and caps on the held-out seeds with their gains."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run([*shlex.split(TUNE)[1:-1], folder])
+        law = ControllerConfig.model_validate(read_toml(Path(folder, "best.toml"), what="law")["controller"])
+    scenario = load_scenario(ROOT / "examples" / "react.toml")
+    (start,) = parse_controllers(law.kind, scenario.controller)
+    found = check(
+        scenario,
+        start=start,
+        tuned=law,
+        tuning_seeds=_TUNING_SEEDS,
+        seeds=_HELD_OUT_SEEDS,
+        objective="makespan_s",
+        is_higher_better=False,
+    )
+    baselines = {"start": START, "deployed_cap": found.deployed_cap, "hindsight_cap": found.hindsight_cap}
+    rows = {"start": START, "tuned": TUNED} | baselines
+    result: Result = {
+        "law": law.parameters,
+        **{name: rows[name] for name in ("deployed_cap", "hindsight_cap")},
+    }
+    for name, key in rows.items():
+        makespan = metric_interval(found.runs[key], "makespan_s")
+        gains = {
+            f"over_{base}": found.gain(key, other, "makespan_s", is_higher_better=False)
+            for base, other in baselines.items()
+        }
+        intervals = {"makespan_s": makespan} | gains
+        result[f"of_{name}"] = {what: each.to_json() for what, each in intervals.items() if each is not None}
+    return _cut_digits(result)
+
+
+def domain() -> Result:
+    """Return how far the headline runs (seed 0) leave the domain of their step-time profile."""
+    result: Result = {}
+    for name in HEADLINES:
+        scenario = load_scenario(ROOT / "examples" / f"{name}.toml")
+        rows = result[name] = {}
+        for policy in [each for each in read(name) if is_shown(each, read(name))]:
+            (controller,) = parse_controllers(policy, scenario.controller)
+            rows[policy] = beyond(simulate(scenario.with_controller(controller)))
+    return result
+
+
+def beyond(run: RunRecord) -> Result:
+    """Return a run's steps, those beyond the profile's domain, and the largest context with its bound."""
+    text = " ".join(run.run["warnings"])
+    outside = re.search(r"about (\d+) steps were beyond", text)
+    context = re.search(r"context_tokens (\d+) \(fitted up to (\d+)\)", text)
+    return {
+        "num_steps": run.metrics["num_engine_steps"],
+        "num_beyond": int(outside[1]) if outside else 0,
+        "largest_context_tokens": int(context[1]) if context else None,
+        "fitted_context_tokens": int(context[2]) if context else None,
+    }
+
+
+def _makers() -> dict[str, Callable[[], Result]]:
+    comparisons = {name: lambda command=command: compare(command) for name, command in COMPARISONS.items()}
+    return {**comparisons, "sweep": sweep, "tune": tuned, "domain": domain}
+
+
+def main() -> None:
+    """Make all results, or those named, again; write what changed, and the tables."""
+    makers = _makers()
+    unknown = set(sys.argv[1:]) - set(makers)
+    if unknown:
+        sys.exit(f"no result is called {', '.join(sorted(unknown))}; there are {', '.join(makers)}")
+    for name in sys.argv[1:] or makers:
+        old = read(name) if (RESULTS / f"{name}.json").exists() else {}
+        new = makers[name]()
+        changes = list(differences(old, new)) if old else ["new"]
+        print("\n  ".join([f"{name}: {len(changes)} changes", *changes]), flush=True)
+        write(name, new)
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Yield one line per number that is another one, or is in one of the two only."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from differences(old.get(key), new.get(key), f"{where} {key}".strip())
+    elif old != new:
+        yield f"{where}: {old} -> {new}"
+
+
+def _run(arguments: list[str]) -> str:
+    command = [sys.executable, "-W", "ignore", "-m", "concur.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _cut(result: Result) -> Result:
+    shown = {
+        policy: row if is_shown(policy, result) else {"makespan_s": row["makespan_s"]}
+        for policy, row in result.items()
+    }
+    for row in shown.values():
+        row.get("phases", {}).pop("rule", None)
+        row.pop("wall_clock_s", None)
+    return _cut_digits(shown)
+
+
+def _cut_digits(result: Mapping[str, Any]) -> Result:
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _cut_digits(value)
+        return _digits(value) if isinstance(value, float) else value
+
+    return {key: cut(value) for key, value in result.items()}
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""The READMEs' tables of results, written from the committed results.
+
+A table is found by the comment `<!-- table NAME -->` on the line before it, and replaced as a whole.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.result_files import ROOT, best_cap, mean, read
+from sim.profile import load_profile
+
+PAGES: Final = ("README.md", "examples/families/README.md")
+_TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n)(?:\|.*\n)*")
+_STEADY: Final = ("react", "coding", "tools", "mix", "poisson")
+_CHANGING: Final = ("drift_growth", "drift_surge", "drift_pool", "recovery")
+FAMILIES: Final = (*_STEADY, *_CHANGING)
+HURTS: Final = {
+    "host_cache": "a host cache of 2M tokens",
+    "ample_pool": "a pool four times as large",
+    "long_waits": "tools that take 20 s",
+    "short_histories": "short histories (HotpotQA, a real trace)",
+    "long_answers": "answers of 800 tokens",
+    "react": "for comparison: the batch above",
+}
+"""The rows of "When it hurts": result -> what it is."""
+HEADLINES: Final = {
+    "react": ("256 ReAct agents", "h100-sxm_qwen3-32b_tp2"),
+    "claude_code": ("96 Claude Code sessions", "h100-sxm_qwen3-32b_tp8"),
+    "tau_airline": ("200 tau-bench agents", "h100-sxm_qwen3-32b_tp2"),
+}
+LAWS: Final = ("concur", "ledger", "turnover", "vegas", "gradient", "hybrid")
+_OTHERS: Final = ("ledger", "turnover", "vegas", "gradient")
+SWEEP_ROWS: Final = {64: (6_001, 21_001), 128: (6_001, 16_001, 21_001), 192: (6_001, 21_001)}
+"""Agents -> pools of the sweep that are shown."""
+
+Rows = Iterable[Sequence[str]]
+
+
+def fill(text: str) -> str:
+    """Return a page with its tables as the committed results have them."""
+    return _TABLE.sub(lambda found: found[1] + _markdown(TABLES[found[2]]()), text)
+
+
+def _markdown(rows: Rows) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(
+        f"|{'|'.join('---' if cell == '---' else f' {cell} ' for cell in line)}|\n" for line in lines
+    )
+
+
+def _interval(value: Mapping[str, Any], digits: int, *, scale: float = 1.0) -> str:
+    numbers = [f"{scale * value['mean']:,.{digits}f}"]
+    if value["half_width"] is not None:
+        numbers.append(f"{scale * value['half_width']:,.{digits}f}")
+    return " ± ".join(numbers)
+
+
+def _percent(value: float | Mapping[str, Any], digits: int) -> str:
+    return f"{100 * mean(value):.{digits}f} %"
+
+
+def _names(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the policies of a headline table, and what they are called there."""
+    cap, request_cap = best_cap(result), next(key for key in result if key.startswith("request_cap="))
+    assert cap is not None
+    return {
+        "none": "no control",
+        request_cap: f"request cap {request_cap.partition('=')[2]}",
+        cap: f"best static agent cap ({cap.partition('=')[2]})",
+        "concur": "CONCUR, the paper's constants",
+        "hybrid": "hybrid, ours, no tuning",
+    }
+
+
+def react() -> Rows:
+    """Return the headline table: means over seeds."""
+    result = read("react")
+    yield "policy", "makespan (s)", "speed-up", "hit rate", "time in recompute"
+    for policy, name in _names(result).items():
+        row = result[policy]
+        yield (
+            name,
+            _interval(row["makespan_s"], 0),
+            "1" if policy == "none" else _interval(row["speed_up"], 2),
+            _percent(row["hit_rate"], 1),
+            _percent(row["recompute_time_fraction"], 0),
+        )
+
+
+def _single(name: str) -> Rows:
+    """Return a headline table of one run per policy, with hit rates by phase."""
+    result = read(name)
+    yield "policy", "makespan (s)", "speed-up", "hit rate: warm-up, middle, cool-down", "time in recompute"
+    for policy, text in _names(result).items():
+        row = result[policy]
+        speed_up = result["none"]["makespan_s"] / row["makespan_s"]
+        yield (
+            text,
+            f"{row['makespan_s']:,.0f}",
+            "1" if policy == "none" else f"{speed_up:.2f}",
+            _phases(row, is_bold=policy == "none"),
+            _percent(row["recompute_time_fraction"], 0),
+        )
+
+
+def _phases(row: Mapping[str, Any], *, is_bold: bool) -> str:
+    rates = [row["phases"][phase]["hit_rate"] for phase in ("warm_up", "middle", "cool_down")]
+    if rates[1] is None:
+        return f"{_percent(row['hit_rate'], 1)} (fits throughout)"
+    warm_up, middle, cool_down = ("-" if rate is None else _percent(rate, 1) for rate in rates)
+    return f"{warm_up}, {f'**{middle}**' if is_bold else middle}, {cool_down}"
+
+
+def domain() -> Rows:
+    """Return the profile of each headline table, its errors, and how far the runs leave its domain."""
+    result = read("domain")
+    yield (
+        "batch",
+        "profile",
+        "held-out error: median, p95",
+        "steps beyond the fit",
+        "context in a step: most, fitted",
+    )
+    for name, (batch, profile) in HEADLINES.items():
+        error = load_profile(profile).held_out["all"]
+        far = {policy: row for policy, row in result[name].items() if row["num_beyond"]}
+        shares = [f"{_short(policy)} {_share(row)}" for policy, row in far.items()]
+        rest = ["others none"] if len(far) < len(result[name]) else []
+        most = max(row["largest_context_tokens"] for row in far.values())
+        fitted = next(iter(far.values()))["fitted_context_tokens"]
+        yield (
+            batch,
+            f"`{profile}`",
+            f"{_percent(error.median_ape, 1)}, {_percent(error.p95_ape, 1)}",
+            ", ".join([*shares, *rest]),
+            f"{most / 1e6:.2f}M, {fitted / 1e6:.2f}M",
+        )
+
+
+def _short(policy: str) -> str:
+    kind = policy.partition("=")[0]
+    return {"none": "no control", "agent_cap": "best cap"}.get(kind, kind.replace("_", " "))
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    share = row["num_beyond"] / row["num_steps"]
+    return _percent(share, 0 if share > 0.01 else 1)
+
+
+def hurts() -> Rows:
+    """Return speed-ups over no control where admission control does not pay, and where it does."""
+    yield (
+        *("what is different", "no control (s)", "of it in recompute", "best static cap", "CONCUR"),
+        *("ledger", "hybrid"),
+    )
+    for name, text in HURTS.items():
+        result = read("families/react" if name == "react" else f"hurts/{name}")
+        link = f"[{text}](examples/{'families' if name == 'react' else 'hurts'}/{name}.toml)"
+        cap = best_cap(result)
+        assert cap is not None
+        none = result["none"]
+        makespan = none["makespan_s"]
+        yield (
+            link,
+            f"{makespan:,.0f}" if isinstance(makespan, float) else _interval(makespan, 0),
+            _percent(none["recompute_time_fraction"], 1),
+            f"{_speed_up(result, cap)} ({cap.partition('=')[2]})",
+            *(_speed_up(result, law) for law in ("concur", "ledger", "hybrid")),
+        )
+
+
+def _speed_up(result: Mapping[str, Any], policy: str) -> str:
+    row = result[policy]
+    if "speed_up" in row:
+        return _interval(row["speed_up"], 2)
+    return f"{result['none']['makespan_s'] / row['makespan_s']:.2f}"
+
+
+def families() -> Rows:
+    """Return the families in short: speed-ups over the best static cap."""
+    yield "family", "best cap", "its makespan (s)", "no control", "CONCUR", "best other law", "hybrid"
+    for family, result, cap in _families():
+        over = {law: result[law]["speed_up_over_best_static"] for law in ("none", *LAWS)}
+        other = max(_OTHERS, key=lambda law: mean(over[law]))
+        yield (
+            family,
+            cap.partition("=")[2],
+            _interval(result[cap]["makespan_s"], 0).replace(",", ""),
+            *(_interval(over[law], 2) for law in ("none", "concur")),
+            f"{_interval(over[other], 2)} ({other})",
+            f"**{_interval(over['hybrid'], 3)}**",
+        )
+
+
+def families_all() -> Rows:
+    """Return the families with every law."""
+    yield "family", "best cap", "its makespan (s)", "no control", *LAWS
+    for family, result, cap in _families():
+        over = {law: result[law]["speed_up_over_best_static"] for law in ("none", *LAWS)}
+        yield (
+            family,
+            cap.partition("=")[2],
+            _interval(result[cap]["makespan_s"], 0).replace(",", ""),
+            *(_interval(over[law], 2) for law in ("none", *LAWS[:-1])),
+            f"**{_interval(over['hybrid'], 3)}**",
+        )
+
+
+def families_metrics() -> Rows:
+    """Return further metrics of the families: no control, the best cap, hybrid."""
+    yield (
+        *("family", "policy", "tokens/s", "hits %", "recompute %", "agent p50 s", "agent p99 s"),
+        *("gate wait p99 s", "Jain"),
+    )
+    for family, result, cap in _families():
+        for policy, name in {"none": "no control", cap: "best static cap", "hybrid": "hybrid"}.items():
+            row = result[policy]
+            yield (
+                family if policy == "none" else "",
+                name,
+                _interval(row["throughput_tokens_per_s"], 0).replace(",", ""),
+                f"{100 * row['hit_rate']['mean']:.1f}",
+                _interval(row["recompute_time_fraction"], 1, scale=100),
+                f"{row['agent_latency_s.p50']['mean']:.0f}",
+                _interval(row["agent_latency_s.p99"], 0).replace(",", ""),
+                _interval(row["step_wait_s.p99"], 0).replace(",", ""),
+                f"{row['jain_fairness']['mean']:.2f}",
+            )
+
+
+def _families() -> Iterable[tuple[str, dict[str, Any], str]]:
+    for family in FAMILIES:
+        result = read(f"families/{family}")
+        yield family, result, str(best_cap(result))
+
+
+def sweep() -> Rows:
+    """Return some grid points of the sweep."""
+    result = read("sweep")
+    yield "agents", "pool (blocks)", "no control", "CONCUR", "hybrid", "best cap"
+    for agents, blocks in ((agents, blocks) for agents, pools in SWEEP_ROWS.items() for blocks in pools):
+        row = result[f"{agents} agents, {blocks} blocks"]
+        caps = {policy: seconds for policy, seconds in row.items() if policy.startswith("agent_cap=")}
+        cap = min(caps, key=lambda policy: caps[policy])
+        seconds = (f"{row[law]:.1f}" for law in ("none", "concur", "hybrid"))
+        yield f"{agents}", f"{blocks:,}", *seconds, f"{caps[cap]:.1f} ({cap.partition('=')[2]})"
+
+
+def tune() -> Rows:
+    """Return the check of the tuned law on held-out seeds."""
+    result = read("tune")
+    deployed, hindsight = (result[f"{name}_cap"].partition("=")[2] for name in ("deployed", "hindsight"))
+    names = {
+        "start": "CONCUR, the paper's constants",
+        "tuned": "CONCUR, tuned",
+        "deployed_cap": f"agent cap {deployed}, best on the tuning seeds",
+        "hindsight_cap": f"agent cap {hindsight}, best in hindsight",
+    }
+    yield (
+        *("policy", "makespan (s)", "gain over the paper's constants", "over the cap of the tuning seeds"),
+        "over the cap in hindsight",
+    )
+    for name, text in names.items():
+        row = result[f"of_{name}"]
+        gains = ("over_start", "over_deployed_cap", "over_hindsight_cap")
+        own = f"over_{name}"
+        yield (
+            text,
+            _interval(row["makespan_s"], 0),
+            *("1" if gain == own else _interval(row[gain], 2) for gain in gains),
+        )
+
+
+def paper() -> Rows:
+    """Return CONCUR's speed-ups in the paper's headline settings."""
+    page = json.loads((ROOT / "examples" / "paper" / "paper.json").read_text(encoding="utf-8"))
+    yield (
+        *("CONCUR over no control", "paper", "ten-step agents, as in its Fig. 1", "lengthened"),
+        "lengthened: best static cap, hybrid",
+    )
+    rows = next(table for table in page["tables"]["table1"] if table["title"] == "lengthened")["rows"]
+    lengthened = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    for key in ("table1.qwen_tp8.concur", "fig6.concur", "table1.deepseek_tp16_40.concur"):
+        found = {each["reading"]: each for each in page["findings"] if each["key"] == key}
+        setting = found["lengthened"]["setting"]
+        cap, hybrid = (
+            re.search(r"\((\d+\.\d\d)x", lengthened[setting][column]) for column in ("best cap", "hybrid")
+        )
+        assert cap is not None
+        assert hybrid is not None
+        ours = (_interval(found[reading]["ours"], 2) for reading in ("as printed", "lengthened"))
+        yield setting, f"{found['lengthened']['printed']:.2f}", *ours, f"{cap[1]}, {hybrid[1]}"
+
+
+def live() -> Rows:
+    """Return simulated against live, on the CPU build."""
+    path = ROOT / "validate" / "results" / "cpu_tiny" / "confrontation.json"
+    policies = json.loads(path.read_text(encoding="utf-8"))["policies"]
+    names = {"none": "no control", "concur": "CONCUR"}
+    yield "policy", "makespan (s): simulated", "live, two runs", "error", "hit rate: simulated", "live"
+    for policy, row in sorted(policies.items(), key=lambda each: _order(each[0])):
+        makespan, hits = row["makespan_s"], row["hit_rate"]
+        yield (
+            names.get(policy, policy.replace("agent_cap=", "agent cap ")),
+            f"{makespan['simulated']:.1f}",
+            ", ".join(f"{run:.1f}" for run in sorted(makespan["live_runs"])),
+            f"{100 * makespan['error_frac']:+.1f} %",
+            _percent(hits["simulated"], 1),
+            _percent(hits["live"], 1),
+        )
+
+
+def _order(policy: str) -> tuple[int, int]:
+    kind, _, cap = policy.partition("=")
+    return ("none", "agent_cap", "concur", "hybrid").index(kind), int(cap or 0)
+
+
+TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
+    "react": react,
+    "claude_code": lambda: _single("claude_code"),
+    "tau_airline": lambda: _single("tau_airline"),
+    "domain": domain,
+    "hurts": hurts,
+    "families": families,
+    "families_all": families_all,
+    "families_metrics": families_metrics,
+    "sweep": sweep,
+    "tune": tune,
+    "paper": paper,
+    "live": live,
+}

@@ -1,0 +1,269 @@
+"""What the READMEs say, held to what runs: commands, links, tables, and the numbers in their sentences."""
+
+import functools
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from benchmarks.result_files import best_cap, read
+from benchmarks.results import COMPARISONS, SWEEP, TUNE, compare, differences
+from benchmarks.tables import FAMILIES, PAGES, TABLES, fill
+from benchmarks.workloads import BENCHMARKS
+from calib.check import parse_batch, predict_step
+from concur.cli import build_app
+from sim.lab.grid import load_grid
+from sim.lab.oracle import ORACLE
+from sim.profile import load_profile, shipped_profiles
+from sim.scenario import load_scenario, parse_controllers
+from sim.workload.build import build_workload
+from tests.helpers import ROOT
+from tests.parity import test_parity
+from tests.parity.scenarios import TRACE_CASES
+from tests.parity.test_mutations import MUTANTS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ALL_PAGES = sorted(
+    path for path in ROOT.glob("**/*.md") if not set(path.parts) & {".venv", ".venv-vllm", "runs"}
+)
+PLACEHOLDERS = {
+    "SCENARIO.toml": "examples/react.toml",
+    "GRID.toml": "examples/sweep.toml",
+    "N": "2",
+    "examples/families/FAMILY.toml": "examples/families/react.toml",
+    "examples/hurts/NAME.toml": "examples/hurts/host_cache.toml",
+}
+
+
+COMMAND = typer.main.get_command(build_app())
+
+
+def words_of(page: str) -> str:
+    """Return a page as one line, so that a phrase is found however it is wrapped."""
+    return " ".join(page.split())
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """Yield the `concur` commands of a page, in code blocks and in sentences, each alternative of a|b."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    spans = re.findall(r"`(concur [^`]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    for text in (*lines, *spans):
+        if not text.startswith("concur ") or "..." in text.split():
+            continue
+        usage = re.sub(r"\[(--[^]]*)\](\.\.\.)?", r"\1", words_of(text))
+        words = [PLACEHOLDERS.get(word, word) for word in shlex.split(usage, comments=True)[1:]]
+        choices = [word.split("|") if "|" in word else [word] for word in words]
+        for choice in max(choices, key=len):
+            yield [choice if choice in each else each[0] for each in choices]
+
+
+def parse(words: list[str]) -> Any:
+    """Parse a command as the real one does, without running it; `None` if it only names a verb."""
+    verb: Any = COMMAND
+    rest = list(words)
+    while hasattr(verb, "commands"):
+        assert rest, f"concur {' '.join(words)}: is a group of verbs"
+        verb = verb.commands[rest.pop(0)]
+    return verb.make_context(words[0], rest) if rest else None
+
+
+@functools.cache
+def num_points(grid: str) -> int:
+    return len(load_grid(Path(grid), []).points)
+
+
+COMMANDS = {
+    " ".join(words): words
+    for path in ALL_PAGES
+    if path.name != "LOG.md"  # a diary: what was run at the time
+    for words in commands(path.read_text(encoding="utf-8"))
+}
+
+
+def test_the_commands_are_found() -> None:
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses_and_its_scenario_and_policies_are_some(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    context = parse(COMMANDS[command])
+    if context is None:
+        return
+    given = context.params
+    if "grid" in given:
+        assert num_points(given["grid"]) > 0
+    if "scenario" in given and "$" not in str(given["scenario"]):
+        overrides = [each for each in given.get("overrides") or () if each != "section.key=value"]
+        scenario = load_scenario(Path(given["scenario"]), [each for each in overrides if "$" not in each])
+        policies = [*(given.get("controllers") or given.get("policies") or ()), *context.args]
+        for policy in policies:
+            assert policy == ORACLE or parse_controllers(policy, scenario.controller)
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    pages = "".join(path.read_text(encoding="utf-8") for path in ALL_PAGES)
+    targets = set(re.findall(r"^(?:make|`make|.*`make) ([a-z-]+)", pages, re.MULTILINE))
+    assert {"demo", "test", "results"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_or_a_heading(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w -]", "", each).lower().replace(" ", "-")
+        for each in re.findall(r"^#+ (.+)$", page, re.M)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", page):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_table_is_what_the_committed_results_say(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert fill(text).splitlines() == text.splitlines()
+
+
+def test_every_result_has_its_table_and_its_command() -> None:
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    assert set(re.findall(r"<!-- table (\w+) -->", pages)) == set(TABLES)
+    for command in (*(COMPARISONS[name] for name in ("react", "claude_code", "tau_airline")), SWEEP, TUNE):
+        assert command in words_of(README)
+
+
+def test_what_is_cheap_of_the_results_comes_out_again() -> None:
+    found = compare("concur compare examples/tau_airline.toml --controllers none agent_cap=40 hybrid")
+    committed = read("tau_airline")
+    assert best_cap(committed) == "agent_cap=40"
+    assert not list(differences({policy: committed[policy] for policy in found}, found))
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    exec(block, names)  # the README's own words
+    assert 0.5 < names["run"].metrics["hit_rate"] < 1.0
+
+
+def say(value: float, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def claims() -> Iterator[str]:
+    """Yield phrases of the README with their numbers, computed."""
+    pools = {pool for case in TRACE_CASES for pool in case.pools}
+    numbers = {3: "three", 5: "five", 17: "seventeen"}
+    yield f"{numbers[len(TRACE_CASES)]} real traces in {numbers[len(pools)]} pools each"
+    yield f"{numbers[len(MUTANTS)]} deliberate changes of a rule are each caught"
+    (mark,) = test_parity.test_random_worlds_are_identical.pytestmark  # type: ignore[attr-defined]
+    assert mark.args[1] == [(0, 300), (None, 300)]
+    yield "on 600 random worlds, half of them new in every run"
+    yield from sweep_claims()
+    yield from tune_claims()
+    longest = {family: read(f"families/{family}")["hybrid"]["step_wait_s.max"]["mean"] for family in FAMILIES}
+    family = max(longest, key=lambda name: longest[name])
+    yield f"(`{family}`: {say(longest[family])} s in the mean over seeds)"
+    yield f"whose pool holds about {agents_that_fit('react')} of them at their longest"
+    workload, pool_tokens = demand("tau_airline")
+    assert 6 < workload / pool_tokens < 8
+    yield "in a pool that holds a seventh of their histories"
+    link = load_scenario(ROOT / "examples" / "hurts" / "host_cache.toml").engine.host_cache
+    reload_s = link.kv_bytes_per_token / link.bandwidth_bytes_per_s
+    prefill_s = (
+        predict_step(load_profile("h100-sxm_qwen3-32b_tp2"), parse_batch(["8192@0"], [])).step_ms / 8.192e6
+    )
+    assert 8 < prefill_s / reload_s < 12
+    yield "at 256 KiB per token ten times cheaper than prefill"
+    yield from live_claims()
+
+
+def sweep_claims() -> Iterator[str]:
+    points = read("sweep")
+    yield f"{points.pop('num_runs'):,} runs"
+    caps, behind = [], []
+    for row in points.values():
+        own = {policy: seconds for policy, seconds in row.items() if policy.startswith("agent_cap=")}
+        best = min(own, key=lambda policy: own[policy])
+        caps.append(int(best.partition("=")[2]))
+        behind.append(row["hybrid"] / own[best] - 1)
+    yield f"The best cap moves from {min(caps)} to {max(caps)} with the pool."
+    yield f"On all {len(points)} grid points hybrid stays within {-(-100 * max(behind) // 1):.0f} % of it"
+
+
+def tune_claims() -> Iterator[str]:
+    law = read("tune")["law"]
+    yield f"below the tuned U_low of {law['u_low']:.2f}"
+
+
+def demand(name: str) -> tuple[int, int]:
+    """Return the tokens of all histories at their longest (the shared prefix once), and the pool's."""
+    scenario = load_scenario(ROOT / "examples" / f"{name}.toml")
+    agents = build_workload(scenario).agents
+    own = sum(agent.peak_context_tokens - agent.shared_prefix_tokens for agent in agents)
+    return own + agents[0].shared_prefix_tokens, scenario.engine.pool_tokens
+
+
+def agents_that_fit(name: str) -> int:
+    scenario = load_scenario(ROOT / "examples" / f"{name}.toml")
+    agents = build_workload(scenario).agents
+    longest = sum(agent.peak_context_tokens for agent in agents) / len(agents)
+    return round(scenario.engine.pool_tokens / longest)
+
+
+def live_claims() -> Iterator[str]:
+    folder = ROOT / "validate" / "results"
+    found = json.loads((folder / "cpu_tiny" / "confrontation.json").read_text(encoding="utf-8"))["speed_ups"]
+    best, concur = (found[policy] for policy in ("agent_cap=24", "concur"))
+    yield (
+        f"The best cap over no control: {best['simulated']:.2f} times simulated, {best['live']:.2f} live; "
+        f"CONCUR {concur['simulated']:.2f} and {concur['live']:.2f}"
+    )
+    laws = json.loads((folder / "cpu_tiny_laws" / "confrontation.json").read_text(encoding="utf-8"))[
+        "policies"
+    ]
+    for policy, name in {
+        "gradient": "gradient",
+        "concur": "CONCUR",
+        "vegas": "Vegas",
+        "ledger": "ledger",
+    }.items():
+        both = laws[policy]["makespan_s"]
+        unit = " s" if policy == "gradient" else ""
+        yield f"{name} {both['simulated']:.1f} and {both['live']:.1f}{unit}"
+
+
+def test_the_sentences_have_their_numbers() -> None:
+    text = words_of(README)
+    missing = [claim for claim in claims() if claim not in text]
+    assert not missing
+
+
+def test_the_table_of_speeds_is_of_the_benchmarks() -> None:
+    section = README.partition("## How fast")[2].partition("## ")[0]
+    assert len(re.findall(r"^\| (?!workload)[a-z0-9]", section, re.MULTILINE)) == len(BENCHMARKS)
+
+
+def test_the_calibration_readme_has_the_profiles_errors() -> None:
+    page = (ROOT / "calib" / "README.md").read_text(encoding="utf-8")
+    for name in shipped_profiles():
+        errors = load_profile(name).held_out
+        cells = [
+            f"{100 * errors[regime].median_ape:.1f} / {100 * errors[regime].p95_ape:.1f} %"
+            for regime in ("prefill", "decode", "mixed", "all")
+        ]
+        assert re.search(rf"\| `{name}`[^|]*\| {re.escape(' | '.join(cells))} \|", page), name
