@@ -148,6 +148,12 @@ def _check_startable(engine: str, config: EngineConfig) -> None:
             f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but the server starts "
             "without a host cache; simulate none with --set engine.host_cache.capacity_tokens=0"
         )
+    if config.pool_tokens < config.max_model_len:  # vLLM 0.32.0, `check_enough_kv_cache_memory`
+        raise EngineDiffersError(
+            f"engine.num_gpu_blocks = {config.num_gpu_blocks} holds {config.pool_tokens} tokens but vLLM "
+            f"starts only if a request of max_model_len = {config.max_model_len} fits; --set "
+            f"engine.max_model_len={config.pool_tokens}"
+        )
     if engine == "cpu" and config.async_scheduling:
         raise EngineDiffersError(
             "engine.async_scheduling = true but vLLM's CPU build never does that; simulate the same with "

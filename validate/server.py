@@ -15,7 +15,6 @@ its development mode, which is switched on here, must not be exposed to a networ
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -31,12 +30,12 @@ from typing import Any, Final
 from sim.scenario import EngineConfig
 from validate.errors import ServerError, live_extra_missing
 from validate.geometries import model_folder
+from validate.server_log import explain_end, last_line
 from validate.supervise import STOP_S
 
 _POLL_S: Final = 0.3
 _ANSWER_S: Final = 10.0
 _INFO_S: Final = 120.0  # vLLM looks at its whole environment, with other programs, before it answers
-_MOST_TAIL: Final = 4096  # bytes of the log that are read for its last line
 _ROOT: Final = Path(__file__).resolve().parent.parent
 FLAGS: Final[Mapping[str, str]] = {
     "block_size": "block-size",
@@ -126,7 +125,7 @@ def started(
     Raises
     ------
     ServerError
-        If the model is none, or the server ends or is not ready in time: the end of its log.
+        If the model is none, or the server ends or is not ready in time: what its log says of why.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = options.model
@@ -232,10 +231,10 @@ def _wait_until_ready(
     while not _is_healthy(url):
         waited_s = time.perf_counter() - begin_s
         if process.poll() is not None:
-            raise ServerError(f"the server ended before it was ready; {_tail(log_path)}")
+            raise ServerError(f"the server ended before it was ready; {explain_end(log_path)}")
         if waited_s > within_s:
-            raise ServerError(f"the server is not ready after {within_s} s; {_tail(log_path)}")
-        on_wait(waited_s, _last_line(log_path))
+            raise ServerError(f"the server is not ready after {within_s} s; {explain_end(log_path)}")
+        on_wait(waited_s, last_line(log_path))
         time.sleep(_POLL_S)
 
 
@@ -268,19 +267,6 @@ def _facts(url: str, card: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_paths(flags: list[str]) -> list[str]:
     return [Path(flag).name if flag.startswith("/") else flag for flag in flags]
-
-
-def _tail(log_path: Path, num_lines: int = 8) -> str:
-    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return f"the end of {log_path}:\n" + "\n".join(lines[-num_lines:])
-
-
-def _last_line(log_path: Path) -> str:
-    with log_path.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - _MOST_TAIL))
-        lines = log.read().decode("utf-8", errors="replace").split("\n")
-    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return re.sub(r"^\(\w+ pid=\d+\) (\w+ [\d-]+ [\d:]+ )?", "", line)  # who and when are no news
 
 
 def _free_port() -> int:

@@ -21,6 +21,7 @@ from validate.errors import ServerError
 from validate.replay import exit_status, replay
 from validate.same_engine import check_server
 from validate.server import FLAGS, Server, ServerOptions, attach, server_flags, started, stop
+from validate.server_log import explain_end, last_line
 
 ENGINE = EngineConfig(
     block_size=32, num_gpu_blocks=65, max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=512
@@ -46,6 +47,21 @@ def test_a_server_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path
     ):
         pass
     assert "no such device" in (tmp_path / "server.log").read_text(), "the log is kept"
+
+
+def test_a_server_that_ends_is_explained_by_the_first_of_its_exceptions(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text(
+        "(APIServer pid=1) WARNING 11-26 04:27:50 [a.py:2] such as `OSError: [Errno 24]`\n"
+        "(EngineCore pid=2) ERROR 11-26 04:29:34 [core.py:1] ValueError: the pool is too small\n"
+        "    raise RuntimeError(\nRuntimeError: see root cause above\n\n"
+    )
+    assert explain_end(log) == f"ValueError: the pool is too small (more in {log})"
+    assert last_line(log) == "RuntimeError: see root cause above"
+    log.write_text("one\ntwo\n")
+    assert explain_end(log) == f"the end of {log}:\none\ntwo"
+    log.write_text("")
+    assert last_line(log) == ""
 
 
 def test_a_server_that_is_never_ready_is_stopped(tmp_path: Path) -> None:

@@ -210,6 +210,7 @@ def test_gpu_without_a_gpu_is_refused_at_once(
     [
         ("engine.host_cache.capacity_tokens=9000", "without a host cache"),
         ("engine.async_scheduling=true", "CPU build never does that"),
+        ("engine.num_gpu_blocks=512", "holds 8176 tokens but vLLM starts only if a request of max_model_len"),
     ],
 )
 def test_an_engine_that_cannot_be_started_as_asked_is_refused_at_once(
