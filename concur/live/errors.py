@@ -12,7 +12,10 @@ from concur.errors import ConcurError
 
 
 class ScrapeError(ConcurError, RuntimeError):
-    """Report metrics that could not be read: what was wrong. The control loop holds the window."""
+    """Report metrics that could not be read, in one line. The control loop holds the window."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # labels and answers that are quoted may have several
 
 
 class MetricNamesError(ScrapeError):

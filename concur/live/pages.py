@@ -35,6 +35,7 @@ def read_samples(text: str) -> list[Sample]:
     ScrapeError
         If it is cut off or malformed.
     """
+    text = text.removeprefix("\ufeff")
     _check_format(text)
     is_openmetrics = text.rstrip().endswith(_EOF)
     if not (is_openmetrics or text.endswith("\n")):
@@ -42,13 +43,14 @@ def read_samples(text: str) -> list[Sample]:
     try:
         samples = _openmetrics(text) if is_openmetrics else _prometheus(text)
     except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ScrapeError(f"the metrics are malformed: {reason}") from None
+        raise ScrapeError(f"the metrics are malformed: {str(error)[:200]}") from None
     return [sample._replace(name=_NAMES.get(sample.name, sample.name)) for sample in samples]
 
 
-def find_engine(samples: Iterable[Sample]) -> MetricNames:
+def find_engine(samples: Iterable[Sample], text: str = "") -> MetricNames:
     """Return the table of names of the engine that published `samples`.
+
+    `text` is the page: one that declares an engine's series, but has no samples yet, is that engine's.
 
     Raises
     ------
@@ -57,6 +59,7 @@ def find_engine(samples: Iterable[Sample]) -> MetricNames:
     """
     published = {sample.name for sample in samples}
     found = [names for names in ENGINES if any(name.startswith(f"{names.engine}:") for name in published)]
+    found = found or [names for names in ENGINES if f"# TYPE {names.engine}:" in text]
     if len(found) == 1:
         return found[0]
     if found:
@@ -66,7 +69,7 @@ def find_engine(samples: Iterable[Sample]) -> MetricNames:
 
 
 def _check_format(text: str) -> None:
-    body = text.lstrip("\ufeff \t\r\n")
+    body = text.lstrip()
     if not body:
         raise MetricNamesError(f"the answer is empty: {_OWN_ADDRESS}; a fresh SGLang needs one request first")
     if body[0] == "<":

@@ -36,7 +36,7 @@ def detect_names(text: str) -> MetricNames:
         If the text is malformed, or a value is none.
     """
     samples = read_samples(text)
-    names = find_engine(samples)
+    names = find_engine(samples, text)
     read_page(samples, names)
     return names
 

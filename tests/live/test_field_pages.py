@@ -310,6 +310,9 @@ class TestAFreshServer:
             "# TYPE sglang:num_pages gauge\nsglang:engine_startup_time 1\n"
         )
 
+    def test_of_sglang_without_any_sample_is_told_what_to_do(self) -> None:
+        assert "send one request first" in refused("# TYPE sglang:num_pages gauge\n")
+
     def test_of_sglang_has_gauges_before_its_first_request_has_ended(self) -> None:
         text = without(without(SGLANG_TEXT, "_tokens_total"), "cached")
         snapshot, _ = read(text)
@@ -386,6 +389,22 @@ class TestOtherFormats:
 
     def test_openmetrics_that_is_cut_off_is_an_error(self) -> None:
         assert "cut off" in refused((VLLM_TEXT + "# EOF\n")[:-9])
+
+    def test_openmetrics_with_exemplars_is_read(self) -> None:
+        text = edited(
+            VLLM_TEXT, lambda line: f'{line} # {{trace_id="a"}} 1.0 1.5e9', only="prompt_tokens_total"
+        )
+        assert read(text + "# EOF\n") == read(VLLM_TEXT)
+
+    def test_a_byte_order_mark_is_skipped(self) -> None:
+        assert read("\ufeff" + DP) == read(DP)
+
+    def test_what_is_quoted_is_put_on_one_line(self) -> None:
+        two = VLLM_TEXT.replace(
+            'prompt_tokens_total{engine="0",model_name="tiny"',
+            'prompt_tokens_total{engine="0",model_name="a\\nb"',
+        )
+        assert "model_name a b, tiny" in refused(two)
 
     def test_windows_line_ends_are_read(self) -> None:
         assert read(VLLM_TEXT.replace("\n", "\r\n")) == read(VLLM_TEXT)
