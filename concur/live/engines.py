@@ -27,6 +27,7 @@ from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, RESIDENT, Metri
 _NEEDED: Final = (*GAUGES, *COUNTERS, *CAPACITY)
 _SECOND_POOLS: Final = ("sglang:max_total_num_tokens_swa", "sglang:mamba_available_tokens")
 _FREE, _POOL = RESIDENT
+_UNNAMED: Final = "(no such label)"
 _START: Final = "process_start_time_seconds"
 
 Values = Mapping[str, float]
@@ -159,8 +160,8 @@ def _check_complete(fields: ByField, held: Mapping[str, list[str]], names: Metri
         lacking = sorted(set(held[field]) - values.keys())
         if values and lacking:
             raise MetricNamesError(
-                f"{names.series[field].name} is published for {names.engine_label} {min(values) or 'none'} "
-                f"but not for {lacking[0] or 'none'}: use {names.engine} {names.releases}, or name each "
+                f"{names.series[field].name} is published for {names.engine_label} {min(values) or _UNNAMED} "
+                f"but not for {lacking[0] or _UNNAMED}: use {names.engine} {names.releases}, or name each "
                 "engine's own address"
             )
 

@@ -120,7 +120,10 @@ def _check_unknown(samples: Sequence[Sample], names: MetricNames) -> None:
     for label, values in sorted(found.items()):
         if len(values) > 1:
             shown = ", ".join(sorted(values)[:3])
-            raise MetricNamesError(f"the label {label} takes {len(values)} values ({shown}): {_EACH}")
+            raise MetricNamesError(
+                f"the label {label} takes {len(values)} values ({shown}): {_EACH}; a server that breaks its own "
+                "counts down by it has to be started without"
+            )
 
 
 def _grouped(

@@ -289,7 +289,7 @@ class TestCounters:
             lambda line: "\n".join(line.replace("{", f'{{tenant="{s}",') for s in "ab"),
             only="vllm:prompt_tokens_total",
         )
-        assert "the label tenant takes 2 values" in refused(text)
+        assert "the label tenant takes 2 values (a, b)" in refused(text)
 
     def test_that_count_more_hits_than_queries_are_refused(self) -> None:
         assert "looked up" in refused(VLLM_TEXT.replace("} 96.0", "} 300.0"))
