@@ -121,8 +121,8 @@ def _check_unknown(samples: Sequence[Sample], names: MetricNames) -> None:
         if len(values) > 1:
             shown = ", ".join(sorted(values)[:3])
             raise MetricNamesError(
-                f"the label {label} takes {len(values)} values ({shown}): {_EACH}; a server that breaks its own "
-                "counts down by it has to be started without"
+                f"the label {label} takes {len(values)} values ({shown}): {_EACH}; a server that breaks its "
+                "own counts down by it has to be started without"
             )
 
 
