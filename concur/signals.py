@@ -65,9 +65,10 @@ class Snapshot:
     re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
     is the gate's count of those who have left.
 
-    The pool: `num_gpu_blocks` counts vLLM's null block too. `kv_cache_size_tokens` is what a live engine
-    itself says that its pool holds, where that is not its blocks times their size (hybrid models, context
-    parallelism), and `None` otherwise.
+    The pool: `num_gpu_blocks` blocks of `block_size` tokens, vLLM's null block among them.
+    `kv_cache_size_tokens` is what a live engine itself says that its pool holds, where that is not its own
+    blocks times their size (hybrid models, context parallelism), and `None` otherwise; `num_gpu_blocks` is
+    then so many blocks as that makes, so that no law reads another pool by multiplying.
     """
 
     time_s: float

@@ -107,7 +107,7 @@ class MetricsReader:
             kv_cache_usage_frac=_usage(engines, capacities),
             kv_cache_resident_frac=_resident(engines),
             **whole,
-            num_gpu_blocks=sum(capacity.num_gpu_blocks for capacity in capacities.values()),
+            num_gpu_blocks=sum(capacity.tokens // block_size for capacity in capacities.values()),
             block_size=block_size,
             kv_cache_size_tokens=_own_tokens(list(capacities.values())),
         )

@@ -65,7 +65,7 @@ def test_addresses_are_summed_and_their_usage_is_weighted_by_what_their_pools_ho
         async with fleet.scraped() as scraper:
             snapshot = await scraper.start()
             assert (snapshot.time_s, snapshot.num_requests_running, snapshot.prompt_tokens) == (7.0, 8, 700)
-            assert (snapshot.num_gpu_blocks, snapshot.block_size) == (192, 32)
+            assert (snapshot.num_gpu_blocks, snapshot.block_size) == (320, 32)
             assert snapshot.pool_tokens == 6144 + 2 * 2048
             assert snapshot.kv_cache_usage_frac == pytest.approx((0.9 * 6144 + 0.1 * 2048) / 10_240)
             a, b = fleet.urls["a"], fleet.urls["b"]
