@@ -12,7 +12,7 @@ from benchmarks.result_files import ROOT, best_cap, mean, read
 from sim.profile import load_profile
 
 PAGES: Final = ("README.md", "examples/families/README.md")
-_TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n)(?:\|.*\n)*")
+_TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n)((?:\|.*\n)*)")
 _STEADY: Final = ("react", "coding", "tools", "mix", "poisson")
 _CHANGING: Final = ("drift_growth", "drift_surge", "drift_pool", "recovery")
 FAMILIES: Final = (*_STEADY, *_CHANGING)
@@ -39,8 +39,15 @@ Rows = Iterable[Sequence[str]]
 
 
 def fill(text: str) -> str:
-    """Return a page with its tables as the committed results have them."""
-    return _TABLE.sub(lambda found: found[1] + _markdown(TABLES[found[2]]()), text)
+    """Return a page with its tables as the committed results have them; without results a table stays."""
+    return _TABLE.sub(lambda found: found[1] + (_made(found[2]) or found[3]), text)
+
+
+def _made(table: str) -> str:
+    try:
+        return _markdown(TABLES[table]())
+    except FileNotFoundError:
+        return ""
 
 
 def _markdown(rows: Rows) -> str:

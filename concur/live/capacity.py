@@ -17,9 +17,8 @@ from typing import Final
 
 from concur.live.errors import MetricNamesError, ScrapeError
 
-_LEAST_BLOCK_SIZE: Final = (
-    16  # of vLLM's attention kernels on GPUs; smaller ones are those of compressor states
-)
+_LEAST_BLOCK_SIZE: Final = 16
+"""Of vLLM's attention kernels on GPUs; smaller blocks are those of compressor states."""
 
 
 @dataclass(frozen=True, slots=True)
