@@ -89,9 +89,12 @@ class _Life:
     def is_of(self, agent: AgentView) -> bool:
         """Tell whether it goes on in `agent`: an id may leave and come back as somebody new."""
         mine = self.agent
-        return (mine.index, mine.arrived_s) == (agent.index, agent.arrived_s) and (
-            mine.steps_done <= agent.steps_done
-        )
+        is_same = mine.index == agent.index and mine.arrived_s == agent.arrived_s
+        return is_same and mine.steps_done <= agent.steps_done
+
+    def goes_on(self, now: "_Life | None") -> bool:
+        """Tell whether it goes on in what the reading after it shows under its id."""
+        return now is not None and self.is_of(now.agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +110,12 @@ class _Added:
 
 
 class FlowMeter:
-    """Add up flows, reading by reading; it remembers the agents of the last one, and no others.
+    """Add up flows, reading by reading; it remembers who was in at the last one, and nobody else.
 
     Readings show the steps of those who are here. Of those who left since the last one, each has made one
-    call more than was seen, of unknown tokens. That is not enough where somebody left of whom no step was
-    seen: an agent of one call, or one that came, ran and left between two readings. What all did who left in
-    such an interval is taken from the gate's own count (`Snapshot.departed`).
+    call more than was seen, of unknown tokens, unless the gate knows better (`Snapshot.departed`). That is
+    not enough where somebody left of whom no step was seen: an agent of one call, or one that came, ran and
+    left between two readings. What all did who left in such an interval is taken from the gate's count.
     """
 
     __slots__ = ("_departed", "_lives", "now")
@@ -126,7 +129,7 @@ class FlowMeter:
         """Take a reading and return the sums up to it."""
         before, was = self.now, self._lives
         seen, self._lives = _seen(snapshot.agents, was)
-        gone = [life for name, life in was.items() if _has_left(life, self._lives.get(name))]
+        gone = [life for name, life in was.items() if not life.goes_on(self._lives.get(name))]
         left = _left(gone, self._since_last(snapshot.departed))
         passed_s = max(0.0, snapshot.time_s - before.time_s)
         self.now = Flows(
@@ -155,15 +158,11 @@ def held_slot(agent: AgentView) -> bool:
     return agent.holds_slot or agent.admitted_s is not None or agent.steps_done > 0
 
 
-def _has_left(life: _Life, now: _Life | None) -> bool:
-    return held_slot(life.agent) and (now is None or not life.is_of(now.agent))
-
-
 def _seen(agents: Iterable[AgentView], was: Mapping[str, _Life]) -> tuple[_Added, dict[str, _Life]]:
-    """Add up the steps of those who are here, and return their lives."""
+    """Add up the steps of those who are here and have been in, and return their lives."""
     lives: dict[str, _Life] = {}
     steps = grown = 0
-    for agent in agents:
+    for agent in filter(held_slot, agents):
         last = was.get(agent.agent_id)
         if last is None or not last.is_of(agent):
             last = _Life(replace(agent, steps_done=0, context_tokens=0))
@@ -177,16 +176,18 @@ def _seen(agents: Iterable[AgentView], was: Mapping[str, _Life]) -> tuple[_Added
 def _left(gone: Sequence[_Life], departed: Departures) -> _Added:
     """Add up the steps that no reading has shown, of those who left."""
     steps_seen = sum(life.agent.steps_done for life in gone)
+    unseen = max(0, departed.calls - steps_seen)
     if departed.agents <= sum(life.agent.steps_done > 0 for life in gone):
+        last_steps = min(unseen, len(gone)) if departed.agents else len(gone)
         return _Added(
-            steps=len(gone),
+            steps=last_steps,
             departures=len(gone),
-            unseen_steps=len(gone),
+            unseen_steps=last_steps,
             ended_calls=steps_seen,
             ended_call_tokens=sum(life.call_tokens for life in gone),
         )
     return _Added(
-        steps=max(0, departed.calls - steps_seen),
+        steps=unseen,
         departures=departed.agents,
         grown_tokens=max(0, departed.tokens - sum(private_tokens(life.agent) for life in gone)),
         ended_calls=departed.calls,

@@ -83,6 +83,19 @@ def test_the_lives_that_readings_have_shown_are_not_counted_again() -> None:
     assert (flows.ended_calls, flows.ended_call_tokens) == (4, 100 + 150 + 190 + 70)
 
 
+def test_a_last_call_that_a_reading_has_shown_is_not_counted_again() -> None:
+    """Live agents may report their last call as any other, and leave a little later."""
+    gate, meter = AgentGate(1), FlowMeter()
+    gate.arrive("a", time_s=0.0)
+    for number in (1, 2):
+        gate.request_step("a", time_s=float(number))
+        gate.step_done("a", time_s=number + 0.5, context_tokens=100 * number)
+    assert measure(meter, gate, 3.0).steps == 2
+    gate.leave("a", time_s=3.5)
+    flows = measure(meter, gate, 4.0)
+    assert (flows.steps, flows.unseen_steps, flows.departures, flows.ended_calls) == (2, 0, 1, 2)
+
+
 def test_an_id_that_comes_back_begins_anew() -> None:
     meter = FlowMeter()
     old = AgentView("a", 0, 0.0, admitted_s=0.0, steps_done=5, context_tokens=500, holds_slot=True)
