@@ -23,7 +23,7 @@ class RequestGate(Gate):
         self._num_waiting = 0
         self._last_number = 0
         self._num_asks = 0
-        self._heap: list[tuple[float, int, Member]] = []
+        self._heap: list[tuple[float, int, int, Member]] = []  # since when, then by arrival, then by number
         self._asks: defaultdict[str, list[int]] = defaultdict(list)  # of each agent that asks: their numbers
 
     @property
@@ -47,7 +47,7 @@ class RequestGate(Gate):
         self._num_asks += 1
         self._last_number += 1
         self._asks[agent_id].append(self._last_number)
-        heapq.heappush(self._heap, (since_s, self._last_number, member))
+        heapq.heappush(self._heap, (since_s, member.index, self._last_number, member))
         return self._fill(time_s)
 
     def step_done(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
@@ -96,7 +96,7 @@ class RequestGate(Gate):
     def _fill(self, time_s: float) -> list[str]:
         granted: list[str] = []
         while self._heap and self._num_calls < self.window:
-            _, number, member = heapq.heappop(self._heap)
+            *_, number, member = heapq.heappop(self._heap)
             if number in self._asks.get(member.agent_id, ()):
                 self._asks[member.agent_id].remove(number)
                 self._num_asks -= 1
@@ -117,5 +117,5 @@ class RequestGate(Gate):
     def _drop_stale(self) -> None:
         """Clean up what nobody waits for any more, once it is more than half of the queue."""
         if len(self._heap) > 2 * self._num_asks + 64:
-            self._heap = [ask for ask in self._heap if ask[1] in self._asks.get(ask[2].agent_id, ())]
+            self._heap = [ask for ask in self._heap if ask[2] in self._asks.get(ask[3].agent_id, ())]
             heapq.heapify(self._heap)
