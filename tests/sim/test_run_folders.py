@@ -206,6 +206,11 @@ def _seed_and_label(record: RunRecord) -> tuple[int, str]:
     return record.run["seed"], record.label
 
 
+def hear_the_keyboard() -> None:
+    """A job in the background ignores interrupts, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_from_the_keyboard_is_status_130_and_keeps_what_has_ended(folder: Path) -> None:
     """The whole command, workers and all: one run has ended, one decides 48 million times."""
     step = {"new_prompt_tokens": 1, "output_tokens": 2, "tool_latency_s": 60}
@@ -223,6 +228,7 @@ def test_an_interrupt_from_the_keyboard_is_status_130_and_keeps_what_has_ended(f
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_the_keyboard,
     ) as process:
         while process.poll() is None and not (folder / "d" / "report" / "runs.json").exists():
             sleep(0.05)
