@@ -314,7 +314,7 @@ class AgentGate(Gate):
         """Take the slot of an active agent back if it has been silent for too long, then of who lent it."""
         if member.slot is not Slot.ACTIVE or not member.is_idle:
             return []
-        due_s = member.last_heard_s(time_s) + self.lease_s
+        due_s = self._due_s(member, time_s)
         if time_s < due_s:
             self._lease_check_s = min(self._lease_check_s, due_s)
             return []
@@ -323,6 +323,10 @@ class AgentGate(Gate):
         if lender is None:
             return []
         return self._take_slot(lender, time_s) + self._expire(lender, time_s)
+
+    def _due_s(self, member: Member, time_s: float) -> float:
+        """Return when the agent is silent; one sum for all, or rounding would take and give for ever."""
+        return member.last_heard_s(time_s) + self.lease_s
 
     # Queues.
 
@@ -346,7 +350,7 @@ class AgentGate(Gate):
     def _pop_idle(self, time_s: float) -> Member | None:
         """Take the first paused agent in a tool wait that is not silent; a slot would be lost on those."""
         while (member := self._idle.pop()) is not None:
-            if time_s - member.last_heard_s(time_s) < self.lease_s:
+            if time_s < self._due_s(member, time_s):
                 return member
             member.ticket = 0
         return None

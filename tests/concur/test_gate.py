@@ -1,5 +1,6 @@
 """The gate, as stories: who may begin, in what order, and who has to pause."""
 
+import math
 from typing import Any
 
 import pytest
@@ -452,3 +453,14 @@ def test_a_shrunken_window_pauses_a_family_together() -> None:
     assert (gate.active, gate.lent, gate.paused) == (1, 0, 2)
     assert gate.request_step("c", time_s=6.0) == []
     assert gate.leave("old", time_s=7.0) == ["c"]
+
+
+def test_a_lease_that_has_run_out_has_run_out_for_everyone() -> None:
+    """0.1 + 0.2 is more than 0.3 in floating point: taken by one sum and given by another, for ever."""
+    for heard_s, lease_s in ((0.1, 0.2), (0.7, 0.1), (1.1, 2.2), (3.3, 120.0), (1e6 / 3, 120.0)):
+        gate = AgentGate(1, lease_s=lease_s)
+        arrive_and_ask(gate, "a")
+        gate.step_done("a", time_s=heard_s, context_tokens=1)
+        gate.expire(time_s=heard_s + lease_s)
+        assert gate.active == 0
+        assert gate.next_lease_s == math.inf
