@@ -121,6 +121,7 @@ def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
         "num_requests_running",
         "num_requests_waiting",
         "kv_cache_usage_frac",
+        "kv_cache_size_tokens",
         "kv_cache_resident_frac",
         "prefix_cache_queries_tokens",
         "prefix_cache_hits_tokens",

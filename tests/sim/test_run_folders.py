@@ -235,6 +235,6 @@ def test_an_interrupt_from_the_keyboard_is_status_130_and_keeps_what_has_ended(f
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130, err
-    assert err == "stopped: 1 of 2 runs had ended; they are kept in d\n"
+    assert "stopped: 1 of 2 runs had ended; they are kept in d\n" in err, "beside what a worker may say"
     assert "│ none " in out
     assert load_record(folder / "d" / "none").label == "none"
