@@ -1,15 +1,27 @@
 """Factories for tests: small scenarios and workloads, everything explicit that a test is about."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+from concur.cli import main
 from concur.signals import Snapshot
 from sim.scenario import Scenario, parse_scenario
 from sim.workload.spec import AgentSpec, StepSpec, Workload
 
 ROOT: Final = Path(__file__).parents[1]
 TRACES: Final = ROOT / "examples" / "traces"
+
+
+def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the `concur` command in this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
 
 
 def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:

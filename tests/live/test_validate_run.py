@@ -1,14 +1,13 @@
 """`concur validate run --engine URL` as a user meets it, on a fake server whose engine never evicts."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from concur.cli import main
 from sim.record import load_record
+from tests.helpers import concur
 from validate import live_cli
 from validate.fake_server import FakeEngine, FakeServer
 
@@ -49,15 +48,13 @@ class Run:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str, policies: str = "none") -> tuple[int, str, str]:
-        command = ["concur", "validate", "run", "s.toml", *arguments, "--policies", policies]
+        command = ["validate", "run", "s.toml", *arguments, "--policies", policies]
         return self.verb(*command, *(() if "--out" in arguments else ("--out", "o")))
 
     def verb(self, *command: str) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", list(command))
-        with pytest.raises(SystemExit) as ended:
-            main()
+        status = concur(self._monkeypatch, *command)
         printed = self._capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return status, printed.out, printed.err
 
 
 @pytest.fixture

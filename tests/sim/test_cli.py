@@ -1,15 +1,14 @@
 """The command as a user meets it: what it prints, and one clear line with status 2 for every bad input."""
 
 import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from concur.cli import main
 from sim.provenance import git_commit, short_commit
 from sim.record import load_record
+from tests.helpers import concur
 
 SCENARIO = """
 seed = 1
@@ -39,14 +38,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "s.toml").write_text(SCENARIO)
     (tmp_path / "t.jsonl").write_text(json.dumps(TRACE_LINE) + "\n")
     return tmp_path
-
-
-def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_simulate_writes_a_record_and_prints_its_path(

@@ -1,20 +1,18 @@
 """A comparison runs each policy as it runs alone, whatever law the scenario itself names."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from concur.cli import main
 from concur.controllers import CATALOG
 from sim.compare import Runs, policies, run_policies
 from sim.driver import simulate
 from sim.errors import ScenarioError
 from sim.record import RunRecord
 from sim.scenario import ControllerConfig, Scenario
-from tests.helpers import make_scenario
+from tests.helpers import concur, make_scenario
 
 TABLES = ("requests", "agents", "ticks", "timeline")
 ODD: dict[str, dict[str, Any]] = {
@@ -129,10 +127,7 @@ def test_a_policy_named_twice_is_refused_before_anything_runs(
     monkeypatch.setattr("sim.compare.run_seeds", never)
     out = tmp_path / "out"
     arguments = ["compare", str(tmp_path / "s.toml"), "--out", str(out), "--controllers", *texts]
-    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+    assert concur(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert said in error
     assert not out.exists()

@@ -1,7 +1,6 @@
 """Nothing of a recording is left out, cut or filled in without a line in the record and on the terminal."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,13 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from concur.cli import main
 from sim.driver import simulate
 from sim.errors import ScenarioError
 from sim.figures import timeline_figure
 from sim.record import load_record
 from sim.scenario import load_scenario
 from sim.workload.build import build_workload
-from tests.helpers import make_scenario
+from tests.helpers import concur, make_scenario
 
 
 def step(**fields: Any) -> dict[str, Any]:
@@ -55,13 +53,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '[workload]\ntrace = "t.jsonl"\nmax_context_tokens = 8192\n[engine]\nnum_gpu_blocks = 2001\n'
     )
     return tmp_path
-
-
-def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_every_loss_of_a_trace_is_a_line_in_the_record_and_every_agent_left_out_counts(folder: Path) -> None:

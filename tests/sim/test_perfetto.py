@@ -7,7 +7,6 @@ keeps the format's rules, and the sums are compared with the record's own times.
 import gzip
 import json
 import math
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from concur.cli import main
 from sim.driver import simulate
 from sim.errors import RecordError
 from sim.perfetto import write_perfetto
 from sim.record import RequestRow, RunRecord, TickRow, frame, write_record
-from tests.helpers import make_scenario
+from tests.helpers import concur, make_scenario
 from tests.live.helpers import live_scenario, run_on_fake, small_workload
 
 Parts = dict[str, int]
@@ -226,13 +224,6 @@ def test_what_json_does_not_have_is_told_in_words(record: RunRecord, tmp_path: P
     (decision,) = written(replace(record, ticks=frame("ticks", ticks)), tmp_path).all_of(Instant)
     assert decision.args["window_before"] == "unlimited"
     assert decision.args["state"] == {"limit": "Infinity"}
-
-
-def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_the_command_writes_a_trace_with_or_without_a_report(

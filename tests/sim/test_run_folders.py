@@ -11,13 +11,13 @@ from time import sleep
 
 import pytest
 
-from concur.cli import main
 from sim.compare import Runs
 from sim.driver import simulate
 from sim.record import RunRecord, load_record
 from sim.run_folders import ComparisonFolder, left_out_below, runs_below
 from sim.scenario import load_scenario
 from sim.workload.build import build_workloads
+from tests.helpers import concur
 
 SCENARIO = """
 [workload]
@@ -35,13 +35,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(SCENARIO)
     return tmp_path
-
-
-def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["concur", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def compare(monkeypatch: pytest.MonkeyPatch, *arguments: str, policies: tuple[str, ...] = ("none",)) -> int:

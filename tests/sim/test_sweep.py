@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from concur.cli import main
 from sim.driver import simulate
 from sim.lab import sweep as sweep_module
 from sim.lab.grid import load_grid
 from sim.lab.sweep_table import sweep_table
 from sim.record import RunRecord
 from sim.scenario import Scenario, load_scenario
+from tests.helpers import concur
 
 SCENARIO = """
 [workload]
@@ -66,10 +66,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Count:
 
 def sweep(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `concur sweep g.toml --out o` in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["concur", "sweep", "g.toml", "--out", "o", "--jobs", "1", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
+    return concur(monkeypatch, "sweep", "g.toml", "--out", "o", "--jobs", "1", *arguments)
 
 
 def table(folder: Path) -> pd.DataFrame:

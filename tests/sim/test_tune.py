@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from concur.cli import main
 from sim.driver import simulate
 from sim.errors import RecordError
 from sim.intervals import Interval
@@ -24,6 +23,7 @@ pytest.importorskip("optuna")
 from sim.lab import tune as tuning
 from sim.lab import tune_report
 from sim.lab.tune import Trial, ask, front, importances, search, trials_in
+from tests.helpers import concur
 
 SCENARIO = """
 [workload]
@@ -72,10 +72,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Count:
 
 def tune(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `concur tune s.toml` in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["concur", "tune", "s.toml", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
+    return concur(monkeypatch, "tune", "s.toml", *arguments)
 
 
 def question(folder: Path, policy: str = "concur", objectives: str = OBJECTIVES) -> tuning.Question:
