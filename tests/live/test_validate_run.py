@@ -127,7 +127,7 @@ def test_an_off_has_its_reason_in_the_table_and_in_the_json(folder: Path, run: R
     assert status == 1
     assert "OFF" in out
     assert "recalibrate the step-time profile" in " ".join(out.split())
-    status, out, _ = run.verb("concur", "validate", "compare", "o", "--json")
+    status, out, _ = run.verb("validate", "compare", "o", "--json")
     assert status == 1
     (reason, *_) = json.loads(out)["policies"]["none"]["reasons"]
     assert reason.startswith("steps took ")
