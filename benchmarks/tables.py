@@ -40,10 +40,11 @@ Rows = Iterable[Sequence[str]]
 
 def fill(text: str) -> str:
     """Return a page with its tables as the committed results have them; without results a table stays."""
-    return _TABLE.sub(lambda found: found[1] + (_made(found[2]) or found[3]), text)
+    return _TABLE.sub(lambda found: found[1] + (made(found[2]) or found[3]), text)
 
 
-def _made(table: str) -> str:
+def made(table: str) -> str:
+    """Return a table from the committed results; empty where they are not there."""
     try:
         return _markdown(TABLES[table]())
     except FileNotFoundError:

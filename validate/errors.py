@@ -11,7 +11,7 @@ ConcurError
 """
 
 from concur.errors import ConcurError
-from sim.errors import how_to_install
+from sim.errors import ExtraMissingError
 
 
 class VllmMissingError(ConcurError, ImportError):
@@ -30,13 +30,11 @@ class EngineDiffersError(ConcurError, ValueError):
     """Report a server that is not the scenario's engine: every difference, and the remedies."""
 
 
-class LiveExtraMissingError(ConcurError, ImportError):
+class LiveExtraMissingError(ExtraMissingError):
     """Report that the extra `live` is not installed, and how to get it."""
 
-
-def live_extra_missing(error: ImportError) -> LiveExtraMissingError:
-    """Return what to raise where a package of the extra `live` could not be imported."""
-    return LiveExtraMissingError(f"{error.name} is not installed here; {how_to_install('live')}")
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(error, extra="live")
 
 
 class ServerError(ConcurError, RuntimeError):

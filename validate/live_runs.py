@@ -15,7 +15,7 @@ from sim.progress import OnProgress
 from sim.record import RunRecord, load_record, write_record
 from sim.scenario import ControllerConfig, Scenario
 from sim.workload.spec import Workload
-from validate.errors import ConfrontError, live_extra_missing
+from validate.errors import ConfrontError, LiveExtraMissingError
 from validate.same_experiment import explain_difference, of_record, of_scenario
 from validate.server import Server
 
@@ -107,7 +107,7 @@ def run_live(
     try:
         from validate.replay import replay  # needs the extra `live`
     except ImportError as error:
-        raise live_extra_missing(error) from None
+        raise LiveExtraMissingError(error) from None
     for run in runs:
         label = f"{run.controller.label}, {run.folder.name}"
         on_progress(label, 0, len(workload.agents))  # the first agent may take minutes to end

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sim.scenario import EngineConfig
-from validate.errors import ServerError, live_extra_missing
+from validate.errors import LiveExtraMissingError, ServerError
 from validate.geometries import model_folder
 from validate.server_log import explain_end, last_line
 from validate.supervise import STOP_S
@@ -255,7 +255,7 @@ def _facts(url: str, card: Mapping[str, Any]) -> dict[str, Any]:
     try:
         from validate.server_facts import card_facts, published_facts, resolved_facts
     except ImportError as error:
-        raise live_extra_missing(error) from None
+        raise LiveExtraMissingError(error) from None
     facts = {"engine": "vllm", "vllm": json.loads(_get(f"{url}/version"))["version"]} | card_facts(card)
     with suppress(urllib.error.HTTPError, ValueError):  # outside its development mode it does not say
         asked = _get(f"{url}/server_info?config_format=json", within_s=_INFO_S)
