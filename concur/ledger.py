@@ -6,6 +6,7 @@ arXiv:2602.13692, counts it once per agent).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from concur.signals import AgentView
 
@@ -30,12 +31,31 @@ class Ledger:
     oldest_steps: int
 
 
-def private_tokens(agent: AgentView) -> int:
+class History(Protocol):
+    """What has a history in the cache: an `AgentView`, or a member of the gate."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Its length."""
+        ...
+
+    @property
+    def prefix_group(self) -> str | None:
+        """Who shares its beginning."""
+        ...
+
+    @property
+    def shared_prefix_tokens(self) -> int:
+        """How long that is."""
+        ...
+
+
+def private_tokens(agent: History) -> int:
     """Return the tokens of the agent's history that nobody shares."""
     return max(0, agent.context_tokens - prefix_tokens(agent))
 
 
-def prefix_tokens(agent: AgentView) -> int:
+def prefix_tokens(agent: History) -> int:
     """Return the length of the prefix that the agent shares, 0 without a group."""
     return agent.shared_prefix_tokens if agent.prefix_group is not None else 0
 

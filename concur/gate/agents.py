@@ -67,7 +67,6 @@ class AgentGate(Gate):
         self._orders = orders or GateOrders()
         self._active: dict[str, Member] = {}
         self._must_pause: dict[str, Member] = {}  # of the active ones, the surplus
-        self._num_waiting = 0
         self._num_lent = 0
         self._num_tickets = 0
         self._paused = Queue(self._resume_key)  # asking, and admitted before or of an admitted tree
@@ -86,11 +85,6 @@ class AgentGate(Gate):
     def paused(self) -> int:
         """Number of agents that were admitted before and hold no slot now, nor lend one."""
         return len(self._members) - len(self._active) - self._num_waiting - self._num_lent
-
-    @property
-    def waiting(self) -> int:
-        """Number of agents that have arrived and were never admitted."""
-        return self._num_waiting
 
     @property
     def lent(self) -> int:
@@ -112,21 +106,6 @@ class AgentGate(Gate):
             return self._take_slot(member, time_s)
         if not was_asking:
             self._enqueue(member)
-        return self._settle(time_s)
-
-    def step_done(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
-        """Report the end of a call; a step boundary, if no other call of the agent is in flight."""
-        member = self._end_call(agent_id, time_s=time_s, context_tokens=context_tokens)
-        return self._after_call(member, time_s)
-
-    def abandon_step(self, agent_id: str, *, time_s: float) -> list[str]:
-        """Give back a call that was granted and has not begun: nobody was there to make it."""
-        return self._after_call(self._abandon_call(agent_id, time_s), time_s)
-
-    def resize(self, window: int, *, time_s: float) -> list[str]:
-        """Set the window; surplus agents between two calls pause now, the others when their call ends."""
-        require(window >= 1, "window", window, "at least 1")
-        self.window = window
         return self._settle(time_s)
 
     def withdraw(self, agent_id: str, *, time_s: float) -> list[str]:
@@ -229,6 +208,7 @@ class AgentGate(Gate):
     # Step boundaries.
 
     def _after_call(self, member: Member, time_s: float) -> list[str]:
+        """Decide at a step boundary: the agent has no other call in flight."""
         granted = self._at_boundary(member, time_s) if not member.num_calls else []
         return granted + self._settle(time_s)
 
@@ -359,9 +339,6 @@ class AgentGate(Gate):
         member = self._by_wait.first()
         is_overdue = member is not None and time_s - _waiting_key(member)[0] >= self.max_wait_s
         return self._by_wait.pop() if is_overdue else None
-
-    def _arrived(self, member: Member) -> None:
-        self._num_waiting += 1
 
     def _resume_key(self, member: Member) -> OrderKey:
         return self._orders.resume(member.view())

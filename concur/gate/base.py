@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from concur.errors import GateError, require
 from concur.gate.member import Member, check_tokens
+from concur.ledger import private_tokens
 from concur.signals import AgentView, Departures
 
 
@@ -34,6 +35,7 @@ class Gate(ABC):
             str, tuple[float, float]
         ] = {}  # by id, in order of leaving: `Member.gave_up`
         self._num_arrived = 0
+        self._num_waiting = 0
         self._departed = Departures()
 
     @property
@@ -52,9 +54,9 @@ class Gate(ABC):
         """Number of agents that were admitted before and hold no slot now, nor lend one."""
 
     @property
-    @abstractmethod
     def waiting(self) -> int:
         """Number of agents that have arrived and were never admitted."""
+        return self._num_waiting
 
     @property
     def lent(self) -> int:
@@ -116,23 +118,30 @@ class Gate(ABC):
             above.children.append(member)
         self._members[agent_id] = member
         self._num_arrived += 1
-        self._arrived(member)
+        self._num_waiting += 1
 
     @abstractmethod
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Ask for a call of the agent, its next one or one beside those in flight."""
 
-    @abstractmethod
     def step_done(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
         """Report the end of a call and the context length, `usage` of the response; `None` if it has none."""
+        if context_tokens is not None:
+            context_tokens = check_tokens("context_tokens", context_tokens)
+        member = self._end_call(agent_id, time_s=time_s, context_tokens=context_tokens)
+        member.steps_done += 1
+        member.call_tokens += private_tokens(member)
+        return self._after_call(member, time_s)
 
-    @abstractmethod
     def abandon_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Give back a call that was granted and has not begun: nobody was there to make it."""
+        return self._after_call(self._end_call(agent_id, time_s=time_s, context_tokens=None), time_s)
 
-    @abstractmethod
     def resize(self, window: int, *, time_s: float) -> list[str]:
-        """Set the window."""
+        """Set the window; no running call is touched."""
+        require(window >= 1, "window", window, "at least 1")
+        self.window = window
+        return self._settle(time_s)
 
     @abstractmethod
     def withdraw(self, agent_id: str, *, time_s: float) -> list[str]:
@@ -156,8 +165,12 @@ class Gate(ABC):
         return []
 
     @abstractmethod
-    def _arrived(self, member: Member) -> None:
-        """Take note of a new member."""
+    def _after_call(self, member: Member, time_s: float) -> list[str]:
+        """Decide what becomes of the slot of a call that has ended."""
+
+    @abstractmethod
+    def _settle(self, time_s: float) -> list[str]:
+        """Bring slots and window together."""
 
     def _member(self, agent_id: str) -> Member:
         if agent_id not in self._members:
@@ -176,25 +189,11 @@ class Gate(ABC):
         return member
 
     def _end_call(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> Member:
-        if context_tokens is not None:
-            context_tokens = check_tokens("context_tokens", context_tokens)
-        member = self._in_call(agent_id)
-        member.end_call(context_tokens)
-        member.steps_done += 1
-        member.call_tokens += member.private_tokens
-        member.heard_s = time_s
-        return member
-
-    def _abandon_call(self, agent_id: str, time_s: float) -> Member:
-        member = self._in_call(agent_id)
-        member.end_call(None)
-        member.heard_s = time_s
-        return member
-
-    def _in_call(self, agent_id: str) -> Member:
         member = self._member(agent_id)
         if not member.num_calls:
             raise GateError(f"agent {agent_id!r} ended a step that it had not begun")
+        member.end_call(context_tokens)
+        member.heard_s = time_s
         return member
 
     def _remove(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> Member:
@@ -218,7 +217,7 @@ class Gate(ABC):
     def _count_departure(self, member: Member) -> None:
         if member.admitted_s is None:
             return
-        sums, tokens = self._departed, member.private_tokens
+        sums, tokens = self._departed, private_tokens(member)
         self._departed = Departures(
             agents=sums.agents + 1,
             calls=sums.calls + member.steps_done + member.num_calls,

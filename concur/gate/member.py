@@ -64,12 +64,6 @@ class Member:
     ticket: int = 0
 
     @property
-    def private_tokens(self) -> int:
-        """Tokens of its history that nobody shares."""
-        shared_tokens = self.shared_prefix_tokens if self.prefix_group is not None else 0
-        return max(0, self.context_tokens - shared_tokens)
-
-    @property
     def is_idle(self) -> bool:
         """Whether it neither makes a call nor asks for one."""
         return not self.num_calls and not self.num_asking

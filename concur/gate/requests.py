@@ -8,7 +8,6 @@ dead-lock here, and a slot is never idle, so there are no leases.
 import heapq
 from collections import defaultdict
 
-from concur.errors import require
 from concur.gate.base import Gate
 from concur.gate.member import Member, Slot
 
@@ -20,7 +19,6 @@ class RequestGate(Gate):
         super().__init__(window, max_wait_s=max_wait_s, ask_again_s=ask_again_s)
         self._num_calls = 0
         self._num_holding = 0
-        self._num_waiting = 0
         self._last_number = 0
         self._num_asks = 0
         self._heap: list[tuple[float, int, int, Member]] = []  # since when, then by arrival, then by number
@@ -36,11 +34,6 @@ class RequestGate(Gate):
         """Number of agents that were admitted before and make no call now."""
         return len(self._members) - self._num_holding - self._num_waiting
 
-    @property
-    def waiting(self) -> int:
-        """Number of agents that have arrived and were never admitted."""
-        return self._num_waiting
-
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Ask for a call of the agent, its next one or one beside those in flight."""
         member, since_s = self._ask(agent_id, time_s)
@@ -48,23 +41,7 @@ class RequestGate(Gate):
         self._last_number += 1
         self._asks[agent_id].append(self._last_number)
         heapq.heappush(self._heap, (since_s, member.index, self._last_number, member))
-        return self._fill(time_s)
-
-    def step_done(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
-        """Report the end of a call; its slot passes on."""
-        self._end_slot(self._end_call(agent_id, time_s=time_s, context_tokens=context_tokens))
-        return self._fill(time_s)
-
-    def abandon_step(self, agent_id: str, *, time_s: float) -> list[str]:
-        """Give back a call that was granted and has not begun."""
-        self._end_slot(self._abandon_call(agent_id, time_s))
-        return self._fill(time_s)
-
-    def resize(self, window: int, *, time_s: float) -> list[str]:
-        """Set the window; calls that run are left to end."""
-        require(window >= 1, "window", window, "at least 1")
-        self.window = window
-        return self._fill(time_s)
+        return self._settle(time_s)
 
     def withdraw(self, agent_id: str, *, time_s: float) -> list[str]:
         """Take back one request for a call, the last one made."""
@@ -82,18 +59,18 @@ class RequestGate(Gate):
         self._num_calls -= member.num_calls
         self._num_asks -= len(self._asks.pop(agent_id, ()))
         self._drop_stale()
-        return self._fill(time_s)
+        return self._settle(time_s)
 
-    def _arrived(self, member: Member) -> None:
-        self._num_waiting += 1
-
-    def _end_slot(self, member: Member) -> None:
+    def _after_call(self, member: Member, time_s: float) -> list[str]:
+        """Let the call's slot pass on."""
         self._num_calls -= 1
         if not member.num_calls:
             self._num_holding -= 1
             member.slot = Slot.PAUSED
+        return self._settle(time_s)
 
-    def _fill(self, time_s: float) -> list[str]:
+    def _settle(self, time_s: float) -> list[str]:
+        """Let those begin who have waited the longest, as far as there are slots."""
         granted: list[str] = []
         while self._heap and self._num_calls < self.window:
             *_, number, member = heapq.heappop(self._heap)

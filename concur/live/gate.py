@@ -113,17 +113,18 @@ class AsyncGate:
             If `shared_prefix_tokens` is no count of tokens.
         """
         self.check_loop()
-        above = parent.nearest_here() if isinstance(parent, LiveAgent) else parent
+        if isinstance(parent, LiveAgent):
+            above = parent.nearest_here()
+            parent = above.agent_id if above is not None else None
         self.gate.arrive(
             agent_id,
             time_s=self.now_s(),
-            parent=above.agent_id if isinstance(above, LiveAgent) else above,
+            parent=parent,
             prefix_group=prefix_group,
             shared_prefix_tokens=shared_prefix_tokens,
         )
-        agent = self._agents[agent_id] = LiveAgent(
-            self, agent_id, self._agents[above] if isinstance(above, str) else above
-        )
+        agent = LiveAgent(self, agent_id, self._agents[parent] if parent is not None else None)
+        self._agents[agent_id] = agent
         try:
             yield agent
         finally:
