@@ -20,7 +20,7 @@ from sim.policies import of_one_workload
 from sim.progress import counting, say, say_if_many, warn
 from sim.provenance import git_commit, short_commit, versions
 from sim.record import RunRecord, check_writable, load_record, write_record
-from sim.report import check_report_folder, num_figures, write_report
+from sim.report import check_report_folder, num_figures
 from sim.run_folders import REPORT, left_out_below, runs_below
 from sim.scenario import Scenario, load_scenario
 from sim.seeds_report import write_seeds_report
@@ -174,8 +174,7 @@ def _check_trace(path: Path, *, num_runs: int) -> None:
 def _report(records: Sequence[RunRecord], out: Path) -> Path:
     if not records:
         raise RecordError("no run record given; name at least one folder with run.json")
-    with counting("drawing", num_figures(records)) as advance:
-        return write_report(records, out, on_progress=advance)
+    return compare_cli.draw_report(records, out)
 
 
 def _seeds_report(records: Sequence[RunRecord], out: Path) -> Path:

@@ -79,7 +79,8 @@ def compare(
         raise
     _show(records, has_seeds=has_seeds, as_json=as_json)
     if folder is not None:
-        _print_places(folder, None if has_seeds else _report(in_order(records), folder), as_json=as_json)
+        page = None if has_seeds else draw_report(in_order(records), folder.clear_report())
+        _print_places(folder, page, as_json=as_json)
 
 
 def _run_all(
@@ -122,9 +123,10 @@ def _of_whole_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
     return [record for record in records if ended[record.run["seed"]] == most]
 
 
-def _report(records: Sequence[RunRecord], folder: ComparisonFolder) -> Path:
+def draw_report(records: Sequence[RunRecord], folder: Path) -> Path:
+    """Write the report of runs under a bar; return the page's path."""
     with counting("drawing", num_figures(records)) as advance:
-        return write_report(records, folder.clear_report(), on_progress=advance)
+        return write_report(records, folder, on_progress=advance)
 
 
 def _print_places(folder: ComparisonFolder, page: Path | None, *, as_json: bool) -> None:
