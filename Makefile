@@ -58,7 +58,8 @@ $(VLLM_BIN)/.installed: pyproject.toml
 	@touch $@
 
 test-vllm: $(VLLM_BIN)/.installed
-	$(VLLM_BIN)/python -m pytest -q -n auto -m vllm -W ignore --durations=5
+	$(VLLM_BIN)/python -m pytest -q -n auto -m "vllm and not alone" -W ignore --durations=5
+	$(VLLM_BIN)/python -m pytest -q -m alone -W ignore --durations=5
 
 # Simulated against live, on the CPU build of vLLM: record the engine's steps in runs of another seed, in the server,
 # and fit the step time to them; then replay every policy of the scenario twice, simulate the same, and compare.

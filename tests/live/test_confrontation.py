@@ -1,7 +1,9 @@
 """A short `make validate`: thrashing on a real vLLM server, as the simulator says.
 
-Cores that run other tests at the same time measure no durations; so what is held against the engine here are
-hit rates and what follows from them. Makespans are for `make validate`, on a quiet machine.
+`make test-vllm` runs it by itself, after the others: agents' waits pass in real time, so a server that
+shares its cores with other tests is another server. Even so a CI machine measures no durations; what is held
+against the engine here are hit rates and what follows from them. Makespans are for `make validate`, on a
+quiet machine.
 """
 
 import json
@@ -16,6 +18,7 @@ SMALL = ("workload.num_agents=24", "engine.num_gpu_blocks=700", "step_time.profi
 
 
 @pytest.mark.vllm
+@pytest.mark.alone
 def test_no_control_thrashes_and_a_cap_does_not_as_simulated(tmp_path: Path) -> None:
     out = tmp_path / "worlds"
     overrides = [text for key in SMALL for text in ("--set", key)]
@@ -31,7 +34,7 @@ def test_no_control_thrashes_and_a_cap_does_not_as_simulated(tmp_path: Path) -> 
         *overrides,
     ]
     command += ["--policies", "none", "agent_cap=8", "--out", str(out), "--no-judge", "--json"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)
     none, capped = (result["policies"][label] for label in ("none", "agent_cap=8"))
@@ -40,5 +43,5 @@ def test_no_control_thrashes_and_a_cap_does_not_as_simulated(tmp_path: Path) -> 
     assert abs(capped["hit_rate"]["error"]) < 0.03
     timeline_is_there = [path.parent.name for path in sorted(out.glob("live/*/*/timeline.parquet"))]
     assert timeline_is_there == ["run-0", "run-0"]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert json.loads(again.stdout) == result, "complete runs are not repeated"
