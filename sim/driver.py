@@ -236,7 +236,7 @@ class _World:
             "scenario": self.scenario.model_dump(mode="json"),
             "seed": self.scenario.seed,
             "workload": {"source": self.workload.source, "sha256": self.workload.sha256},
-            "versions": versions(),
+            "versions": versions() | self.scenario.packages,
             "git_commit": git_commit(),
             "profile_hash": profile_hash(self.scenario.step_time),
             "metrics": metrics,

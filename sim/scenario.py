@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from concur.controllers import WRAPPERS, controller_params
+from concur.controllers import CATALOG, WRAPPERS, controller_params
 from concur.gate.agents import LEASE_S
 from concur.orders import ORDERS
 from sim.errors import ScenarioError
@@ -139,8 +139,6 @@ class WorkloadConfig(_Section):
 
 def _fill_in_generator(name: str, parameters: dict[str, Any]) -> None:
     """Check the parameters of a generator and write its defaults among them."""
-    if name not in GENERATORS:
-        raise ValueError(f"generator = {name!r} but must be one of {', '.join(GENERATORS)}")
     parameters.update(GENERATORS[name](**parameters).model_dump())
 
 
@@ -366,7 +364,7 @@ class Scenario(_Section):
     engine: EngineConfig
     step_time: StepTimeConfig = LinearStepTimeConfig()
     gate: GateConfig = GateConfig()
-    controller: ControllerConfig = ControllerConfig()
+    controller: ControllerConfig = Field(default_factory=ControllerConfig)
     tenant: TenantConfig = TenantConfig()
     record: RecordConfig = RecordConfig()
     compare: CompareConfig = CompareConfig()
@@ -401,6 +399,16 @@ class Scenario(_Section):
             If it names none.
         """
         return parse_controllers(text, self.controller, interval_s=self.compare.interval_s, origin=origin)
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Name and version of the packages outside this project that its law and its generators are from."""
+        generators = [self.workload.generator, *(part.generator for part in self.workload.parts)]
+        found = [
+            CATALOG.package(self.controller.kind),
+            *(GENERATORS.package(name) for name in generators if name),
+        ]
+        return dict(package for package in found if package)
 
     def with_controller(self, controller: ControllerConfig) -> "Scenario":
         """Return the same experiment under another controller."""

@@ -213,7 +213,7 @@ def make_record(
         "seed": scenario.seed,
         "workload": {"source": workload.source, "sha256": workload.sha256},
         "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
-        "versions": versions() | {"engine": facts.get("vllm")},
+        "versions": versions() | scenario.packages | {"engine": facts.get("vllm")},
         "git_commit": git_commit(),
         "profile_hash": None,
         "complete": faults.is_complete and len(tables.agents) == len(workload.agents),

@@ -1,12 +1,14 @@
 """The catalog: every control law by name, with its parameters and the gate that its window applies to.
 
-A new law is a new file and one line in `CATALOG`.
+A new law is a new file and one line in `CATALOG`; a law in a package of its own is a `ControllerSpec` under
+the entry-point group `concur.controllers` (`concur.catalog`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, get_type_hints
 
+from concur.catalog import Catalog
 from concur.controllers.base import Controller, ControllerParams, Law, LogValue, interval_of
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
@@ -44,7 +46,7 @@ class ControllerSpec:
     gate: type[Gate] = AgentGate
 
 
-CATALOG: Final[Mapping[str, ControllerSpec]] = {
+_OWN: Final = {
     "none": ControllerSpec(NoParams, no_control),
     "request_cap": ControllerSpec(CapParams, static_cap, RequestGate),
     "agent_cap": ControllerSpec(CapParams, static_cap),
@@ -55,16 +57,17 @@ CATALOG: Final[Mapping[str, ControllerSpec]] = {
     "gradient": ControllerSpec(GradientParams, Gradient),
     "hybrid": ControllerSpec(HybridParams, Hybrid),
 }
+CATALOG: Final[Catalog[ControllerSpec]] = Catalog(
+    "concur.controllers",
+    _OWN,
+    what="kind",
+    fits=lambda entry: isinstance(entry, ControllerSpec),
+    holds="a concur.ControllerSpec",
+)
 WRAPPERS: Final[Mapping[str, Callable[[Controller], Controller]]] = {
     "app_limited": AppLimited,
     "fresh": Fresh,
 }
-
-
-def _spec(kind: str) -> ControllerSpec:
-    if kind not in CATALOG:
-        raise ParameterError(f"kind = {kind!r} but must be one of {', '.join(CATALOG)}")
-    return CATALOG[kind]
 
 
 def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
@@ -76,7 +79,7 @@ def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
         If `kind` or a key of `given` is unknown, a value has the wrong type or is out of bounds, or a
         parameter without default is missing.
     """
-    spec = _spec(kind)
+    spec = CATALOG[kind]
     known = {field.name: field for field in fields(spec.params)}
     annotations = get_type_hints(spec.params)  # `Field.type` may be text
     fitting = {}
@@ -98,7 +101,7 @@ def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) 
     ParameterError
         See `controller_params`; or if a wrapper is unknown.
     """
-    controller = _spec(kind).build(controller_params(kind, given))
+    controller = CATALOG[kind].build(controller_params(kind, given))
     for name in wrappers:
         if name not in WRAPPERS:
             raise ParameterError(f"wrapper = {name!r} but must be one of {', '.join(WRAPPERS)}")
@@ -108,7 +111,7 @@ def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) 
 
 def make_gate(kind: str, window: int, **options: Any) -> Gate:
     """Build the gate that the windows of `kind` apply to; `options` go to the gate."""
-    gate = _spec(kind).gate
+    gate = CATALOG[kind].gate
     if gate is RequestGate:
         for name in ("orders", "lease_s"):  # calls are first come, first served, and never silent
             options.pop(name, None)

@@ -136,7 +136,7 @@ def _runs(config: GridConfig, scenario: Scenario, *, origin: str) -> Iterator[Sc
 def _key(scenario: Scenario, trace: str | None) -> str:
     decides = what_decides(scenario)
     decides["workload"]["trace"] = trace
-    text = json.dumps([decides, versions()], sort_keys=True)
+    text = json.dumps([decides, versions() | scenario.packages], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -69,12 +69,13 @@ class Question:
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides a trial, but the number of trials."""
+        asked = self.scenario.with_controller(self.start)
         parts = (
-            what_decides(self.scenario.with_controller(self.start)),
+            what_decides(asked),
             {seed: workload.sha256 for seed, workload in self.workloads.items()},
             self.objectives,
             {name: repr(each) for name, each in self.space.items()},
-            versions(),
+            versions() | asked.packages,
         )
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -5,14 +5,17 @@ A generator is a frozen model of parameters with their bounds. Each agent draws 
 
 Lengths and waits are log-normal, given by median and sigma (the standard deviation of the logarithm);
 the mean is median * exp(sigma^2 / 2). Every default names its source; those without one are ours.
+
+A generator in a package of its own is a subclass of `Generator` under the entry-point group
+`concur.generators` (`concur.catalog`).
 """
 
-from collections.abc import Mapping
 from typing import Final, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from concur.catalog import Catalog
 from sim.workload.spec import AgentSpec, StepSpec
 
 
@@ -103,7 +106,13 @@ class Coding(Generator):
         return tuple(step for step in steps if step.context_tokens <= self.end_at_context_tokens)
 
 
-GENERATORS: Final[Mapping[str, type[Generator]]] = {"react": React, "coding": Coding}
+GENERATORS: Final[Catalog[type[Generator]]] = Catalog(
+    "concur.generators",
+    {"react": React, "coding": Coding},
+    what="generator",
+    fits=lambda entry: isinstance(entry, type) and issubclass(entry, Generator),
+    holds="a subclass of sim.workload.generators.Generator",
+)
 
 
 def generate_agents(generator: Generator, *, name: str, num_agents: int, seed: int) -> list[AgentSpec]:

@@ -44,7 +44,7 @@ SPECS = {
 
 
 def given(kind: str = "mine", **values: Any) -> Any:
-    with patch.dict(CATALOG, SPECS):
+    with patch.dict(CATALOG.own, SPECS):
         return controller_params(kind, values)
 
 
@@ -107,7 +107,7 @@ def test_a_parameter_that_no_scenario_can_give_is_said_to_be_one() -> None:
 
 
 def test_such_a_law_goes_through_a_scenario_and_its_record() -> None:
-    with patch.dict(CATALOG, SPECS):
+    with patch.dict(CATALOG.own, SPECS):
         config = ControllerConfig.model_validate({"kind": "mine", "steps": [3, 4], "is_bold": True})
         assert config.parameters["steps"] == (3, 4)
         assert config.parameters["weights"] == ()
