@@ -22,7 +22,7 @@ SLACK_S: Final = 0.100
 _MEASURE: Final = """
 import sys, time
 from benchmarks.workloads import BENCHMARKS
-from sim.driver import simulate
+from concur.sim.world.simulate import simulate
 case = BENCHMARKS[sys.argv[1]].build()
 simulate(*case)
 begin_s = time.process_time()

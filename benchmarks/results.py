@@ -21,12 +21,12 @@ import pandas as pd
 
 from benchmarks.result_files import RESULTS, ROOT, Result, is_shown, read, write
 from benchmarks.tables import FAMILIES, HEADLINES, HURTS, PAGES, fill
-from sim.driver import simulate
-from sim.intervals import metric_interval
-from sim.lab.held_out import START, TUNED, check
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig, load_scenario, parse_controllers
-from sim.toml_files import read_toml
+from concur.sim.lab.held_out import START, TUNED, check
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.intervals import metric_interval
+from concur.sim.scenario.scenario import ControllerConfig, load_scenario, parse_controllers
+from concur.sim.scenario.toml_files import read_toml
+from concur.sim.world.simulate import simulate
 
 REACT: Final = (
     "concur compare examples/react.toml --set 'compare.seeds=[0,1,2,3,4]' --controllers none request_cap=64 "

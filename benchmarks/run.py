@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.workloads import BENCHMARKS, Benchmark
-from validate.errors import VllmMissingError
-from validate.vllm_scheduler import vllm_version
+from concur.validate.errors import VllmMissingError
+from concur.validate.parity.vllm_scheduler import vllm_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.result_files import ROOT, best_cap, mean, read
-from sim.profile import load_profile
+from concur.sim.step_time.profile import load_profile
 
 PAGES: Final = ("README.md", "examples/families/README.md")
 _TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n)((?:\|.*\n)*)")

@@ -6,12 +6,12 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.workloads import BENCHMARKS, Case
-from sim.driver import simulate
-from sim.engine.engine import StepScheduler, build_reference_scheduler, build_scheduler
+from concur.sim.world.engine import StepScheduler, build_reference_scheduler, build_scheduler
+from concur.sim.world.simulate import simulate
 
 
 def _vllm(case: Case) -> StepScheduler:
-    from validate.vllm_scheduler import VllmScheduler  # its memory is not ours
+    from concur.validate.parity.vllm_scheduler import VllmScheduler  # its memory is not ours
 
     return VllmScheduler(case[0].engine, case[1])
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from sim.scenario import Scenario, parse_scenario
-from sim.workload.build import build_workload
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 Case = tuple[Scenario, Workload]
 WEKA: Final = Path(__file__).parents[1] / "examples" / "traces" / "weka.jsonl.gz"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from calib.cli import register
+from concur.calib.cli import register
 from concur.errors import ConcurError
 
 

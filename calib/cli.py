@@ -2,8 +2,8 @@
 
 import typer
 
-from calib.fit_cli import add_fit_verbs
-from calib.profile_cli import add_profile_verbs
+from concur.calib.fit.fit_cli import add_fit_verbs
+from concur.calib.measure.profile_cli import add_profile_verbs
 
 
 def register(app: typer.Typer) -> None:

@@ -2,7 +2,9 @@
 
 Its face, each loaded when it is asked for::
 
-    from sim import load_scenario, simulate
+    from concur.sim import load_scenario
+
+    from concur.sim import simulate
 
     record = simulate(load_scenario("examples/react.toml"))
     record.metrics["makespan_s"]
@@ -12,17 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from sim.driver import simulate
-    from sim.record import RunRecord, load_record
-    from sim.scenario import Scenario, load_scenario
+    from concur.sim.record.record import RunRecord, load_record
+    from concur.sim.scenario.scenario import Scenario, load_scenario
+    from concur.sim.world.simulate import simulate
 
 __all__ = ["RunRecord", "Scenario", "load_record", "load_scenario", "simulate"]
 _FACE: Final = {
-    "RunRecord": "sim.record",
-    "Scenario": "sim.scenario",
-    "load_record": "sim.record",
-    "load_scenario": "sim.scenario",
-    "simulate": "sim.driver",
+    "RunRecord": "concur.sim.record.record",
+    "Scenario": "concur.sim.scenario.scenario",
+    "load_record": "concur.sim.record.record",
+    "load_scenario": "concur.sim.scenario.scenario",
+    "simulate": "concur.sim.world.simulate",
 }
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from concur.cli import main
 from concur.signals import Snapshot
-from sim.scenario import Scenario, parse_scenario
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 ROOT: Final = Path(__file__).parents[1]
 TRACES: Final = ROOT / "examples" / "traces"

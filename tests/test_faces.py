@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import concur
-import sim
+from concur import sim
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ def test_every_name_that_a_package_shows_is_there(package: str) -> None:
 def test_the_faces_are_the_very_objects() -> None:
     assert concur.AsyncGate is import_module("concur.live.gate").AsyncGate
     assert concur.__version__ == version("concur-admission")
-    assert sim.simulate is import_module("sim.driver").simulate
+    assert sim.simulate is import_module("concur.sim.world.simulate").simulate
 
 
 def test_a_law_and_a_gate_load_no_more_than_the_standard_library() -> None:

@@ -15,13 +15,13 @@ from benchmarks.result_files import best_cap, read
 from benchmarks.results import COMPARISONS, SWEEP, TUNE, compare, differences
 from benchmarks.tables import FAMILIES, PAGES, TABLES, fill, made
 from benchmarks.workloads import BENCHMARKS
-from calib.check import parse_batch, predict_step
+from concur.calib.fit.check import parse_batch, predict_step
 from concur.cli import build_app
-from sim.lab.grid import load_grid
-from sim.lab.oracle import ORACLE
-from sim.profile import load_profile, shipped_profiles
-from sim.scenario import load_scenario, parse_controllers
-from sim.workload.build import build_workload
+from concur.sim.lab.grid import load_grid
+from concur.sim.lab.oracle import ORACLE
+from concur.sim.scenario.scenario import load_scenario, parse_controllers
+from concur.sim.step_time.profile import load_profile, shipped_profiles
+from concur.sim.workload.build import build_workload
 from tests.helpers import ROOT
 from tests.parity import test_parity
 from tests.parity.scenarios import TRACE_CASES

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from sim.progress import counting
-from sim.scenario import load_scenario
-from sim.workload.build import build_workload
-from validate import live_cli
-from validate.explain import explain_result, result_json
-from validate.parity import run_parity
-from validate.scope import check_both_worlds
-from validate.vllm_scheduler import check_in_scope, vllm_version
+from concur.sim.runs.progress import counting
+from concur.sim.scenario.scenario import load_scenario
+from concur.sim.workload.build import build_workload
+from concur.validate.live import live_cli
+from concur.validate.live.scope import check_both_worlds
+from concur.validate.parity.explain import explain_result, result_json
+from concur.validate.parity.parity import run_parity
+from concur.validate.parity.vllm_scheduler import check_in_scope, vllm_version
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,11 @@ def parity(
 
 
 def _fuzz(num_worlds: int, seed: int, version: str, as_json: bool) -> None:
-    from validate.fuzz import explain_fuzz, fuzz, fuzz_json  # needs Hypothesis, an optional dependency
+    from concur.validate.parity.fuzz import (  # needs Hypothesis, an optional dependency
+        explain_fuzz,
+        fuzz,
+        fuzz_json,
+    )
 
     with counting("comparing random worlds", num_worlds) as advance:
         result = fuzz(num_worlds, seed, on_progress=advance)

@@ -11,7 +11,7 @@ ConcurError
 """
 
 from concur.errors import ConcurError
-from sim.errors import ExtraMissingError
+from concur.sim.errors import ExtraMissingError
 
 
 class VllmMissingError(ConcurError, ImportError):

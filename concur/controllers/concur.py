@@ -22,7 +22,7 @@ from typing import Final
 
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
-from concur.estimators import WindowedHitRate
+from concur.measures.estimators import WindowedHitRate
 from concur.signals import UNLIMITED, Snapshot
 
 ROUNDINGS: Final[Mapping[str, Callable[[float], int]]] = {

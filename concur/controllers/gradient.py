@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from concur.controllers.base import LogValue
-from concur.work import WorkLaw, WorkLawParams
+from concur.measures.work import WorkLaw, WorkLawParams
 
 _TOLERANCE: Final = 1.5
 _QUEUE: Final = 4.0

@@ -50,10 +50,10 @@ from typing import Final
 
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
-from concur.flows import FlowMeter, Flows, FlowWindow, Freshness
-from concur.ledger import Ledger, read_ledger
+from concur.measures.flows import FlowMeter, Flows, FlowWindow, Freshness
+from concur.measures.residents import Ledger, read_ledger
+from concur.measures.usage import calls_without_usage
 from concur.signals import UNLIMITED, Snapshot
-from concur.usage import calls_without_usage
 
 _LINDY: Final = 2.0  # a life that has lasted n lasts 2 n in all
 _QUEUE_RATIO: Final = 0.5  # prime-rl: requests queued over requests running

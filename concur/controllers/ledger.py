@@ -24,10 +24,10 @@ from dataclasses import dataclass
 
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
-from concur.flows import Freshness
-from concur.ledger import prefix_tokens, private_tokens, shared_tokens
+from concur.measures.flows import Freshness
+from concur.measures.residents import prefix_tokens, private_tokens, shared_tokens
+from concur.measures.usage import calls_without_usage
 from concur.signals import UNLIMITED, AgentView, Snapshot
-from concur.usage import calls_without_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

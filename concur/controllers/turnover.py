@@ -25,7 +25,7 @@ from typing import Final
 
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
-from concur.flows import Freshness, held_slot
+from concur.measures.flows import Freshness, held_slot
 from concur.signals import UNLIMITED, AgentView, Snapshot
 
 _BINDS: Final = 0.9

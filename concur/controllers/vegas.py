@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from concur.controllers.base import LogValue
 from concur.errors import require
-from concur.work import WorkLaw, WorkLawParams
+from concur.measures.work import WorkLaw, WorkLawParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 
 from concur.controllers.base import Controller, LogValue, interval_of
-from concur.flows import Freshness
+from concur.measures.flows import Freshness
 from concur.signals import Snapshot
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from concur.errors import GateError, require
 from concur.gate.member import Member, check_tokens
-from concur.ledger import private_tokens
+from concur.measures.residents import private_tokens
 from concur.signals import AgentView, Departures
 
 

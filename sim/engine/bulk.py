@@ -5,10 +5,10 @@ of them that decode, if their tokens fit the budget, their blocks are free, and 
 (synchronous scheduling).
 """
 
-from sim.engine.output import SchedulerOutput
-from sim.kv.interface import KVCache
-from sim.kv.segments import SegmentCache
-from sim.request import Request
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.request import Request
+from concur.sim.kv.interface import KVCache
+from concur.sim.kv.segments import SegmentCache
 
 
 def count_leading_decodes(running: list[Request]) -> int:

@@ -17,10 +17,10 @@ The result is bit-identical to stepping: ends of steps and sums of time are adde
 
 from dataclasses import dataclass
 
-from sim.engine.output import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepBatch, StepTime, StepTotals, step_cost
-from sim.kv.segments import SegmentCache
-from sim.request import Request
+from concur.sim.engine.output import SchedulerOutput, SchedulerStats
+from concur.sim.engine.request import Request
+from concur.sim.kv.segments import SegmentCache
+from concur.sim.step_time.step_time import StepBatch, StepTime, StepTotals, step_cost
 
 
 @dataclass(slots=True)

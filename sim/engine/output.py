@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from sim.engine.step_time import StepBatch
-from sim.request import Request
+from concur.sim.engine.request import Request
+from concur.sim.step_time.step_time import StepBatch
 
 Scheduled = tuple[Request, int, bool]
 """A request, how many tokens it computes in the step, and whether the step samples a token for it."""

@@ -27,8 +27,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
-from sim.engine.leap import (
+from concur.sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
+from concur.sim.engine.leap import (
     Decodes,
     Flight,
     Leap,
@@ -38,13 +38,13 @@ from sim.engine.leap import (
     land_prefill,
     look_ahead,
 )
-from sim.engine.output import SchedulerOutput, SchedulerStats
-from sim.engine.step_time import StepTime, StepTotals
-from sim.kv.host_cache import HostCache
-from sim.kv.interface import KVCache
-from sim.kv.segments import SegmentCache
-from sim.request import Request, RequestStatus
-from sim.scenario import EngineConfig
+from concur.sim.engine.output import SchedulerOutput, SchedulerStats
+from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.kv.host_cache import HostCache
+from concur.sim.kv.interface import KVCache
+from concur.sim.kv.segments import SegmentCache
+from concur.sim.scenario.scenario import EngineConfig
+from concur.sim.step_time.step_time import StepTime, StepTotals
 
 
 class Scheduler:

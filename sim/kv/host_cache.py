@@ -3,13 +3,13 @@
 What is modelled (ours; vLLM's KV connectors differ in detail): a block that is evicted from the GPU pool is
 kept in host memory under its hash, least recently used out first. Writing it there is free: it goes over
 the other direction of the link, in the background. Reading it back takes the link, see
-`sim.engine.transfer`.
+`concur.sim.engine.host_link`.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from sim.kv.chain import BlockHash
+from concur.sim.kv.chain import BlockHash
 
 
 class HostCache:

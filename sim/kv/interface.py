@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sim.request import Request
+from concur.sim.engine.request import Request
 
 
 class KVCache(Protocol):

@@ -15,9 +15,9 @@ Asks come before commands: a refused allocation has changed nothing.
 
 from collections.abc import Sequence
 
-from sim.kv.block_pool import BlockPool, KVCacheBlock
-from sim.kv.chain import AgentChain, BlockHash, BlockHasher
-from sim.request import Request
+from concur.sim.engine.request import Request
+from concur.sim.kv.block_pool import BlockPool, KVCacheBlock
+from concur.sim.kv.chain import AgentChain, BlockHash, BlockHasher
 
 
 class KVCacheManager:

@@ -23,7 +23,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sim.request import Request
+from concur.sim.engine.request import Request
 
 
 class DuplicateBlockError(Exception):
@@ -92,7 +92,7 @@ class Segment:
 class SegmentChain:
     """The runs that make up one agent's history: [run, number of its blocks], in order.
 
-    The counterpart of `sim.kv.chain.AgentChain`.
+    The counterpart of `concur.sim.kv.chain.AgentChain`.
     """
 
     __slots__ = ("_block_size", "num_blocks_before_last", "parts")
@@ -132,8 +132,9 @@ class SegmentChain:
 class SegmentCache:
     """The block pool and the cache manager in one, on segments.
 
-    The counterpart of `sim.kv.block_pool.BlockPool` and `sim.kv.kv_cache_manager.KVCacheManager`, which say
-    what is done and why; here is only how. Costs O(runs of a history) per call, and per block nothing.
+    The counterpart of `concur.sim.kv.block_pool.BlockPool` and
+    `concur.sim.kv.kv_cache_manager.KVCacheManager`, which say what is done and why; here is only how. Costs
+    O(runs of a history) per call, and per block nothing.
     """
 
     def __init__(

@@ -22,11 +22,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sim.errors import ScenarioError
-from sim.provenance import versions
-from sim.scenario import Scenario, parse_scenario, read_scenario, what_decides
-from sim.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
-from sim.workload.trace import trace_sha256
+from concur.sim.errors import ScenarioError
+from concur.sim.record.provenance import versions
+from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario, what_decides
+from concur.sim.scenario.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
+from concur.sim.traces.trace import trace_sha256
 
 
 class GridConfig(BaseModel):

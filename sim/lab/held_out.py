@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sim.compare import Runs
-from sim.intervals import Interval, mean_interval, metric_value
-from sim.lab.oracle import best_static_cap
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario
+from concur.sim.lab.oracle import best_static_cap
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import Runs
+from concur.sim.runs.intervals import Interval, mean_interval, metric_value
+from concur.sim.scenario.scenario import ControllerConfig, Scenario
 
 START: Final = "start"
 TUNED: Final = "tuned"

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from sim.compare import Runs, policies
-from sim.errors import ScenarioError
-from sim.intervals import metric_interval
-from sim.scenario import ControllerConfig
+from concur.sim.errors import ScenarioError
+from concur.sim.runs.compare import Runs, policies
+from concur.sim.runs.intervals import metric_interval
+from concur.sim.scenario.scenario import ControllerConfig
 
 ORACLE: Final = "oracle"
 """What stands for the best static cap among policies."""

@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.util.joblib import register_ray
 
-from sim.errors import WorkersLostError
-from sim.parallel import Result, Task, numbered
+from concur.sim.errors import WorkersLostError
+from concur.sim.runs.parallel import Result, Task, numbered
 
 _TASKS_PER_JOB: Final = 16  # between two deliveries: joblib's Ray backend hands over whole lists only
 _ANSWER_S: Final = 5.0

@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from concur.errors import ConcurError
-from sim.driver import simulate
-from sim.errors import RecordError, WorkersLostError
-from sim.files import whole_file
-from sim.lab.grid import Grid, Point
-from sim.parallel import Workers, run_tasks
-from sim.provenance import git_commit, versions
-from sim.scenario import ControllerConfig, Scenario
-from sim.toml_files import dotted
-from sim.workload.build import build_workload
-from sim.workload.spec import Workload
+from concur.sim.errors import RecordError, WorkersLostError
+from concur.sim.files import whole_file
+from concur.sim.lab.grid import Grid, Point
+from concur.sim.record.provenance import git_commit, versions
+from concur.sim.runs.parallel import Workers, run_tasks
+from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.scenario.toml_files import dotted
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.spec import Workload
+from concur.sim.world.simulate import simulate
 
 TABLE: Final = "runs.parquet"
 _KEPT: Final = ("scenario", "workload", "metrics", "warnings", "profile_hash", "git_commit")

@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from sim.errors import ExtraMissingError
-from sim.lab.grid import load_grid
-from sim.lab.sweep import Store, rows, run_points, write_plan, write_table
-from sim.lab.sweep_table import sweep_table
-from sim.parallel import LocalWorkers, Workers
-from sim.progress import counting, say, warn
-from sim.provenance import short_commit
-from sim.remarks import merged_warnings
-from sim.report import check_report_folder
-from sim.tables import print_tables
+from concur.sim.errors import ExtraMissingError
+from concur.sim.lab.grid import load_grid
+from concur.sim.lab.sweep import Store, rows, run_points, write_plan, write_table
+from concur.sim.lab.sweep_table import sweep_table
+from concur.sim.record.provenance import short_commit
+from concur.sim.runs.parallel import LocalWorkers, Workers
+from concur.sim.runs.progress import counting, say, warn
+from concur.sim.show.remarks import merged_warnings
+from concur.sim.show.report import check_report_folder
+from concur.sim.show.tables import print_tables
 
 _Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
@@ -88,7 +88,7 @@ def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Wo
         yield LocalWorkers(jobs)
         return
     try:
-        from sim.lab.ray_workers import ray_workers  # needs the extra `ray`
+        from concur.sim.lab.ray_workers import ray_workers  # needs the extra `ray`
     except ImportError as error:
         raise ExtraMissingError(error, extra="ray") from None
     with ray_workers(address, jobs) as workers:

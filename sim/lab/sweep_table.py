@@ -9,7 +9,7 @@ from rich.table import Table
 MOST_ROWS: Final = 30
 
 Row = Mapping[str, Any]
-"""One run, as `sim.lab.sweep.rows` returns it."""
+"""One run, as `concur.sim.lab.sweep.rows` returns it."""
 
 
 def sweep_table(rows: Sequence[Row], keys: Sequence[str]) -> Table:

@@ -24,14 +24,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
-from sim.compare import run_seeds
-from sim.errors import RecordError, ScenarioError
-from sim.intervals import METRICS, metric_interval
-from sim.lab.tune_space import Range, Value, settle, space_of, start_of
-from sim.provenance import git_commit, versions
-from sim.scenario import ControllerConfig, Scenario, what_decides
-from sim.toml_files import explain
-from sim.workload.spec import Workload
+from concur.sim.errors import RecordError, ScenarioError
+from concur.sim.lab.tune_space import Range, Value, settle, space_of, start_of
+from concur.sim.record.provenance import git_commit, versions
+from concur.sim.runs.compare import run_seeds
+from concur.sim.runs.intervals import METRICS, metric_interval
+from concur.sim.scenario.scenario import ControllerConfig, Scenario, what_decides
+from concur.sim.scenario.toml_files import explain
+from concur.sim.workload.spec import Workload
 
 HIGHER_IS_BETTER: Final = frozenset(
     {"throughput_tokens_per_s", "hit_rate", "mean_active_agents", "jain_fairness"}

@@ -10,16 +10,16 @@ from typing import Annotated
 
 import typer
 
-from sim.errors import ExtraMissingError, ScenarioError
-from sim.lab.held_out import check
-from sim.progress import counting, say, warn
-from sim.provenance import git_commit
-from sim.remarks import warnings_of_workloads
-from sim.report import check_report_folder
-from sim.scenario import Scenario, load_scenario
-from sim.seeds import read_seeds
-from sim.tables import print_tables
-from sim.workload.build import build_workloads
+from concur.sim.errors import ExtraMissingError, ScenarioError
+from concur.sim.lab.held_out import check
+from concur.sim.record.provenance import git_commit
+from concur.sim.runs.progress import counting, say, warn
+from concur.sim.runs.seeds import read_seeds
+from concur.sim.scenario.scenario import Scenario, load_scenario
+from concur.sim.show.remarks import warnings_of_workloads
+from concur.sim.show.report import check_report_folder
+from concur.sim.show.tables import print_tables
+from concur.sim.workload.build import build_workloads
 
 
 def register(app: typer.Typer) -> None:
@@ -54,9 +54,9 @@ def tune(
     objectives give a Pareto front; best.toml is then the best of it in the first.
     """
     try:
-        from sim.lab import tune as tuning  # needs the extra `tune`
-        from sim.lab import tune_report as report
-        from sim.lab.tune_figures import write_sensitivity
+        from concur.sim.lab import tune as tuning  # needs the extra `tune`
+        from concur.sim.lab import tune_report as report
+        from concur.sim.lab.tune_figures import write_sensitivity
     except ImportError as error:
         raise ExtraMissingError(error, extra="tune") from None
     config = load_scenario(scenario, overrides or ())

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from sim.errors import RecordError
-from sim.figures import COLOURS, OTHER_COLOUR, png_bytes, style
-from sim.files import whole_file
-from sim.lab.tune import Question, Trial
-from sim.lab.tune_report import provenance
+from concur.sim.errors import RecordError
+from concur.sim.files import whole_file
+from concur.sim.lab.tune import Question, Trial
+from concur.sim.lab.tune_report import provenance
+from concur.sim.show.figures import COLOURS, OTHER_COLOUR, png_bytes, style
 
 _COLUMNS: Final = 4
 

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from sim.errors import RecordError
-from sim.files import whole_file
-from sim.intervals import Interval, metric_interval
-from sim.lab.held_out import START, TUNED, Check, verdict
-from sim.lab.tune import HIGHER_IS_BETTER, Question, Trial
-from sim.lab.tune_space import Value
-from sim.provenance import short_commit, versions
-from sim.tables import plus_minus
+from concur.sim.errors import RecordError
+from concur.sim.files import whole_file
+from concur.sim.lab.held_out import START, TUNED, Check, verdict
+from concur.sim.lab.tune import HIGHER_IS_BETTER, Question, Trial
+from concur.sim.lab.tune_space import Value
+from concur.sim.record.provenance import short_commit, versions
+from concur.sim.runs.intervals import Interval, metric_interval
+from concur.sim.show.tables import plus_minus
 
 
 def best_table(question: Question, trials: Sequence[Trial], front: Sequence[Trial]) -> Table:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from concur.controllers import CATALOG
-from sim.errors import ScenarioError
+from concur.sim.errors import ScenarioError
 
 Value = int | float
 

@@ -5,11 +5,11 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval, speed_up
-from sim.paper.numbers import printed
-from sim.paper.parts import Finding, Part, times
-from sim.paper.runs import NONE, Book, Job, Policy, concur
-from sim.paper.settings import READINGS, Reading, Setting, qwen
+from concur.sim.paper.numbers import printed
+from concur.sim.paper.parts import Finding, Part, times
+from concur.sim.paper.runs import NONE, Book, Job, Policy, concur
+from concur.sim.paper.settings import READINGS, Reading, Setting, qwen
+from concur.sim.runs.intervals import Interval, speed_up
 
 U_HIGH: Final = (0.4, 0.5, 0.6, 0.8)
 U_LOW: Final = (0.1, 0.2, 0.3, 0.5)

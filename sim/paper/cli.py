@@ -6,15 +6,15 @@ from typing import Annotated, Final
 
 import typer
 
-from sim.errors import ScenarioError
-from sim.paper import a1, fig1, fig3, fig6, sensitivity, table1, table2
-from sim.paper.page import tables_of, write_results
-from sim.paper.parts import Part
-from sim.paper.runs import Book, Job
-from sim.progress import counting, say
-from sim.report import check_report_folder
-from sim.seeds import read_seeds
-from sim.tables import print_tables
+from concur.sim.errors import ScenarioError
+from concur.sim.paper import a1, fig1, fig3, fig6, sensitivity, table1, table2
+from concur.sim.paper.page import tables_of, write_results
+from concur.sim.paper.parts import Part
+from concur.sim.paper.runs import Book, Job
+from concur.sim.runs.progress import counting, say
+from concur.sim.runs.seeds import read_seeds
+from concur.sim.show.report import check_report_folder
+from concur.sim.show.tables import print_tables
 
 PARTS: Final[dict[str, tuple[Callable[[], list[Job]], Callable[[Book], Part]]]] = {
     "fig1": (fig1.jobs, fig1.part),

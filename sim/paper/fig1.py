@@ -5,15 +5,15 @@ from typing import Final
 import numpy as np
 from rich.table import Table
 
-from sim.engine.roofline import RooflineStepTime
-from sim.engine.step_time import StepBatch
-from sim.intervals import Interval, mean_interval
-from sim.paper.numbers import PAPER_KV_BYTES_PER_TOKEN, RELOAD_CONCURRENCY, RELOAD_TOKENS, printed
-from sim.paper.parts import Finding, Part
-from sim.paper.runs import Book, Job
-from sim.paper.settings import LINK_BYTES_PER_S, Setting, deepseek, qwen
-from sim.profile import load_profile
-from sim.workload.build import build_workload
+from concur.sim.paper.numbers import PAPER_KV_BYTES_PER_TOKEN, RELOAD_CONCURRENCY, RELOAD_TOKENS, printed
+from concur.sim.paper.parts import Finding, Part
+from concur.sim.paper.runs import Book, Job
+from concur.sim.paper.settings import LINK_BYTES_PER_S, Setting, deepseek, qwen
+from concur.sim.runs.intervals import Interval, mean_interval
+from concur.sim.step_time.profile import load_profile
+from concur.sim.step_time.roofline import RooflineStepTime
+from concur.sim.step_time.step_time import StepBatch
+from concur.sim.workload.build import build_workload
 
 NUM_STEPS: Final = 10
 _CHUNK_TOKENS: Final = 8192  # of a prefill in one step

@@ -4,11 +4,11 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval, mean_interval
-from sim.paper.numbers import printed
-from sim.paper.parts import Finding, Part, rate, why_hits
-from sim.paper.runs import NONE, Book, Job
-from sim.paper.settings import READINGS, Reading, Setting, deepseek
+from concur.sim.paper.numbers import printed
+from concur.sim.paper.parts import Finding, Part, rate, why_hits
+from concur.sim.paper.runs import NONE, Book, Job
+from concur.sim.paper.settings import READINGS, Reading, Setting, deepseek
+from concur.sim.runs.intervals import Interval, mean_interval
 
 _PHASES: Final = ("warm_up", "middle", "cool_down")
 
@@ -68,7 +68,7 @@ def _phase_share(book: Book, setting: Setting, phase: str) -> Interval:
 
 def _table(book: Book, reading: Reading) -> Table:
     setting = _setting(reading)
-    table = Table(title=reading, caption="phases by the rule of sim/phases.py; mean over seeds")
+    table = Table(title=reading, caption="phases by the rule of sim/record/phases.py; mean over seeds")
     table.add_column("phase")
     for heading in ("share of the run", "hit rate"):
         table.add_column(heading, justify="right")

@@ -4,12 +4,12 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval
-from sim.paper.numbers import printed
-from sim.paper.parts import Finding, Part, finding, rate, seconds, times, why_gain, why_seconds
-from sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap
-from sim.paper.settings import READINGS, Reading, Setting, qwen, without_cache
-from sim.paper.table1 import fine_caps
+from concur.sim.paper.numbers import printed
+from concur.sim.paper.parts import Finding, Part, finding, rate, seconds, times, why_gain, why_seconds
+from concur.sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap
+from concur.sim.paper.settings import READINGS, Reading, Setting, qwen, without_cache
+from concur.sim.paper.table1 import fine_caps
+from concur.sim.runs.intervals import Interval
 
 LEVELS: Final = (30, 32, 64, 128)
 

@@ -8,14 +8,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import COLOURS, plot_hit_rate, plot_usage, shade_phases
-from sim.intervals import Interval
-from sim.paper import a1, fig1, sensitivity, table2
-from sim.paper.numbers import find_printed, printed
-from sim.paper.parts import Part
-from sim.paper.settings import READINGS
-from sim.rates import window_of, windowed_rate
-from sim.record import RunRecord
+from concur.sim.paper import a1, fig1, sensitivity, table2
+from concur.sim.paper.numbers import find_printed, printed
+from concur.sim.paper.parts import Part
+from concur.sim.paper.settings import READINGS
+from concur.sim.record.rates import window_of, windowed_rate
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.intervals import Interval
+from concur.sim.show.figures import COLOURS, plot_hit_rate, plot_usage, shade_phases
 
 DOUBLE_COLUMN_IN: Final = 6.9
 _PRINTED: Final[Mapping[str, Any]] = {"marker": "D", "color": "black", "ls": "none", "ms": 4, "zorder": 5}

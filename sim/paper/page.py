@@ -10,16 +10,16 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from sim.errors import RecordError
-from sim.figures import style
-from sim.files import whole_file
-from sim.pages import embedded_image, html_table, page_text, table_rows
-from sim.paper.figures import FIGURES
-from sim.paper.parts import Part, findings_table, verdicts_table
-from sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
-from sim.paper.verdict import RULE
-from sim.profile import load_profile
-from sim.provenance import git_commit, short_commit, versions
+from concur.sim.errors import RecordError
+from concur.sim.files import whole_file
+from concur.sim.paper.figures import FIGURES
+from concur.sim.paper.parts import Part, findings_table, verdicts_table
+from concur.sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
+from concur.sim.paper.verdict import RULE
+from concur.sim.record.provenance import git_commit, short_commit, versions
+from concur.sim.show.figures import style
+from concur.sim.show.pages import embedded_image, html_table, page_text, table_rows
+from concur.sim.step_time.profile import load_profile
 
 _DPI: Final = 200
 _TITLE: Final = "The CONCUR paper's tables and figures, simulated"

@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
-from sim.intervals import Interval, metric_interval
-from sim.paper.numbers import Printed, find_printed
-from sim.paper.runs import CONCUR, NONE, Book, Policy
-from sim.paper.settings import READINGS, Reading, Setting, without_cache
-from sim.paper.verdict import INPUT, REPRODUCED, TOLERANCE, VERDICTS, judge
+from concur.sim.paper.numbers import Printed, find_printed
+from concur.sim.paper.runs import CONCUR, NONE, Book, Policy
+from concur.sim.paper.settings import READINGS, Reading, Setting, without_cache
+from concur.sim.paper.verdict import INPUT, REPRODUCED, TOLERANCE, VERDICTS, judge
+from concur.sim.runs.intervals import Interval, metric_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

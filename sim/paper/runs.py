@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.compare import run_seeds
-from sim.intervals import Interval, metric_interval, speed_up
-from sim.paper.settings import Setting
-from sim.phases import demand_over_time
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig
-from sim.workload.build import build_workloads
+from concur.sim.paper.settings import Setting
+from concur.sim.record.phases import demand_over_time
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import run_seeds
+from concur.sim.runs.intervals import Interval, metric_interval, speed_up
+from concur.sim.scenario.scenario import ControllerConfig
+from concur.sim.workload.build import build_workloads
 
 _MOST_SAMPLES: Final = 600  # of a timeline, for a figure
 U_LOW_FRAC: Final = 0.2

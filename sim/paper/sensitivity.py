@@ -9,10 +9,10 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.paper.numbers import Printed, printed
-from sim.paper.parts import Part
-from sim.paper.runs import CONCUR, NONE, Book, Job, Policy, agent_cap, concur
-from sim.paper.settings import Agents, Setting, deepseek, qwen
+from concur.sim.paper.numbers import Printed, printed
+from concur.sim.paper.parts import Part
+from concur.sim.paper.runs import CONCUR, NONE, Book, Job, Policy, agent_cap, concur
+from concur.sim.paper.settings import Agents, Setting, deepseek, qwen
 
 HEADLINES: Final[tuple[tuple[Setting, Printed], ...]] = (
     (qwen(8, "lengthened"), printed("table1.qwen_tp8.concur")),

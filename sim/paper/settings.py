@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from sim.paper.numbers import PAPER_KV_BYTES_PER_TOKEN, RELOAD_CONCURRENCY, RELOAD_TOKENS, printed
-from sim.profile import load_profile
-from sim.scenario import Scenario, parse_scenario
+from concur.sim.paper.numbers import PAPER_KV_BYTES_PER_TOKEN, RELOAD_CONCURRENCY, RELOAD_TOKENS, printed
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.step_time.profile import load_profile
 
 Reading = Literal["as printed", "lengthened"]
 READINGS: Final[Mapping[Reading, str]] = {

@@ -5,11 +5,11 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval
-from sim.paper.numbers import find_printed, printed
-from sim.paper.parts import Finding, Part, finding, seconds, why_gain, why_seconds
-from sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap, request_cap
-from sim.paper.settings import READINGS, Reading, Setting, deepseek, qwen, with_hicache, without_cache
+from concur.sim.paper.numbers import find_printed, printed
+from concur.sim.paper.parts import Finding, Part, finding, seconds, why_gain, why_seconds
+from concur.sim.paper.runs import CONCUR, HYBRID, NONE, Book, Job, Policy, agent_cap, request_cap
+from concur.sim.paper.settings import READINGS, Reading, Setting, deepseek, qwen, with_hicache, without_cache
+from concur.sim.runs.intervals import Interval
 
 _QWEN_CAPS: Final = (16, 24, 30, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 _DEEPSEEK_CAPS: Final = (4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40)

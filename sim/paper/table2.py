@@ -4,11 +4,11 @@ from typing import Final
 
 from rich.table import Table
 
-from sim.intervals import Interval
-from sim.paper.numbers import find_printed
-from sim.paper.parts import Finding, Part, finding, rate, why_hits
-from sim.paper.runs import CONCUR, NONE, Book, Job, request_cap
-from sim.paper.settings import READINGS, Reading, Setting, deepseek, with_hicache
+from concur.sim.paper.numbers import find_printed
+from concur.sim.paper.parts import Finding, Part, finding, rate, why_hits
+from concur.sim.paper.runs import CONCUR, NONE, Book, Job, request_cap
+from concur.sim.paper.settings import READINGS, Reading, Setting, deepseek, with_hicache
+from concur.sim.runs.intervals import Interval
 
 NUM_AGENTS: Final = (16, 32, 40)
 NAMES: Final = {

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from sim.intervals import Interval
-from sim.paper.numbers import Kind, Printed
+from concur.sim.paper.numbers import Kind, Printed
+from concur.sim.runs.intervals import Interval
 
 TOLERANCE: Final = 0.15
 SAME_ORDER: Final = 10**0.5

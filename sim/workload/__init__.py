@@ -1,5 +1,5 @@
 """Workloads: what each agent will ask for, as token counts and waits."""
 
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 __all__ = ["AgentSpec", "StepSpec", "Workload"]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.errors import ScenarioError
-from sim.scenario import Arrival, EngineConfig, PoissonArrival, Scenario, WorkloadConfig
-from sim.workload.from_trace import TraceSelection, select_agents
-from sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
-from sim.workload.losses import Limits, Losses, agents_left_out, loss_lines
-from sim.workload.spec import AgentSpec, StepSpec, Workload
-from sim.workload.trace import read_trace, trace_sha256
+from concur.sim.errors import ScenarioError
+from concur.sim.scenario.scenario import Arrival, EngineConfig, PoissonArrival, Scenario, WorkloadConfig
+from concur.sim.traces.trace import read_trace, trace_sha256
+from concur.sim.workload.from_trace import TraceSelection, select_agents
+from concur.sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
+from concur.sim.workload.losses import Limits, Losses, agents_left_out, loss_lines
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 
 def build_workload(scenario: Scenario) -> Workload:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sim.workload.losses import Limits, Losses
-from sim.workload.spec import AgentSpec, StepSpec
-from sim.workload.trace import TraceAgent
+from concur.sim.traces.trace import TraceAgent
+from concur.sim.workload.losses import Limits, Losses
+from concur.sim.workload.spec import AgentSpec, StepSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from concur.catalog import Catalog
-from sim.workload.spec import AgentSpec, StepSpec
+from concur.sim.workload.spec import AgentSpec, StepSpec
 
 
 class Generator(BaseModel):
@@ -111,7 +111,7 @@ GENERATORS: Final[Catalog[type[Generator]]] = Catalog(
     {"react": React, "coding": Coding},
     what="generator",
     fits=lambda entry: isinstance(entry, type) and issubclass(entry, Generator),
-    holds="a subclass of sim.workload.generators.Generator",
+    holds="a subclass of concur.sim.workload.generators.Generator",
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from math import isfinite
 
-from sim.errors import ScenarioError
+from concur.sim.errors import ScenarioError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from calib.engine import Finished
-from calib.grid import Limits
-from validate.step_log import ScheduledRequest, StepRow
+from concur.calib.measure.engine import Finished
+from concur.calib.measure.grid import Limits
+from concur.validate.steps.step_log import ScheduledRequest, StepRow
 
 STEP_S = 0.25
 LIMITS = Limits(

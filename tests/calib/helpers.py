@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calib.samples import Provenance, Samples
-from sim.engine.roofline import RooflineStepTime
-from sim.engine.step_time import StepBatch
-from sim.profile import RooflineCoefficients, StepDomain, StepTimeProfile
+from concur.calib.fit.samples import Provenance, Samples
+from concur.sim.step_time.profile import RooflineCoefficients, StepDomain, StepTimeProfile
+from concur.sim.step_time.roofline import RooflineStepTime
+from concur.sim.step_time.step_time import StepBatch
 
 DENSE = {
     "model_type": "llama",

@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from calib.cli import register
-from calib.samples import write_samples
+from concur.calib.cli import register
+from concur.calib.fit.samples import write_samples
 from concur.errors import ConcurError
 from tests.calib.helpers import make_profile, make_samples
 

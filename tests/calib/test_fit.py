@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calib.errors import FitError
-from calib.fit import fit_step_time, vectorised_step_s
-from calib.least_squares import minimise
-from calib.regressors import predicted_s, regressors_of
-from calib.samples import Samples
-from sim.engine.roofline import RooflineStepTime
-from sim.profile import load_profile
+from concur.calib.errors import FitError
+from concur.calib.fit.fit import fit_step_time, vectorised_step_s
+from concur.calib.fit.least_squares import minimise
+from concur.calib.fit.regressors import predicted_s, regressors_of
+from concur.calib.fit.samples import Samples
+from concur.sim.step_time.profile import load_profile
+from concur.sim.step_time.roofline import RooflineStepTime
 from tests.calib.helpers import COEFFICIENTS, make_profile, make_provenance, make_samples
 
 # NIST Statistical Reference Datasets, nonlinear regression, https://www.itl.nist.gov/div898/strd/nls/

@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from calib.cli import register
-from calib.errors import SamplesError
-from calib.import_steps import import_steps
-from calib.samples import read_samples
+from concur.calib.cli import register
+from concur.calib.errors import SamplesError
+from concur.calib.fit.import_steps import import_steps
+from concur.calib.fit.samples import read_samples
+from concur.validate.steps.step_log import ScheduledRequest, StepLog, StepRow
 from tests.calib.fake_engine import make_facts
-from validate.step_log import ScheduledRequest, StepLog, StepRow
 
 PREFILL = ScheduledRequest(64, 32, False)
 DECODE = ScheduledRequest(1, 100, True)

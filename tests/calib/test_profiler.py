@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from calib.closed_loop import ClosedLoopOptions, run_closed_loop
-from calib.errors import SamplesError
-from calib.grid import Limits, Point, Prefill, decode_sizes, design, shuffled, sizes_beside
-from calib.profiler import PointRunner, ProfileOptions, profile
-from calib.spread import describe, repeat_spread
-from calib.step_samples import regime
+from concur.calib.errors import SamplesError
+from concur.calib.fit.spread import describe, repeat_spread
+from concur.calib.fit.step_samples import regime
+from concur.calib.measure.closed_loop import ClosedLoopOptions, run_closed_loop
+from concur.calib.measure.grid import Limits, Point, Prefill, decode_sizes, design, shuffled, sizes_beside
+from concur.calib.measure.profiler import PointRunner, ProfileOptions, profile
 from tests.calib.fake_engine import LIMITS, STEP_S, FakeEngine
 
 H200 = Limits(16, 6000, 8192, 256, 32_768, (1, 2, 4, *range(8, 257, 8)))

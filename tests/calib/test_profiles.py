@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from calib.check import check_profile, parse_batch, predict_step
-from calib.fit import fit_step_time
-from calib.regressors import errors_by_regime, predicted_s, regressors_of
-from calib.samples import Samples, read_samples
-from sim.engine.roofline import RooflineStepTime
-from sim.profile import REGIMES, load_profile, shipped_profiles
+from concur.calib.fit.check import check_profile, parse_batch, predict_step
+from concur.calib.fit.fit import fit_step_time
+from concur.calib.fit.regressors import errors_by_regime, predicted_s, regressors_of
+from concur.calib.fit.samples import Samples, read_samples
+from concur.sim.step_time.profile import REGIMES, load_profile, shipped_profiles
+from concur.sim.step_time.roofline import RooflineStepTime
 
 NAMES = [
     "h100-sxm_deepseek-v3_tp16",

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calib.errors import SamplesError
-from calib.samples import Samples, concatenate_samples, read_samples, write_samples
+from concur.calib.errors import SamplesError
+from concur.calib.fit.samples import Samples, concatenate_samples, read_samples, write_samples
 from tests.calib.helpers import make_provenance, make_samples
 
 

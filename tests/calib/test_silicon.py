@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from calib.errors import SiliconError
-from calib.hf_model import model_memory
-from calib.kernels import KernelDatabase, kernel_modes
-from calib.silicon import SiliconRequest, num_blocks_that_fit, silicon_samples
-from calib.silicon_grid import StepShape, capture_sizes, step_shapes
+from concur.calib.errors import SiliconError
+from concur.calib.silicon.hf_model import model_memory
+from concur.calib.silicon.kernels import KernelDatabase, kernel_modes
+from concur.calib.silicon.silicon import SiliconRequest, num_blocks_that_fit, silicon_samples
+from concur.calib.silicon.silicon_grid import StepShape, capture_sizes, step_shapes
 from tests.calib.helpers import DENSE, FP8_TOKENS, QWEN3_32B, with_compressed_tensors
 
 needs_database = pytest.mark.skipif(

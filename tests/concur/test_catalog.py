@@ -14,15 +14,15 @@ import pytest
 from concur.catalog import Catalog
 from concur.controllers import CATALOG
 from concur.errors import ParameterError
-from sim.workload.generators import GENERATORS
+from concur.sim.workload.generators import GENERATORS
 
 CODE = '''
 from dataclasses import dataclass
 
 from concur import ControllerSpec
 from concur.controllers import ControllerParams
-from sim.workload.generators import Generator
-from sim.workload.spec import StepSpec
+from concur.sim.workload.generators import Generator
+from concur.sim.workload.spec import StepSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

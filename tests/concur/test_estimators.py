@@ -2,7 +2,7 @@
 
 import pytest
 
-from concur.estimators import WindowedHitRate
+from concur.measures.estimators import WindowedHitRate
 
 
 def test_one_reading_knows_nothing() -> None:

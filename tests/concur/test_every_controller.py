@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim.driver
+import concur.sim.world.simulate
 from concur.controllers import CATALOG, Controller, LogValue, make_controller
 from concur.signals import UNLIMITED, AgentView, Snapshot
-from sim.driver import simulate
-from sim.record import RunRecord
+from concur.sim.record.record import RunRecord
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario, make_snapshot
 
 KINDS = list(CATALOG)
@@ -84,7 +84,7 @@ def recorded(kind: str) -> tuple[Recorder, RunRecord]:
         recorders.append(Recorder(make_controller(kind, **given)))
         return recorders[-1]
 
-    with patch.object(sim.driver, "make_controller", record):
+    with patch.object(concur.sim.world.simulate, "make_controller", record):
         run = simulate(scenario)
     return recorders[0], run
 

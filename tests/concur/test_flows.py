@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from concur.controllers import make_controller
-from concur.flows import FlowMeter, Flows
 from concur.gate import AgentGate, Gate
-from concur.ledger import read_ledger
+from concur.measures.flows import FlowMeter, Flows
+from concur.measures.residents import read_ledger
 from concur.signals import AgentView, Departures, Snapshot
 from tests.helpers import make_snapshot
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from concur.controllers import make_controller
 from concur.gate import AgentGate
-from concur.ledger import read_ledger
+from concur.measures.residents import read_ledger
 from tests.helpers import make_snapshot
 
 

@@ -9,7 +9,7 @@ from concur import make_controller
 from concur.controllers import Controller
 from concur.controllers.base import LogValue
 from concur.signals import Snapshot
-from sim.driver import simulate
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario, make_snapshot
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from concur.controllers import make_controller
+from concur.measures.usage import calls_without_usage
 from concur.signals import AgentView, Departures, Snapshot
-from concur.usage import calls_without_usage
 from tests.helpers import make_snapshot
 
 

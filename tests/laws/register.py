@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import Scheduler
-from sim.kv.block_pool import BlockPool
-from sim.kv.kv_cache_manager import KVCacheManager
-from sim.request import Request, RequestStatus
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.scheduler import Scheduler
+from concur.sim.kv.block_pool import BlockPool
+from concur.sim.kv.kv_cache_manager import KVCacheManager
 
 
 class Watch:

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from concur.orders import ORDERS
-from sim.driver import simulate
-from sim.engine.engine import build_reference_scheduler
-from sim.record import RunRecord
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.record.record import RunRecord
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.world.engine import build_reference_scheduler
+from concur.sim.world.simulate import simulate
+from concur.validate.parity.worlds import World, worlds
 from tests.helpers import make_scenario
 from tests.laws.register import Watch, watching
-from validate.worlds import World, worlds
 
 
 @given(worlds(with_host_cache=True))

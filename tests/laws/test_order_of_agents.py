@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from concur.controllers import CATALOG, WRAPPERS, make_controller
-from concur.ledger import read_ledger, shared_tokens
+from concur.measures.residents import read_ledger, shared_tokens
 from concur.signals import AgentView
 from tests.helpers import make_snapshot
 

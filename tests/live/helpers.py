@@ -5,14 +5,14 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sim.record import RunRecord
-from sim.scenario import Scenario
-from sim.workload.spec import Workload
+from concur.sim.record.record import RunRecord
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.spec import Workload
+from concur.validate.live.client import RetryPolicy
+from concur.validate.live.fake_server import FakeEngine, FakeServer, Faults
+from concur.validate.live.replay import LiveRun
+from concur.validate.live.server import Server
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate.client import RetryPolicy
-from validate.fake_server import FakeEngine, FakeServer, Faults
-from validate.replay import LiveRun
-from validate.server import Server
 
 T = TypeVar("T")
 QUICK = RetryPolicy(max_attempts=3, timeout_s=5.0, first_pause_s=0.001, max_pause_s=0.01)

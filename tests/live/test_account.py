@@ -6,11 +6,11 @@ import aiohttp
 import pandas as pd
 import pytest
 
-from sim.record import RequestRow, TimelineRow, frame
+from concur.sim.record.record import RequestRow, TimelineRow, frame
+from concur.validate.live.account import account, explain_foreign
+from concur.validate.live.fake_server import RESET, FakeEngine, FakeServer, Faults
+from concur.validate.live.replay import LiveRun
 from tests.live.helpers import as_server, live_scenario, run_on_fake, small_workload
-from validate.account import account, explain_foreign
-from validate.fake_server import RESET, FakeEngine, FakeServer, Faults
-from validate.replay import LiveRun
 
 NONE = live_scenario()
 

@@ -8,9 +8,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from validate.client import CompletionClient, RetryPolicy
-from validate.errors import CallError
-from validate.fake_server import BREAK_OFF, HANG, NO_USAGE, SHORT, FakeEngine, FakeServer, Faults
+from concur.validate.errors import CallError
+from concur.validate.live.client import CompletionClient, RetryPolicy
+from concur.validate.live.fake_server import BREAK_OFF, HANG, NO_USAGE, SHORT, FakeEngine, FakeServer, Faults
 
 T = TypeVar("T")
 PROMPT = tuple(range(100, 150))

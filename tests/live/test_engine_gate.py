@@ -11,9 +11,9 @@ import pytest
 from concur.errors import ParameterError
 from concur.live.engine_gate import engine_gate
 from concur.live.errors import ScrapeError
+from concur.validate.live.fake_server import FakeEngine, FakeServer
 from tests.helpers import ROOT
 from tests.live.helpers import small_workload
-from validate.fake_server import FakeEngine, FakeServer
 
 
 def code_of(page: Path, words: str) -> str:

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from concur.cli import main
-from sim.decisions import decisions_figure
-from sim.driver import simulate
-from sim.metrics import no_metrics
-from sim.perfetto import write_perfetto
-from sim.record import RunRecord, load_record, write_record
-from sim.report import write_report
-from sim.tables import comparison_table, metrics_table, phase_table
+from concur.sim.record.metrics import no_metrics
+from concur.sim.record.record import RunRecord, load_record, write_record
+from concur.sim.show.decisions import decisions_figure
+from concur.sim.show.perfetto import write_perfetto
+from concur.sim.show.report import write_report
+from concur.sim.show.tables import comparison_table, metrics_table, phase_table
+from concur.sim.world.simulate import simulate
+from concur.validate.live.fake_server import Faults
 from tests.live.helpers import live_scenario, run_on_fake, small_workload
-from validate.fake_server import Faults
 
 NONE = live_scenario()
 CAPPED = live_scenario(controller={"kind": "agent_cap", "cap": 2, "interval_s": 0.02})

@@ -17,20 +17,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import validate.replay
+import concur.validate.live.replay
 from concur.controllers import LogValue, make_controller
 from concur.live.controlling import replay_decisions
 from concur.live.errors import MetricNamesError
 from concur.signals import Snapshot
-from sim.driver import simulate
-from sim.figures import time_split
-from sim.record import load_record, write_record
-from sim.report import write_report
-from tests.helpers import make_agent, make_workload
-from tests.live.helpers import QUICK, as_server, live_run, live_scenario, run_on_fake, small_workload
-from validate.client import RetryPolicy
-from validate.errors import ServerError
-from validate.fake_server import (
+from concur.sim.record.record import load_record, write_record
+from concur.sim.show.figures import time_split
+from concur.sim.show.report import write_report
+from concur.sim.world.simulate import simulate
+from concur.validate.errors import ServerError
+from concur.validate.live.client import RetryPolicy
+from concur.validate.live.fake_server import (
     BREAK_OFF,
     CUT_OFF,
     HANG,
@@ -40,9 +38,11 @@ from validate.fake_server import (
     FakeServer,
     Faults,
 )
-from validate.live_record import recorded_ticks
-from validate.replay import LiveRun, exit_status, replay
-from validate.server import Server
+from concur.validate.live.live_record import recorded_ticks
+from concur.validate.live.replay import LiveRun, exit_status, replay
+from concur.validate.live.server import Server
+from tests.helpers import make_agent, make_workload
+from tests.live.helpers import QUICK, as_server, live_run, live_scenario, run_on_fake, small_workload
 
 NONE = live_scenario()
 CAPPED = live_scenario(controller={"kind": "agent_cap", "cap": 2, "interval_s": 0.02})
@@ -351,7 +351,7 @@ def test_a_supervised_command_dies_with_its_parent(tmp_path: Path) -> None:
         "import os, pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "os.fork(); pathlib.Path(sys.argv[1]).open('a').write(f'{os.getpid()}\\n'); time.sleep(600)"
     )
-    supervisor = "import sys, validate.supervise as s; s.STOP_S = 0.2; s.main(sys.argv[1:])"
+    supervisor = "import sys, concur.validate.live.supervise as s; s.STOP_S = 0.2; s.main(sys.argv[1:])"
     parent = (
         "import subprocess as sp, sys, time; command = [sys.executable, '-c', *sys.argv[1:]]; "
         "child = sp.Popen(command, stdin=sp.PIPE, start_new_session=True); time.sleep(600)"
@@ -412,7 +412,7 @@ class BrokenLaw:
 
 def test_a_law_that_raises_ends_the_run_and_leaves_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        validate.replay, "make_controller", lambda kind, interval_s, **_: BrokenLaw(interval_s)
+        concur.validate.live.replay, "make_controller", lambda kind, interval_s, **_: BrokenLaw(interval_s)
     )
     workload = small_workload(num_agents=12, num_calls=40)
     record, _, _ = run_on_fake(ADAPTIVE, workload)

@@ -13,15 +13,15 @@ import pytest
 
 from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, VLLM
 from concur.live.scrape import detect_names
-from sim.scenario import EngineConfig, Scenario
-from sim.workload.spec import Workload
+from concur.sim.scenario.scenario import EngineConfig, Scenario
+from concur.sim.workload.spec import Workload
+from concur.validate.confront.same_engine import check_server
+from concur.validate.errors import ServerError
+from concur.validate.live.account import account
+from concur.validate.live.replay import exit_status, replay
+from concur.validate.live.server import FLAGS, Server, ServerOptions, attach, server_flags, started, stop
+from concur.validate.live.server_log import explain_end, last_line
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate.account import account
-from validate.errors import ServerError
-from validate.replay import exit_status, replay
-from validate.same_engine import check_server
-from validate.server import FLAGS, Server, ServerOptions, attach, server_flags, started, stop
-from validate.server_log import explain_end, last_line
 
 ENGINE = EngineConfig(
     block_size=32, num_gpu_blocks=65, max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=512
@@ -33,7 +33,7 @@ def test_flags_are_vllms_own() -> None:
     flags = server_flags(ServerOptions(model="tiny", engine=ENGINE, steps_file=Path("steps.jsonl")))
     assert flags[flags.index("--num-gpu-blocks-override") + 1] == "65"
     assert "--no-async-scheduling" in flags
-    assert "validate.recorder.RecordingScheduler" in flags
+    assert "concur.validate.steps.recorder.RecordingScheduler" in flags
 
 
 def test_a_server_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from concur.validate.confront import same_engine
+from concur.validate.confront.same_engine import check_server, differences
+from concur.validate.errors import EngineDiffersError, ServerError
+from concur.validate.live.fake_server import FakeEngine, FakeServer
+from concur.validate.live.server import FLAGS, Server, ServerOptions, attach, server_flags
+from concur.validate.live.server_facts import card_facts, published_facts, resolved_facts
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate import same_engine
-from validate.errors import EngineDiffersError, ServerError
-from validate.fake_server import FakeEngine, FakeServer
-from validate.same_engine import check_server, differences
-from validate.server import FLAGS, Server, ServerOptions, attach, server_flags
-from validate.server_facts import card_facts, published_facts, resolved_facts
 
 AGENTS = make_workload(make_agent(0, [(400, 20)] * 3))
 SCENARIO = make_scenario(engine={"num_gpu_blocks": 101, "max_num_seqs": 32, "max_model_len": 4096})
@@ -189,7 +189,7 @@ def test_a_server_without_its_development_mode_is_one_clear_line() -> None:
 
 
 def test_the_first_words_of_a_slow_start_are_heard(tmp_path: Path) -> None:
-    from validate.server import started
+    from concur.validate.live.server import started
 
     script = tmp_path / "python"
     line = "(APIServer pid=12) INFO 11-26 03:47:53 [x.py:3] loading weights"

@@ -22,7 +22,7 @@ from concur.live.errors import ScrapeError
 from concur.live.gate import AsyncGate
 from concur.orders import order_named
 from concur.signals import Snapshot
-from sim.agent import SimGate
+from concur.sim.world.agent import SimGate
 from tests.live.helpers import run_jumping
 
 INTERVAL_S = 1.0

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sim.record import load_record
+from concur.sim.record.record import load_record
+from concur.validate.live import live_cli
+from concur.validate.live.fake_server import FakeEngine, FakeServer
 from tests.helpers import concur
-from validate import live_cli
-from validate.fake_server import FakeEngine, FakeServer
 
 SCENARIO = """
 seed = 1

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sim.scenario import Scenario, parse_scenario
-from sim.workload.build import build_workload
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.validate.parity.worlds import World
 from tests.helpers import TRACES, make_agent, make_scenario, make_workload
-from validate.worlds import World
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from unittest.mock import patch
 import pytest
 
 from concur.cli import main
-from sim.engine import scheduler as scheduler_module
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import Scheduler
-from sim.kv.block_pool import BlockHashToBlockMap, BlockPool
-from sim.kv.kv_cache_manager import KVCacheManager
-from sim.request import Request
+from concur.sim.engine import scheduler as scheduler_module
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.request import Request
+from concur.sim.engine.scheduler import Scheduler
+from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool
+from concur.sim.kv.kv_cache_manager import KVCacheManager
+from concur.validate.parity.fuzz import fuzz
+from concur.validate.parity.parity import run_parity
 from tests.parity.scenarios import CORNERS, corner
-from validate.fuzz import fuzz
-from validate.parity import run_parity
 
 pytestmark = pytest.mark.vllm
 Mutant = Callable[..., Any]

@@ -9,11 +9,11 @@ import secrets
 
 import pytest
 
+from concur.validate.parity.explain import explain_difference
+from concur.validate.parity.parity import Coverage, run_parity
+from concur.validate.parity.vllm_scheduler import vllm_version
+from concur.validate.parity.worlds import World
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
-from validate.explain import explain_difference
-from validate.parity import Coverage, run_parity
-from validate.vllm_scheduler import vllm_version
-from validate.worlds import World
 
 pytestmark = pytest.mark.vllm
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -61,7 +61,7 @@ def test_corners(name: str, is_async: bool) -> None:
 
 @pytest.mark.parametrize(("seed", "num_worlds"), [(0, 300), (None, 300)], ids=["fixed seed", "fresh seed"])
 def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
-    from validate.fuzz import explain_fuzz, fuzz
+    from concur.validate.parity.fuzz import explain_fuzz, fuzz
 
     least = num_worlds / 10 if seed is not None else 0  # a fresh seed may preempt little
     seed = secrets.randbelow(2**31) if seed is None else seed

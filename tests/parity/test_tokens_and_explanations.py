@@ -6,15 +6,15 @@ import sys
 import pytest
 
 from concur.cli import main
-from sim.kv.chain import AgentChain, BlockHasher
+from concur.sim.kv.chain import AgentChain, BlockHasher
+from concur.validate.errors import OutOfScopeError
+from concur.validate.parity.explain import explain_difference
+from concur.validate.parity.parity import Detail, Difference, Step, differing_fields
+from concur.validate.parity.probes import Queues
+from concur.validate.parity.tokens import TokenBook
+from concur.validate.parity.vllm_scheduler import check_in_scope
 from tests.helpers import make_scenario
 from tests.parity.scenarios import CORNERS, corner
-from validate.errors import OutOfScopeError
-from validate.explain import explain_difference
-from validate.parity import Detail, Difference, Step, differing_fields
-from validate.probes import Queues
-from validate.tokens import TokenBook
-from validate.vllm_scheduler import check_in_scope
 
 
 def test_token_ids_are_equal_exactly_where_block_names_are() -> None:

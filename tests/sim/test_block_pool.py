@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.kv.block_pool import BlockHashToBlockMap, BlockPool, KVCacheBlock
-from sim.kv.chain import BlockHash
+from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool, KVCacheBlock
+from concur.sim.kv.chain import BlockHash
 
 
 def order(pool: BlockPool) -> list[int]:

@@ -1,6 +1,6 @@
 """Block names are equal exactly where the tokens, from the start, are."""
 
-from sim.kv.chain import AgentChain, BlockHasher
+from concur.sim.kv.chain import AgentChain, BlockHasher
 
 
 def test_agents_of_a_group_share_the_blocks_inside_the_shared_prefix() -> None:

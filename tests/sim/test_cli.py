@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.provenance import git_commit, short_commit
-from sim.record import load_record
+from concur.sim.record.provenance import git_commit, short_commit
+from concur.sim.record.record import load_record
 from tests.helpers import concur
 
 SCENARIO = """
@@ -236,7 +236,7 @@ def test_an_interrupt_is_status_130_and_leaves_nothing(
 
     before = sorted(folder.rglob("*"))
     monkeypatch.setattr(
-        "sim.driver.compute_metrics", interrupted
+        "concur.sim.world.simulate.compute_metrics", interrupted
     )  # the run is over, the record not yet written
     assert concur(monkeypatch, "simulate", "s.toml", "--out", "run") == 130
     assert capsys.readouterr().err == "stopped: nothing is written\n"

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from concur.controllers import CATALOG
-from sim.compare import Runs, policies, run_policies
-from sim.driver import simulate
-from sim.errors import ScenarioError
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario
+from concur.sim.errors import ScenarioError
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import Runs, policies, run_policies
+from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario
 
 TABLES = ("requests", "agents", "ticks", "timeline")
@@ -124,7 +124,7 @@ def test_a_policy_named_twice_is_refused_before_anything_runs(
         '[workload]\ngenerator = "react"\nnum_agents = 6\n'
         "[engine]\nnum_gpu_blocks = 601\nmax_model_len = 8192\n"
     )
-    monkeypatch.setattr("sim.compare.run_seeds", never)
+    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", never)
     out = tmp_path / "out"
     arguments = ["compare", str(tmp_path / "s.toml"), "--out", str(out), "--controllers", *texts]
     assert concur(monkeypatch, *arguments) == 2

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sim.decisions import decision_states, decisions_figure
-from sim.driver import simulate
-from sim.record import RunRecord
+from concur.sim.record.record import RunRecord
+from concur.sim.show.decisions import decision_states, decisions_figure
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 

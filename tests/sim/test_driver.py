@@ -8,15 +8,15 @@ import pytest
 
 from concur.controllers import make_controller
 from concur.signals import UNLIMITED, Snapshot
-from sim.driver import simulate
-from sim.engine.engine import build_reference_scheduler
-from sim.errors import ScenarioError
-from sim.perfetto import trace_events
-from sim.phases import demand_over_time
-from sim.policies import in_order
-from sim.record import RunRecord
-from sim.scenario import Scenario, parse_scenario
-from sim.workload.spec import StepSpec, Workload
+from concur.sim.errors import ScenarioError
+from concur.sim.record.phases import demand_over_time
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.policies import in_order
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.show.perfetto import trace_events
+from concur.sim.workload.spec import StepSpec, Workload
+from concur.sim.world.engine import build_reference_scheduler
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload
 
 STEP_TIME = {

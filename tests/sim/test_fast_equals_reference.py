@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-from sim.driver import simulate
-from sim.engine.engine import build_reference_scheduler, build_scheduler
-from sim.kv.segments import SegmentCache
-from sim.record import TABLES, RunRecord, write_record
-from sim.scenario import Scenario
-from sim.workload.spec import Workload
+from concur.sim.kv.segments import SegmentCache
+from concur.sim.record.record import TABLES, RunRecord, write_record
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.spec import Workload
+from concur.sim.world.engine import build_reference_scheduler, build_scheduler
+from concur.sim.world.simulate import simulate
+from concur.validate.parity.worlds import World, worlds
 from tests.helpers import make_scenario
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
-from validate.worlds import World, worlds
 
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 

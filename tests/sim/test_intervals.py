@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sim.compare import Runs, by_policy
-from sim.intervals import best_static_label, mean_interval, metric_interval, speed_up, summary
-from sim.scenario import load_scenario, parse_controllers
-from sim.tables import interval_table
-from sim.workload.build import build_workload
+from concur.sim.runs.compare import Runs, by_policy
+from concur.sim.runs.intervals import best_static_label, mean_interval, metric_interval, speed_up, summary
+from concur.sim.scenario.scenario import load_scenario, parse_controllers
+from concur.sim.show.tables import interval_table
+from concur.sim.workload.build import build_workload
 from tests.helpers import make_scenario
 
 FAMILIES = sorted((Path(__file__).parents[2] / "examples" / "families").glob("*.toml"))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from sim.driver import simulate
-from sim.errors import ScenarioError
-from sim.figures import timeline_figure
-from sim.record import load_record
-from sim.scenario import load_scenario
-from sim.workload.build import build_workload
+from concur.sim.errors import ScenarioError
+from concur.sim.record.record import load_record
+from concur.sim.scenario.scenario import load_scenario
+from concur.sim.show.figures import timeline_figure
+from concur.sim.workload.build import build_workload
+from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from concur.cli import main
-from sim.compare import Runs
-from sim.lab.oracle import best_static_cap, search_cap
-from sim.scenario import parse_controllers
+from concur.sim.lab.oracle import best_static_cap, search_cap
+from concur.sim.runs.compare import Runs
+from concur.sim.scenario.scenario import parse_controllers
 from tests.helpers import make_scenario
 
 
@@ -68,7 +68,7 @@ def test_each_policy_runs_once_however_often_it_is_asked_for(monkeypatch: pytest
     runs = Runs(scenario, [0, 1])
     none, cap = (parse_controllers(text, scenario.controller)[0] for text in ("none", "agent_cap=2"))
     first = runs.of(none)
-    monkeypatch.setattr("sim.compare.run_seeds", counted)
+    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", counted)
     assert runs.of(none) == first
     assert len(list(runs.run([none, cap, none]))) == 2
     assert made == [0, 1]

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from sim.intervals import Interval
-from sim.paper import settings
-from sim.paper.numbers import NUMBERS, PAPER_KV_BYTES_PER_TOKEN, Kind, Printed, printed
-from sim.paper.settings import READINGS, deepseek, qwen, with_hicache, without_cache
-from sim.paper.verdict import INPUT, NOT_REPRODUCED, REPRODUCED, RIGHT_TREND, judge
-from sim.profile import load_profile
+from concur.sim.paper import settings
+from concur.sim.paper.numbers import NUMBERS, PAPER_KV_BYTES_PER_TOKEN, Kind, Printed, printed
+from concur.sim.paper.settings import READINGS, deepseek, qwen, with_hicache, without_cache
+from concur.sim.paper.verdict import INPUT, NOT_REPRODUCED, REPRODUCED, RIGHT_TREND, judge
+from concur.sim.runs.intervals import Interval
+from concur.sim.step_time.profile import load_profile
 
 
 def number(value: float, kind: Kind) -> Printed:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from concur.cli import main
-from sim.compare import run_seeds
-from sim.figures import style
-from sim.paper import cli, fig1, fig6, sensitivity, table1
-from sim.paper.figures import FIGURES
-from sim.paper.numbers import printed
-from sim.paper.page import write_results
-from sim.paper.parts import why_gain
-from sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, concur
-from sim.paper.settings import QWEN_AGENTS, READINGS, Setting, deepseek, qwen
-from sim.record import RunRecord
-from sim.workload.build import build_workload
+from concur.sim.paper import cli, fig1, fig6, sensitivity, table1
+from concur.sim.paper.figures import FIGURES
+from concur.sim.paper.numbers import printed
+from concur.sim.paper.page import write_results
+from concur.sim.paper.parts import why_gain
+from concur.sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, concur
+from concur.sim.paper.settings import QWEN_AGENTS, READINGS, Setting, deepseek, qwen
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import run_seeds
+from concur.sim.show.figures import style
+from concur.sim.workload.build import build_workload
 
 
 def small(num_blocks_frac: float) -> Setting:
@@ -57,7 +57,7 @@ def test_runs_are_in_the_order_of_seeds_whichever_ended_first(monkeypatch: pytes
     def backwards(*asked: object) -> list[RunRecord]:
         return list(run_seeds(*asked))[::-1]  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sim.paper.runs.run_seeds", backwards)
+    monkeypatch.setattr("concur.sim.paper.runs.run_seeds", backwards)
     book, setting = Book([0, 1]), small(1.0)
     book.run([Job(setting, (NONE,))])
     assert list(book.runs(setting, NONE)) == [0, 1]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.errors import ScenarioError, WorkersLostError
-from sim.parallel import LocalWorkers, Workers, run_tasks
+from concur.sim.errors import ScenarioError, WorkersLostError
+from concur.sim.runs.parallel import LocalWorkers, Workers, run_tasks
 
 
 def killed_once(task: tuple[int, Path]) -> int:
@@ -38,7 +38,7 @@ def refused(number: int) -> int:
 
 def ray_workers() -> AbstractContextManager[Workers]:
     pytest.importorskip("ray")
-    from sim.lab.ray_workers import ray_workers as start  # needs the extra `ray`
+    from concur.sim.lab.ray_workers import ray_workers as start  # needs the extra `ray`
 
     return start(None, 2)
 
@@ -76,7 +76,7 @@ def test_an_error_of_the_task_is_no_death() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_does_not_answer_is_refused_at_once(address: str) -> None:
     pytest.importorskip("ray")
-    from sim.lab.ray_workers import ray_workers as join  # needs the extra `ray`
+    from concur.sim.lab.ray_workers import ray_workers as join  # needs the extra `ray`
 
     with pytest.raises(WorkersLostError, match="no cluster answers"), join(address, None):
         raise AssertionError

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from sim.driver import simulate
-from sim.errors import RecordError
-from sim.perfetto import write_perfetto
-from sim.record import RequestRow, RunRecord, TickRow, frame, write_record
+from concur.sim.errors import RecordError
+from concur.sim.record.record import RequestRow, RunRecord, TickRow, frame, write_record
+from concur.sim.show.perfetto import write_perfetto
+from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario
 from tests.live.helpers import live_scenario, run_on_fake, small_workload
 

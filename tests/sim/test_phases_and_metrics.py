@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.metrics import compute_metrics, ideal_hit_rate, jain_fairness
-from sim.phases import demand_over_time, find_phases
-from sim.record import AgentRow, RequestRow, TimelineRow, frame
+from concur.sim.record.metrics import compute_metrics, ideal_hit_rate, jain_fairness
+from concur.sim.record.phases import demand_over_time, find_phases
+from concur.sim.record.record import AgentRow, RequestRow, TimelineRow, frame
 
 Call = tuple[int, int, float, float, int, int, int]
 """agent, call, submitted_s, finished_s, prompt, output, cached"""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.progress import one_bar_each, waiting
+from concur.sim.runs.progress import one_bar_each, waiting
 
 
 def test_a_log_hears_of_a_wait_at_once_and_then_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from sim import provenance
-from sim.provenance import git_commit, short_commit
+from concur.sim.record import provenance
+from concur.sim.record.provenance import git_commit, short_commit
 
 
 def test_two_changed_trees_of_one_commit_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "sim" / "provenance.py"
-    source.parent.mkdir()
+    source = tmp_path / "sim" / "record" / "provenance.py"
+    source.parent.mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(source))
 
     def git(*arguments: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.rates import window_of, windowed_hit_rate, windowed_rate
+from concur.sim.record.rates import window_of, windowed_hit_rate, windowed_rate
 
 TIMELINE = pd.DataFrame(
     {

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sim.driver import simulate
-from sim.scenario import load_scenario
-from sim.workload.describe import QUANTILES, describe_trace
-from sim.workload.trace import read_trace
+from concur.sim.scenario.scenario import load_scenario
+from concur.sim.traces.describe import QUANTILES, describe_trace
+from concur.sim.traces.trace import read_trace
+from concur.sim.world.simulate import simulate
 from tests.helpers import ROOT, TRACES
 
 FILES = ["lmcache_miniswe", "react_hotpotqa", "sweagent_demos", "tau_airline", "weka"]

@@ -9,9 +9,9 @@ import pytest
 
 from concur.controllers import make_controller
 from concur.signals import Snapshot
-from sim.driver import simulate
-from sim.errors import RecordError
-from sim.record import TABLES, RunRecord, load_record, write_record
+from concur.sim.errors import RecordError
+from concur.sim.record.record import TABLES, RunRecord, load_record, write_record
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 

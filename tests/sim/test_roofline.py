@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.driver import simulate
-from sim.engine.make_step_time import make_step_time
-from sim.engine.roofline import RooflineStepTime
-from sim.engine.step_time import StepBatch, step_cost
-from sim.errors import ProfileError, ScenarioError
-from sim.profile import StepTimeProfile, load_profile, shipped_profiles
-from sim.scenario import load_scenario, parse_scenario
+from concur.sim.errors import ProfileError, ScenarioError
+from concur.sim.scenario.scenario import load_scenario, parse_scenario
+from concur.sim.step_time.make import make_step_time
+from concur.sim.step_time.profile import StepTimeProfile, load_profile, shipped_profiles
+from concur.sim.step_time.roofline import RooflineStepTime
+from concur.sim.step_time.step_time import StepBatch, step_cost
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 NAME = "h100-sxm_qwen3-32b_tp2"

@@ -3,16 +3,16 @@
 from itertools import count
 from typing import Any
 
-from sim.engine.engine import build_scheduler
-from sim.engine.output import SchedulerOutput
-from sim.engine.scheduler import Scheduler
-from sim.engine.step_time import LinearStepTime, StepTotals
-from sim.kv.block_pool import BlockPool
-from sim.kv.chain import AgentChain, BlockHasher
-from sim.kv.host_cache import HostCache
-from sim.kv.kv_cache_manager import KVCacheManager
-from sim.request import Request, RequestStatus
-from sim.scenario import EngineConfig
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.scheduler import Scheduler
+from concur.sim.kv.block_pool import BlockPool
+from concur.sim.kv.chain import AgentChain, BlockHasher
+from concur.sim.kv.host_cache import HostCache
+from concur.sim.kv.kv_cache_manager import KVCacheManager
+from concur.sim.scenario.scenario import EngineConfig
+from concur.sim.step_time.step_time import LinearStepTime, StepTotals
+from concur.sim.world.engine import build_scheduler
 
 _numbers = count()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.errors import ScenarioError
-from sim.seeds import read_seeds
+from concur.sim.errors import ScenarioError
+from concur.sim.runs.seeds import read_seeds
 
 
 def test_seeds_and_ranges_of_them() -> None:

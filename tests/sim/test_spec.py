@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sim.driver import simulate
-from sim.errors import ScenarioError
-from sim.workload.spec import StepSpec
+from concur.sim.errors import ScenarioError
+from concur.sim.workload.spec import StepSpec
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload
 
 GOOD = make_agent(3, [(50, 5), (20, 5)], group="g", shared=40)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.engine.step_time import LinearStepTime, StepBatch, step_cost
+from concur.sim.step_time.step_time import LinearStepTime, StepBatch, step_cost
 
 STEP = LinearStepTime(0.006, 2.1e-5, 5e-5, 1.2e-8, 1.0e-9)
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sim.driver import simulate
-from sim.lab import sweep as sweep_module
-from sim.lab.grid import load_grid
-from sim.lab.sweep_table import sweep_table
-from sim.record import RunRecord
-from sim.scenario import Scenario, load_scenario
+from concur.sim.lab import sweep as sweep_module
+from concur.sim.lab.grid import load_grid
+from concur.sim.lab.sweep_table import sweep_table
+from concur.sim.record.record import RunRecord
+from concur.sim.scenario.scenario import Scenario, load_scenario
+from concur.sim.world.simulate import simulate
 from tests.helpers import concur
 
 SCENARIO = """
@@ -237,7 +237,7 @@ def test_the_example_has_about_a_thousand_runs() -> None:
 
 
 def test_a_backend_that_is_not_there_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sim.lab.ray_workers", None)
+    monkeypatch.setitem(sys.modules, "concur.sim.lab.ray_workers", None)
     assert sweep(monkeypatch, "--backend", "ray") == 2
     assert not (folder / "o").exists()
 

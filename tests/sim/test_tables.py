@@ -3,9 +3,9 @@
 import pytest
 from rich.table import Table
 
-from sim.driver import simulate
-from sim.lab.sweep_table import sweep_table
-from sim.tables import comparison_table, interval_table, phase_table, print_tables
+from concur.sim.lab.sweep_table import sweep_table
+from concur.sim.show.tables import comparison_table, interval_table, phase_table, print_tables
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from sim.driver import simulate
-from sim.errors import ScenarioError
-from sim.workload.build import build_workload
-from sim.workload.spec import Workload
+from concur.sim.errors import ScenarioError
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.spec import Workload
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload
 
 SMALL = {"generator": "react", "num_agents": 5}

@@ -3,8 +3,8 @@
 import pytest
 import simpy
 
-from sim.engine.transfer import HostLink
-from sim.request import Request
+from concur.sim.engine.host_link import HostLink
+from concur.sim.engine.request import Request
 
 
 def arrivals(loads: list[tuple[float, int]], *, bandwidth: float = 100.0) -> list[tuple[str, float]]:

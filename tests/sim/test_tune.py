@@ -9,20 +9,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sim.driver import simulate
-from sim.errors import RecordError
-from sim.intervals import Interval
-from sim.lab.held_out import check, verdict
-from sim.record import RunRecord
-from sim.scenario import ControllerConfig, Scenario, load_scenario
-from sim.workload.build import build_workload
-from sim.workload.spec import Workload
+from concur.sim.errors import RecordError
+from concur.sim.lab.held_out import check, verdict
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.intervals import Interval
+from concur.sim.scenario.scenario import ControllerConfig, Scenario, load_scenario
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.spec import Workload
+from concur.sim.world.simulate import simulate
 
 pytest.importorskip("optuna")
 
-from sim.lab import tune as tuning
-from sim.lab import tune_report
-from sim.lab.tune import Trial, ask, front, importances, search, trials_in
+from concur.sim.lab import tune as tuning
+from concur.sim.lab import tune_report
+from concur.sim.lab.tune import Trial, ask, front, importances, search, trials_in
 from tests.helpers import concur
 
 SCENARIO = """
@@ -66,7 +66,7 @@ class Count:
 def count(monkeypatch: pytest.MonkeyPatch) -> Count:
     counter = Count()
     monkeypatch.setattr(tuning, "run_seeds", counter)
-    monkeypatch.setattr("sim.compare.run_seeds", Count())  # the check on held-out seeds
+    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", Count())  # the check on held-out seeds
     return counter
 
 
@@ -194,8 +194,8 @@ def test_a_trace_has_no_seeds_to_hold_out(
 def test_without_the_optimiser_the_extra_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delattr("sim.lab.tune")
-    monkeypatch.delitem(sys.modules, "sim.lab.tune")
+    monkeypatch.delattr("concur.sim.lab.tune")
+    monkeypatch.delitem(sys.modules, "concur.sim.lab.tune")
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune(monkeypatch, "--controller", "concur", "--out", "t") == 2
     assert "in a checkout: pip install -e '.[tune]'; from an index" in capsys.readouterr().err
@@ -271,7 +271,7 @@ def test_each_trial_names_the_commit_that_made_it(
     arguments = ["--controller", "agent_cap", "--seeds", "0", "--held-out-seeds", "1", "--out", "t"]
 
     def tuned_at(commit: str, num_trials: int) -> str:
-        for module in ("sim.lab.tune", "sim.lab.tune_cli"):
+        for module in ("concur.sim.lab.tune", "concur.sim.lab.tune_cli"):
             monkeypatch.setattr(f"{module}.git_commit", lambda: commit)
         assert tune(monkeypatch, *arguments, "--trials", str(num_trials)) == 0
         return capsys.readouterr().err
@@ -332,7 +332,7 @@ def test_a_folder_that_cannot_be_made_is_refused(folder: Path, count: Count) -> 
         search(question(folder), folder / ("x" * 300), num_trials=1)
 
 
-@pytest.mark.parametrize("stop_in", ["optuna.Study.ask", "sim.lab.tune._measure"])
+@pytest.mark.parametrize("stop_in", ["optuna.Study.ask", "concur.sim.lab.tune._measure"])
 def test_the_start_is_made_once_wherever_the_first_trial_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, count: Count, stop_in: str
 ) -> None:
@@ -368,8 +368,8 @@ def test_importances_are_of_the_trials_given_with_thresholds_in_order(folder: Pa
 @pytest.mark.parametrize(
     ("stop_in", "said"),
     [
-        ("sim.lab.tune_cli.build_workloads", "stopped before the first trial; nothing is kept"),
-        ("sim.lab.tune_cli.check", "finished trials are kept in t; the same command continues"),
+        ("concur.sim.lab.tune_cli.build_workloads", "stopped before the first trial; nothing is kept"),
+        ("concur.sim.lab.tune_cli.check", "finished trials are kept in t; the same command continues"),
     ],
 )
 def test_every_interrupt_says_what_is_kept(

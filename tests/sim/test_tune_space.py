@@ -3,8 +3,8 @@
 import pytest
 
 from concur.controllers import CATALOG, controller_params
-from sim.errors import ScenarioError
-from sim.lab.tune_space import SPACE, settle, space_of, start_of
+from concur.sim.errors import ScenarioError
+from concur.sim.lab.tune_space import SPACE, settle, space_of, start_of
 
 
 def test_every_law_with_something_to_choose_can_be_tuned() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.errors import ScenarioError
-from sim.workload.build import build_workload
-from sim.workload.generators import Coding, React, generate_agents
+from concur.sim.errors import ScenarioError
+from concur.sim.workload.build import build_workload
+from concur.sim.workload.generators import Coding, React, generate_agents
 from tests.helpers import make_scenario
 
 

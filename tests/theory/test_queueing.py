@@ -11,9 +11,9 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
-from sim.driver import simulate
-from sim.record import RunRecord
-from sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.record.record import RunRecord
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 NUM_CALLS = 6000

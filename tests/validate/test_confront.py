@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
-from sim.driver import simulate
-from sim.pages import table_rows
-from sim.record import RunRecord, write_record
+from concur.sim.record.record import RunRecord, write_record
+from concur.sim.show.pages import table_rows
+from concur.sim.world.simulate import simulate
+from concur.validate.confront.confront import confront, confrontation_json, read_confrontation
+from concur.validate.confront.confront_report import confrontation_table, write_confrontation
+from concur.validate.confront.overlay import caps_figure
+from concur.validate.confront.verdicts import Figure
+from concur.validate.errors import ConfrontError, OutOfScopeError
+from concur.validate.live.live_runs import load_worlds, plan
+from concur.validate.live.scope import check_both_worlds
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate import confront as validate_confront
-from validate.confront import confront, confrontation_json, read_confrontation
-from validate.confront_report import confrontation_table, write_confrontation
-from validate.errors import ConfrontError, OutOfScopeError
-from validate.live_runs import load_worlds, plan
-from validate.overlay import caps_figure
-from validate.scope import check_both_worlds
-from validate.verdicts import Figure
 
 AGENTS = make_workload(*(make_agent(n, [(400, 20)] * 3, wait_s=0.5) for n in range(6)))
 POLICIES: dict[str, dict[str, Any]] = {
@@ -148,7 +147,7 @@ def test_a_written_result_is_read_back_and_drawn(simulated: list[RunRecord], tmp
             read_confrontation(path)
 
 
-RESULTS = Path(validate_confront.__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "validate" / "results"
 
 
 @pytest.mark.parametrize("name", ["cpu_tiny", "cpu_tiny_laws"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from validate.devices import why_no_gpu
+from concur.validate.live.devices import why_no_gpu
 
 
 def test_a_machine_without_devices_has_none(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from concur.cli import main
-from validate import live_cli
+from concur.validate.live import live_cli
 
-SCENARIO = Path(live_cli.__file__).parent / "scenarios" / "cpu_tiny.toml"
+SCENARIO = Path(__file__).parents[2] / "validate" / "scenarios" / "cpu_tiny.toml"
 
 
 def test_without_vllm_it_is_refused_and_leaves_nothing(

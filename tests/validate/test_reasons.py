@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sim.driver import simulate
-from sim.record import RunRecord
+from concur.sim.record.record import RunRecord
+from concur.sim.world.simulate import simulate
+from concur.validate.confront.confront import confront
+from concur.validate.confront.confront_report import confrontation_table
+from concur.validate.confront.reasons import pace
+from concur.validate.confront.verdicts import PolicyVerdict
 from tests.helpers import make_agent, make_scenario, make_workload
-from validate.confront import confront
-from validate.confront_report import confrontation_table
-from validate.reasons import pace
-from validate.verdicts import PolicyVerdict
 
 AGENTS = make_workload(*(make_agent(n, [(400, 20)] * 3, wait_s=0.5) for n in range(6)))
 

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from calib.engine import EngineOptions, Finished, VllmEngine
-from calib.import_steps import import_steps
-from calib.samples import read_samples
-from sim.driver import simulate
-from sim.engine.output import SchedulerOutput
-from sim.engine.step_time import StepBatch
+from concur.calib.fit.import_steps import import_steps
+from concur.calib.fit.samples import read_samples
+from concur.calib.measure.engine import EngineOptions, Finished, VllmEngine
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.step_time.step_time import StepBatch
+from concur.sim.world.simulate import simulate
+from concur.validate.errors import OutOfScopeError
+from concur.validate.live.geometries import model_folder
+from concur.validate.parity.vllm_scheduler import VllmScheduler
+from concur.validate.steps.step_log import StepRow, step_spans
 from tests.parity.scenarios import corner
-from validate.errors import OutOfScopeError
-from validate.geometries import model_folder
-from validate.step_log import StepRow, step_spans
-from validate.vllm_scheduler import VllmScheduler
 
 pytestmark = pytest.mark.vllm
 ENGINE = {
@@ -70,7 +70,7 @@ def as_batch(row: StepRow) -> StepBatch:
 def test_what_is_recorded_is_what_the_parity_harness_sees(
     name: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from validate import recorder
+    from concur.validate.steps import recorder
 
     module = f"vllm.v1.core.sched.{'async_scheduler' if is_async else 'scheduler'}"
     cls = recorder.RecordingAsyncScheduler if is_async else recorder.RecordingScheduler
@@ -89,7 +89,7 @@ def test_what_is_recorded_is_what_the_parity_harness_sees(
 
 
 def test_the_wrong_class_for_the_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from validate import recorder
+    from concur.validate.steps import recorder
 
     scenario, workload = corner("reusing", is_async=True)
     monkeypatch.setattr("vllm.v1.core.sched.async_scheduler.AsyncScheduler", recorder.RecordingScheduler)
@@ -164,7 +164,7 @@ def free_port() -> int:
 def test_a_server_records_through_the_dotted_path_and_may_be_killed(tmp_path: Path) -> None:
     folder, port, steps = model_folder("tiny", tmp_path), free_port(), tmp_path / "steps.jsonl.gz"
     options = "--load-format dummy --skip-tokenizer-init --enforce-eager --block-size 32 --max-model-len 1024"
-    more = "--num-gpu-blocks-override 64 --scheduler-cls validate.recorder.RecordingScheduler"
+    more = "--num-gpu-blocks-override 64 --scheduler-cls concur.validate.steps.recorder.RecordingScheduler"
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from validate.step_log import ScheduledRequest, StepFile, StepLog, StepRow, step_spans
+from concur.validate.steps.step_log import ScheduledRequest, StepFile, StepLog, StepRow, step_spans
 
 DECODE = (ScheduledRequest(1, 100, True),)
 

@@ -1,0 +1,1 @@
+"""From measured steps to the coefficients of a step time, with their errors."""

@@ -1,0 +1,1 @@
+"""A real engine, stepped by hand over a designed grid of batches."""

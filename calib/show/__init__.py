@@ -1,0 +1,1 @@
+"""What a fit looks like: figures and a page."""

@@ -1,0 +1,1 @@
+"""Samples without a GPU, from a database of measured kernels."""

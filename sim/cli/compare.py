@@ -1,0 +1,149 @@
+"""The verb `concur compare`: one workload under several policies, in one table.
+
+Results go to stdout, progress and diagnostics to stderr.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concur.sim.errors import WorkersLostError
+from concur.sim.lab.oracle import expand_oracle
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import Runs, by_policy, policies
+from concur.sim.runs.intervals import summary
+from concur.sim.runs.policies import best_static_cap, in_order
+from concur.sim.runs.progress import counting, say, say_if_many, warn
+from concur.sim.scenario.scenario import ControllerConfig, load_scenario
+from concur.sim.show.remarks import warnings_of_workloads
+from concur.sim.show.report import num_figures, write_report
+from concur.sim.show.run_folders import ComparisonFolder
+from concur.sim.show.tables import comparison_table, interval_table, phase_table, print_tables
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("compare", context_settings={"allow_extra_args": True})(compare)
+
+
+def compare(
+    context: typer.Context,
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
+    ] = None,
+    controllers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--controllers",
+            metavar="POLICY...",
+            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ..., "
+            "oracle (the best static cap, by search); all that follow belong to it.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Keep each record as it ends; of one seed, a report."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the metrics as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Run one workload under several policies and compare them in one table.
+
+    With `compare.seeds` the table has the mean over seeds and its 95 % interval. Stopped, it shows what has
+    ended.
+    """
+    config = load_scenario(scenario, overrides or ())
+    texts = _policy_texts(context, controllers)
+    has_seeds = bool(config.compare.seeds)
+    say_if_many(config.workload.num_drawn_agents)
+    runs = Runs(config, config.compare.seeds or (config.seed,))
+    folder = None if out is None else ComparisonFolder(out, has_seeds=has_seeds)
+    if folder is not None:
+        folder.check(config, runs.workloads)
+    warn(warnings_of_workloads(runs.workloads))
+    num_agents = len(next(iter(runs.workloads.values())).agents)
+    texts = expand_oracle(texts, runs, say)
+    chosen = policies(config, texts, num_agents=num_agents)
+    records: list[RunRecord] = []
+    try:
+        _run_all(runs, chosen, records, folder)
+    except (KeyboardInterrupt, WorkersLostError):
+        _say_what_has_ended(records, len(chosen) * len(runs.workloads), folder)
+        _show(records, has_seeds=has_seeds, as_json=as_json)
+        raise
+    _show(records, has_seeds=has_seeds, as_json=as_json)
+    if folder is not None:
+        page = None if has_seeds else draw_report(in_order(records), folder.clear_report())
+        _print_places(folder, page, as_json=as_json)
+
+
+def _run_all(
+    runs: Runs, chosen: Sequence[ControllerConfig], records: list[RunRecord], folder: ComparisonFolder | None
+) -> None:
+    """Add each run to `records` as it ends, and keep it in the folder."""
+    with counting("simulating", len(chosen) * len(runs.workloads)) as advance:
+        for record in runs.run(chosen):
+            if folder is not None:
+                folder.keep(record)
+            records.append(record)
+            advance()
+
+
+def _say_what_has_ended(records: Sequence[RunRecord], num_runs: int, folder: ComparisonFolder | None) -> None:
+    kept = "" if folder is None or not records else f"; they are kept in {folder.folder}"
+    say(f"stopped: {len(records)} of {num_runs} runs had ended{kept}")
+
+
+def _show(records: Sequence[RunRecord], *, has_seeds: bool, as_json: bool) -> None:
+    if not records:
+        return
+    ordered = in_order(records)
+    table = by_policy(_of_whole_seeds(records)) if has_seeds else {}
+    if as_json:
+        metrics = {record.label: record.metrics for record in ordered}
+        print(json.dumps(summary(table) if has_seeds else metrics, indent=1))
+    elif has_seeds:
+        print_tables(interval_table(table))
+    else:
+        print_tables(comparison_table(ordered), phase_table(_noteworthy(ordered)))
+
+
+def _of_whole_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs of the seeds on which most policies have ended, and the same ones on each."""
+    ended: dict[int, set[str]] = {}
+    for record in records:
+        ended.setdefault(record.run["seed"], set()).add(record.label)
+    most = max(ended.values(), key=len)
+    return [record for record in records if ended[record.run["seed"]] == most]
+
+
+def draw_report(records: Sequence[RunRecord], folder: Path) -> Path:
+    """Write the report of runs under a bar; return the page's path."""
+    with counting("drawing", num_figures(records)) as advance:
+        return write_report(records, folder, on_progress=advance)
+
+
+def _print_places(folder: ComparisonFolder, page: Path | None, *, as_json: bool) -> None:
+    if not as_json:
+        print(f"records: {folder.folder}")
+        if page is not None:
+            print(f"report: {page}")
+
+
+def _policy_texts(context: typer.Context, controllers: Sequence[str] | None) -> list[str]:
+    """Join what `--controllers` took with the bare policies after it."""
+    if context.args and not controllers:
+        raise typer.BadParameter(f"unexpected {context.args[0]!r}; policies come after --controllers")
+    return [*(controllers or ()), *context.args]
+
+
+def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Pick the runs whose phases are worth a table: all but the static caps, and the best of those."""
+    best = best_static_cap(records)
+    return [record for record in records if record is best or not record.label.startswith("agent_cap")]

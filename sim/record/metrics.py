@@ -1,0 +1,199 @@
+"""The metrics of a run, from its tables alone: the same formulas for a simulated and a live engine.
+
+`None` means that the record does not hold what the metric needs, or that it has no value; never 0.
+"""
+
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
+
+_LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+_NAMES: Final = (
+    "num_agents",
+    "num_agents_skipped",
+    "makespan_s",
+    "num_engine_steps",
+    "num_requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "host_tokens",
+    "hit_rate",
+    "ideal_hit_rate",
+    "recomputed_tokens",
+    "generated_tokens",
+    "throughput_tokens_per_s",
+    "recompute_time_fraction",
+    "idle_fraction",
+    "num_preemptions",
+    "mean_active_agents",
+    "agent_latency_s",
+    "step_wait_s",
+    "gate_pauses",
+    "jain_fairness",
+    "mean_kv_usage",
+    "peak_kv_usage",
+    "phases",
+)
+_PHASES: Final = ("warm_up", "middle", "cool_down")
+
+
+def compute_metrics(
+    *,
+    requests: pd.DataFrame,
+    agents: pd.DataFrame,
+    timeline: pd.DataFrame,
+    pool_tokens: int,
+    block_size: int,
+    num_agents_skipped: int,
+    num_engine_steps: int | None,
+) -> dict[str, Any]:
+    """Return every metric of a finished run.
+
+    ======================== =====================================================================
+    num_agents               agents that finished
+    num_agents_skipped       agents left out, for whatever reason; `warnings` in run.json has the reasons
+    makespan_s               end of the last call, seconds since the start
+    num_engine_steps         steps that computed something
+    num_requests             model calls
+    prompt_tokens            sum of prompt lengths over calls
+    cached_tokens            sum of tokens credited when a call was first scheduled
+    host_tokens              the part of cached_tokens that was loaded from host memory
+    hit_rate                 cached_tokens / prompt_tokens, 0 to 1
+    ideal_hit_rate           the same under a cache that never evicts, see `ideal_hit_rate`
+    recomputed_tokens        tokens prefilled although computed before for that agent
+    generated_tokens         sum of output lengths
+    throughput_tokens_per_s  generated_tokens / makespan_s: recomputed tokens do not count
+    recompute_time_fraction  engine time that recompute added to the steps / makespan_s
+    idle_fraction            time without a step / makespan_s
+    num_preemptions          sum over calls
+    mean_active_agents       time average of agents that hold a slot, over the timeline
+    agent_latency_s          finished - arrived per agent: p50, p90, p99, max
+    step_wait_s              wait at the gate per call: p50, p99, max
+    gate_pauses              how often agents lost their slot, sum
+    jain_fairness            (sum x)^2 / (n sum x^2), x = output tokens / latency of each agent; 1 is fair
+                             (Jain, Chiu, Hawe, DEC-TR-301, 1984)
+    mean_kv_usage            time average of the KV-usage gauge (referenced blocks), 0 to 1
+    peak_kv_usage            its maximum over the timeline
+    phases                   see `concur.sim.record.phases`
+    ======================== =====================================================================
+    """
+    makespan_s = float(requests["finished_s"].max())
+    last = timeline.iloc[-1]
+    latencies_s = (agents["finished_s"] - agents["arrived_s"]).to_numpy(np.float64)
+    waits_s = (requests["submitted_s"] - requests["ready_s"]).to_numpy(np.float64)
+    generated = int(requests["output_tokens"].sum())
+    busy_s = _total(last, "prefill_s", "recompute_s", "decode_s")
+    phases = find_phases(requests, agents, pool_tokens=pool_tokens, end_s=makespan_s)
+    return {
+        "num_agents": len(agents),
+        "num_agents_skipped": num_agents_skipped,
+        "makespan_s": makespan_s,
+        "num_engine_steps": num_engine_steps,
+        "num_requests": len(requests),
+        "prompt_tokens": int(requests["prompt_tokens"].sum()),
+        "cached_tokens": _sum(requests["cached_tokens"]),
+        "host_tokens": _sum(requests["host_tokens"]),
+        "hit_rate": hit_rate(requests),
+        "ideal_hit_rate": ideal_hit_rate(requests, agents, block_size=block_size),
+        "recomputed_tokens": _sum(requests["recomputed_tokens"]),
+        "generated_tokens": generated,
+        "throughput_tokens_per_s": generated / makespan_s,
+        "recompute_time_fraction": _ratio(_total(last, "recompute_s"), makespan_s),
+        "idle_fraction": None if busy_s is None else 1.0 - busy_s / makespan_s,
+        "num_preemptions": _sum(requests["num_preemptions"]),
+        "mean_active_agents": _time_average(timeline, "agents_active"),
+        "agent_latency_s": _quantiles(latencies_s, _LATENCY_QUANTILES),
+        "step_wait_s": _quantiles(waits_s, _WAIT_QUANTILES),
+        "gate_pauses": int(agents["num_pauses"].sum()),
+        "jain_fairness": _fairness(_output_tokens(requests, agents), latencies_s),
+        "mean_kv_usage": _time_average(timeline, "kv_cache_usage_frac"),
+        "peak_kv_usage": float(timeline["kv_cache_usage_frac"].max()),
+        "phases": {"rule": RULE} | {phase.name: _without_name(asdict(phase)) for phase in phases},
+    }
+
+
+def no_metrics() -> dict[str, Any]:
+    """Return every metric of `compute_metrics` as not known: where a run that did not end begins."""
+    groups: dict[str, dict[str, Any]] = {
+        "agent_latency_s": dict.fromkeys(_LATENCY_QUANTILES),
+        "step_wait_s": dict.fromkeys(_WAIT_QUANTILES),
+        "phases": {"rule": RULE} | {name: _unknown_phase() for name in _PHASES},
+    }
+    return {name: groups.get(name) for name in _NAMES}
+
+
+def _unknown_phase() -> dict[str, None]:
+    return {field.name: None for field in fields(Phase) if field.name != "name"}
+
+
+def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: int) -> float | None:
+    """Return the hit rate that a cache that never evicts would have had on the same calls.
+
+    A call finds the full blocks of its history (`kept_tokens`, all but the last sampled token of which were
+    computed), or of the shared prefix once a call of its group was scheduled before; never its last token.
+    """
+    shared = agents.set_index("agent_index")["shared_prefix_tokens"].to_dict()
+    grouped = agents.dropna(subset=["prefix_group"])
+    group = grouped.set_index("agent_index")["prefix_group"].to_dict()
+    computed: dict[int, int] = {}
+    warm_tokens: dict[str, int] = {}
+    ideal = 0
+    calls = requests.sort_values(["scheduled_s", "agent_index", "call_index"], kind="stable")
+    columns = ["agent_index", "prompt_tokens", "kept_tokens", "output_tokens"]
+    for agent, prompt, kept, output in zip(*(calls[name].tolist() for name in columns), strict=True):
+        name = group.get(agent)
+        warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
+        known = max(min(computed.get(agent, 0), kept), min(warm, kept))
+        ideal += min(known, prompt - 1) // block_size * block_size
+        computed[agent] = prompt + output - 1
+        if name is not None:
+            warm_tokens[name] = max(warm_tokens.get(name, 0), shared[agent])
+    prompt_total = int(requests["prompt_tokens"].sum())
+    return int(ideal) / prompt_total if prompt_total else None
+
+
+def jain_fairness(shares: np.ndarray) -> float:
+    """Return Jain's index of `shares`, shape (num_agents,): 1 if all are equal, 1/n if one has it all."""
+    return float(shares.sum() ** 2 / (shares.size * (shares**2).sum()))
+
+
+def _fairness(output_tokens: np.ndarray, latencies_s: np.ndarray) -> float | None:
+    return jain_fairness(output_tokens / latencies_s) if (latencies_s > 0).all() else None
+
+
+def _output_tokens(requests: pd.DataFrame, agents: pd.DataFrame) -> np.ndarray:
+    totals = requests.groupby("agent_index")["output_tokens"].sum()
+    return totals.loc[agents["agent_index"]].to_numpy(np.float64)
+
+
+def _time_average(timeline: pd.DataFrame, column: str) -> float:
+    """Average a gauge over time; each sample holds until the next one."""
+    times_s = timeline["t_s"].to_numpy(np.float64)
+    values = timeline[column].to_numpy(np.float64)
+    widths_s = np.diff(times_s)
+    return float((values[:-1] * widths_s).sum() / widths_s.sum()) if widths_s.sum() > 0 else float(values[0])
+
+
+def _quantiles(values: np.ndarray, levels: dict[str, float]) -> dict[str, float]:
+    return {name: float(np.quantile(values, level)) for name, level in levels.items()}
+
+
+def _sum(column: "pd.Series[Any]") -> int | None:
+    return None if column.isna().any() else int(column.sum())
+
+
+def _total(row: "pd.Series[Any]", *columns: str) -> float | None:
+    return None if row[list(columns)].isna().any() else float(sum(row[column] for column in columns))
+
+
+def _ratio(part: float | None, whole: float) -> float | None:
+    return None if part is None else part / whole
+
+
+def _without_name(phase: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in phase.items() if key != "name"}

@@ -1,0 +1,1 @@
+"""Many runs: one workload under several policies, on several seeds, on all cores."""

@@ -1,0 +1,1 @@
+"""The scenario file: one TOML file is one experiment, in both worlds."""

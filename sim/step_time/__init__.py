@@ -1,0 +1,1 @@
+"""How long one engine step takes: from measured profiles, or from given coefficients."""

@@ -1,0 +1,180 @@
+"""The calibrated step time: a roofline over a step's tokens, and attention beside it.
+
+With T tokens scheduled (padded to the next CUDA-graph capture size, where there is one), of them K prefills
+with P tokens on R computed ones and Q attended pairs, and D decodes with C tokens of context::
+
+    read_s    = weights_s + experts_s * (1 - exp(-T / experts_tokens))
+    gemm_s    = (read_s**p + (per_gemm_token_s * tiles(T))**p) ** (1 / p),    p = roofline_sharpness
+    reduce_s  = min(per_allreduce_token_s * T, allreduce_switch_s)
+    step_s    = base_s + gemm_s + per_token_s * T + reduce_s
+              + [P > 0] (prefill_s + per_prefill_seq_s * K + per_prefill_token_s * P
+                         + per_prefill_context_token_s * R + per_prefill_pair_s * Q)
+              + [D > 0] (decode_s + per_decode_seq_s * D + per_context_token_s * C)
+
+Where the terms come from. A step reads every weight once and multiplies it with every token; it is bound by
+memory or by arithmetic, whichever takes longer (the roofline of Williams, Waterman and Patterson, CACM 52(4),
+2009). Kernels of different sizes turn at different T, so the maximum is smooth: a p-norm. Matrix kernels
+compute whole tiles: `tiles` rounds T up to `gemm_tile_tokens`. Of E experts with k active per token, T tokens
+touch E * (1 - (1 - k/E)**T), hence `experts_tokens` near -1 / ln(1 - k/E). Norms, activations and all-reduces
+cost per token. An all-reduce changes its algorithm at some size (vLLM's `custom_all_reduce.cuh`: one stage
+below 256 or 512 KB, then two; NCCL likewise across machines): what small messages cost more per token stops
+growing there (`allreduce_switch_s`). Prefill attention reads the keys and values of R tokens and computes Q
+pairs, decode attention reads those of C tokens (so it is bound by bandwidth), and both have launch costs.
+What is left out: the order of sequences, the imbalance among them, and any slowing by neighbours.
+
+`num_outside` counts steps beyond the domain of the fit.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from math import exp
+
+from concur.sim.step_time.profile import StepTimeProfile
+from concur.sim.step_time.step_time import StepBatch
+
+
+class RooflineStepTime:
+    """The formula of the module docstring; the part that depends on T alone is computed once per T.
+
+    Life cycle: made for one run; the durations are a function of the batch alone, `num_outside` and
+    `largest` (by regressor) grow as steps beyond the domain are seen.
+    """
+
+    __slots__ = ("_coefficients", "_decode_s", "_limits", "_sizes", "_tokens_s", "largest", "num_outside")
+
+    def __init__(self, profile: StepTimeProfile) -> None:
+        self._coefficients = c = profile.coefficients
+        self._sizes = profile.cudagraph_capture_sizes
+        self._tokens_s: dict[int, float] = {}
+        self._decode_s = (c.decode_s, c.per_decode_seq_s, c.per_context_token_s)
+        domain = profile.domain
+        self._limits = (
+            domain.num_tokens[1],
+            domain.prefill_seqs[1],
+            domain.prefill_context_tokens[1],
+            domain.prefill_pairs[1],
+            domain.decode_seqs[1],
+            domain.context_tokens[1],
+        )
+        self.num_outside = 0
+        self.largest: dict[str, int] = {}
+
+    def __call__(self, batch: StepBatch) -> float:
+        """Return the duration of one step in seconds."""
+        prefill_tokens, decode_seqs = batch.prefill_tokens, batch.decode_seqs
+        num_tokens = prefill_tokens + decode_seqs
+        step_s = self._tokens_s.get(num_tokens) or self._of_tokens(num_tokens)
+        if prefill_tokens:
+            c = self._coefficients
+            step_s += (
+                c.prefill_s
+                + c.per_prefill_seq_s * batch.prefill_seqs
+                + c.per_prefill_token_s * prefill_tokens
+                + c.per_prefill_context_token_s * batch.prefill_context_tokens
+                + c.per_prefill_pair_s * batch.prefill_pairs
+            )
+        if decode_seqs:
+            decode_s, per_decode_seq_s, per_context_token_s = self._decode_s
+            step_s += decode_s + per_decode_seq_s * decode_seqs
+            step_s += per_context_token_s * batch.context_tokens
+        return step_s
+
+    def of_decodes(self, decode_seqs: int) -> Callable[[int], float]:
+        """Return the duration of a step of that many decodes, as a function of their context tokens."""
+        decode_s, per_decode_seq_s, per_context_token_s = self._decode_s
+        fixed_s = self._tokens_s.get(decode_seqs) or self._of_tokens(decode_seqs)
+        fixed_s += decode_s + per_decode_seq_s * decode_seqs  # in the order of __call__
+        limit = self._limits[5] if decode_seqs <= self._limits[4] else -1
+
+        def step_s(context_tokens: int) -> float:
+            if context_tokens > limit:
+                self._note(StepBatch(decode_seqs=decode_seqs, context_tokens=context_tokens))
+            return fixed_s + per_context_token_s * context_tokens
+
+        return step_s
+
+    def observe(self, batch: StepBatch) -> None:
+        """Take note of a step that is run, to tell later what lay beyond the domain."""
+        tokens, seqs, prefill_context, pairs, decodes, context = self._limits
+        if (
+            batch.prefill_pairs > pairs
+            or batch.context_tokens > context
+            or batch.decode_seqs > decodes
+            or batch.prefill_seqs > seqs
+            or batch.prefill_context_tokens > prefill_context
+            or batch.prefill_tokens + batch.decode_seqs > tokens
+        ):
+            self._note(batch)
+
+    def parts_s(self, batch: StepBatch) -> dict[str, float]:
+        """Return what the duration is made of; the parts add up to it."""
+        c = self._coefficients
+        num_tokens = self._padded(batch.prefill_tokens + batch.decode_seqs)
+        gemm_s, other_s = self._gemm_s(num_tokens), self._per_token_s(num_tokens)
+        parts = {"base": c.base_s, "gemm": gemm_s, "per_token": other_s, "prefill_attention": 0.0}
+        if batch.prefill_tokens:
+            parts["prefill_attention"] = (
+                c.prefill_s
+                + c.per_prefill_seq_s * batch.prefill_seqs
+                + c.per_prefill_token_s * batch.prefill_tokens
+                + c.per_prefill_context_token_s * batch.prefill_context_tokens
+                + c.per_prefill_pair_s * batch.prefill_pairs
+            )
+        decode_s = c.decode_s + c.per_decode_seq_s * batch.decode_seqs
+        context_s = c.per_context_token_s * batch.context_tokens
+        return parts | {"decode_attention": decode_s + context_s if batch.decode_seqs else 0.0}
+
+    def warnings(self) -> list[str]:
+        """Return what to say of the steps beyond the domain; nothing if there were none."""
+        if not self.num_outside:
+            return []
+        seen = ", ".join(
+            f"{name} {self.largest[name]} (fitted up to {limit})"
+            for name, limit in zip(_REGRESSORS, self._limits, strict=True)
+            if self.largest.get(name, 0) > limit
+        )
+        return [f"about {self.num_outside} steps were beyond the step-time profile's domain: {seen}"]
+
+    def _note(self, batch: StepBatch) -> None:
+        self.num_outside += 1
+        for name, value in zip(_REGRESSORS, regressors(batch), strict=True):
+            if value > self.largest.get(name, 0):
+                self.largest[name] = value
+
+    def _of_tokens(self, num_tokens: int) -> float:
+        padded = self._padded(num_tokens)
+        step_s = self._coefficients.base_s + self._gemm_s(padded) + self._per_token_s(padded)
+        self._tokens_s[num_tokens] = step_s
+        return step_s
+
+    def _padded(self, num_tokens: int) -> int:
+        place = bisect_left(self._sizes, num_tokens)
+        return self._sizes[place] if place < len(self._sizes) else num_tokens
+
+    def _gemm_s(self, num_tokens: int) -> float:
+        c = self._coefficients
+        read_s = c.weights_s + c.experts_s * (1.0 - exp(-num_tokens / c.experts_tokens))
+        tile = c.gemm_tile_tokens
+        compute_s = c.per_gemm_token_s * (-(-num_tokens // tile) * tile)
+        longer_s = max(read_s, compute_s)
+        if longer_s == 0.0:
+            return 0.0
+        shorter = min(read_s, compute_s) / longer_s  # in 0..1, so that no power overflows
+        return float(longer_s * (1.0 + shorter**c.roofline_sharpness) ** (1.0 / c.roofline_sharpness))
+
+    def _per_token_s(self, num_tokens: int) -> float:
+        c = self._coefficients
+        reduce_s = min(c.per_allreduce_token_s * num_tokens, c.allreduce_switch_s)
+        return c.per_token_s * num_tokens + reduce_s
+
+
+_REGRESSORS = (
+    *("num_tokens", "prefill_seqs", "prefill_context_tokens", "prefill_pairs"),
+    *("decode_seqs", "context_tokens"),
+)
+
+
+def regressors(batch: StepBatch) -> tuple[int, ...]:
+    """Return a batch's regressors, in the order of `_REGRESSORS`."""
+    tokens = batch.prefill_tokens + batch.decode_seqs
+    return tokens, *(getattr(batch, name) for name in _REGRESSORS[1:])

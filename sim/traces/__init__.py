@@ -1,0 +1,1 @@
+"""Recorded agents: the trace format, and what a file of it holds."""

@@ -1,0 +1,1 @@
+"""The world on one SimPy clock: agents, gate, controller, engine."""

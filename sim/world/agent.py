@@ -1,0 +1,153 @@
+"""One SimPy process per agent, and the SimPy shell of the gate."""
+
+import math
+from collections.abc import Callable, Generator, Iterable
+
+import simpy
+
+from concur.gate import Gate
+from concur.sim.engine.request import Request
+from concur.sim.record.record import AgentRow, RequestRow
+from concur.sim.workload.spec import AgentSpec, StepSpec
+from concur.sim.world.engine import Engine
+
+
+class SimGate:
+    """The gate on the simulated clock: an agent's turn is an event, and so is the end of a lease."""
+
+    def __init__(self, env: simpy.Environment, gate: Gate) -> None:
+        self.env = env
+        self.gate = gate
+        self._turns: dict[str, simpy.Event] = {}
+        self._lease_check_s = math.inf
+
+    def turn(self, agent_id: str) -> simpy.Event:
+        """Ask for the agent's next step; the event fires when it may begin."""
+        turn = self._turns[agent_id] = self.env.event()
+        self.wake(self.gate.request_step(agent_id, time_s=self.env.now))
+        return turn
+
+    def wake(self, agent_ids: Iterable[str]) -> None:
+        """Let agents begin, in the order in which the gate named them."""
+        for agent_id in agent_ids:
+            self._turns.pop(agent_id).succeed()
+        due_s = self.gate.next_lease_s
+        if due_s < self._lease_check_s:
+            self._lease_check_s = due_s
+            self.env.timeout(due_s - self.env.now).callbacks.append(self._expire)
+
+    def _expire(self, _: simpy.Event) -> None:
+        self._lease_check_s = math.inf
+        self.wake(self.gate.expire(time_s=self.env.now))
+
+
+class Agent:
+    """Life: arrive -> (turn at the gate -> call -> tool wait) for each step -> leave.
+
+    Reports one `RequestRow` per call to `on_call` and one `AgentRow` at the end to `on_leave`.
+    """
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        gate: SimGate,
+        engine: Engine,
+        *,
+        on_call: Callable[[RequestRow], None],
+        on_leave: Callable[[AgentRow], None],
+    ) -> None:
+        self.spec = spec
+        self._gate = gate
+        self._engine = engine
+        self._env = gate.env
+        self._chain = engine.new_chain(spec.prefix_group, spec.shared_prefix_tokens)
+        self._known_tokens = 0
+        self._gate_wait_s = 0.0
+        self._on_call = on_call
+        self._on_leave = on_leave
+
+    def living(self) -> Generator[simpy.Event, object, None]:
+        """Make every call of the spec, one after the other."""
+        env, spec, gate = self._env, self.spec, self._gate.gate
+        if spec.arrival_s > 0:
+            yield env.timeout(spec.arrival_s)
+        gate.arrive(
+            spec.agent_id,
+            time_s=env.now,
+            prefix_group=spec.prefix_group,
+            shared_prefix_tokens=spec.shared_prefix_tokens,
+        )
+        for call_index, step in enumerate(spec.steps):
+            yield from self._calling(call_index, step)
+            if call_index == len(spec.steps) - 1:
+                break
+            self._gate.wake(gate.step_done(spec.agent_id, time_s=env.now, context_tokens=step.context_tokens))
+            if step.tool_latency_s > 0:
+                yield env.timeout(step.tool_latency_s)
+        self._leave()
+
+    def _calling(self, call_index: int, step: StepSpec) -> Generator[simpy.Event, object, None]:
+        env = self._env
+        ready_s = env.now
+        yield self._gate.turn(self.spec.agent_id)
+        self._gate_wait_s += env.now - ready_s
+        request = self._request(call_index, step)
+        yield self._engine.submit(request)
+        self._known_tokens = request.num_tokens - 1  # the last sampled token was not computed
+        self._on_call(_request_row(request, step, ready_s))
+
+    def _request(self, call_index: int, step: StepSpec) -> Request:
+        self._chain.begin_call(kept_tokens=step.kept_tokens, context_tokens=step.context_tokens)
+        return Request(
+            request_id=f"{self.spec.agent_id}/{call_index}",
+            agent_index=self.spec.index,
+            call_index=call_index,
+            num_prompt_tokens=step.prompt_tokens,
+            max_tokens=step.output_tokens,
+            chain=self._chain,
+            known_tokens=min(self._known_tokens, step.kept_tokens),
+            arrival_s=self._env.now,
+        )
+
+    def _leave(self) -> None:
+        spec, gate = self.spec, self._gate.gate
+        admitted_s = gate.admitted_s(spec.agent_id)
+        assert admitted_s is not None
+        row = AgentRow(
+            agent_index=spec.index,
+            agent_id=spec.agent_id,
+            prefix_group=spec.prefix_group,
+            shared_prefix_tokens=spec.shared_prefix_tokens,
+            num_calls=len(spec.steps),
+            peak_context_tokens=spec.peak_context_tokens,
+            arrived_s=spec.arrival_s,
+            admitted_s=admitted_s,
+            finished_s=self._env.now,
+            gate_wait_s=self._gate_wait_s,
+            num_pauses=gate.num_pauses(spec.agent_id),
+        )
+        context_tokens = spec.steps[-1].context_tokens
+        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, context_tokens=context_tokens))
+        self._on_leave(row)
+
+
+def _request_row(request: Request, step: StepSpec, ready_s: float) -> RequestRow:
+    assert request.scheduled_s is not None
+    assert request.first_token_s is not None
+    assert request.finished_s is not None
+    return RequestRow(
+        agent_index=request.agent_index,
+        call_index=request.call_index,
+        ready_s=ready_s,
+        submitted_s=request.arrival_s,
+        scheduled_s=request.scheduled_s,
+        first_token_s=request.first_token_s,
+        finished_s=request.finished_s,
+        prompt_tokens=request.num_prompt_tokens,
+        kept_tokens=step.kept_tokens,
+        cached_tokens=request.num_cached_tokens,
+        host_tokens=request.num_host_tokens,
+        recomputed_tokens=request.num_recomputed_tokens,
+        output_tokens=request.num_output_tokens,
+        num_preemptions=request.num_preemptions,
+    )

@@ -1,0 +1,61 @@
+"""A run that meets what the fast engine cannot do starts again, block by block, and says so."""
+
+from collections.abc import Callable
+
+from concur.controllers import Law
+from concur.sim.errors import ScenarioError
+from concur.sim.kv.segments import DuplicateBlockError
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.spec import Workload
+
+OnProgress = Callable[[int, int], None]
+"""Called with (agents finished, agents in all)."""
+
+
+def why_again(
+    duplicate: DuplicateBlockError, scenario: Scenario, workload: Workload, *, time_s: float
+) -> str:
+    """Say whose call asked at `time_s` for what the fast engine cannot do, and what that costs."""
+    call, threshold = duplicate.request, scenario.engine.long_prefill_token_threshold
+    ids = {spec.index: spec.agent_id for spec in workload.agents}
+    whose = f"agent {ids[call.agent_index]!r}" if call.agent_index in ids else "the tenant"
+    if duplicate.is_end_of_prompt:
+        why = "sent a prompt of whole blocks that was cached to its end, and its last block is computed again"
+    else:
+        why = "computed blocks of a shared prefix that another call was computing too"
+        if threshold:
+            why += f", as engine.long_prefill_token_threshold = {threshold} lets them"
+    return (
+        "simulated block by block from its start, with the same result but up to 50 times slower: at "
+        f"{time_s:,.1f} s call {call.call_index} of {whose} {why}"
+    )
+
+
+def another(new_law: Callable[[], Law], *, than: Law) -> Law:
+    """Return a controller that has not decided anything yet.
+
+    Raises
+    ------
+    ScenarioError
+        If the law gives the old one again, which remembers the run that was given up.
+    """
+    controller = new_law()
+    if controller is than:
+        raise ScenarioError(
+            "this run has to start again, but `law` returned the controller that has already decided in it; "
+            "let it make a new one whenever it is called"
+        )
+    return controller
+
+
+def forward_only(on_progress: OnProgress) -> OnProgress:
+    """Return progress that never goes back: a run that starts again is silent until it is further."""
+    furthest = 0
+
+    def advance(num_finished: int, num_agents: int) -> None:
+        nonlocal furthest
+        if num_finished > furthest:
+            furthest = num_finished
+            on_progress(num_finished, num_agents)
+
+    return advance

@@ -1,0 +1,47 @@
+"""Someone else on the same engine: calls that pass no gate and that no agent makes.
+
+What a background tenant holds, the agents cannot have: their pool shrinks while it is there. Its calls are
+not in the record's tables, but the engine's gauges and counters include them, as a live engine's do.
+"""
+
+from collections.abc import Generator
+
+import simpy
+
+from concur.sim.engine.request import Request
+from concur.sim.scenario.scenario import TenantConfig
+from concur.sim.world.engine import Clock, Engine
+
+
+class Tenant:
+    """Keep `num_requests` calls going; `first_index` is the first index after those of the agents."""
+
+    def __init__(self, env: Clock, engine: Engine, config: TenantConfig, *, first_index: int) -> None:
+        self._env = env
+        self._engine = engine
+        self._config = config
+        for number in range(config.num_requests):
+            env.process(self._calling(first_index + number))
+
+    def _calling(self, index: int) -> Generator[simpy.Event, object, None]:
+        env, config = self._env, self._config
+        yield env.timeout(config.start_s)
+        call_index = 0
+        while env.now < config.end_s:
+            yield self._engine.submit(self._request(index, call_index))
+            call_index += 1
+
+    def _request(self, index: int, call_index: int) -> Request:
+        config = self._config
+        chain = self._engine.new_chain(None, 0)
+        chain.begin_call(kept_tokens=0, context_tokens=config.context_tokens)
+        return Request(
+            request_id=f"tenant-{index}/{call_index}",
+            agent_index=index,
+            call_index=call_index,
+            num_prompt_tokens=config.prompt_tokens,
+            max_tokens=config.output_tokens,
+            chain=chain,
+            known_tokens=0,
+            arrival_s=self._env.now,
+        )

@@ -1,0 +1,1 @@
+"""Runs of both worlds side by side, and what follows from them."""

@@ -1,0 +1,112 @@
+"""The confrontation as a table and as one self-contained page."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure as Drawing
+from rich.table import Table
+from rich.text import Text
+
+from concur.sim.files import whole_file
+from concur.sim.record.record import RunRecord
+from concur.sim.show.figures import png_bytes, style
+from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.tables import percent
+from concur.validate.confront.overlay import over_time_figure, overlay_figure
+from concur.validate.confront.verdicts import Confrontation, Figure, PolicyVerdict
+from concur.validate.errors import ConfrontError
+
+
+def confrontation_table(result: Confrontation) -> Table:
+    """Return one row per policy: both worlds, the error, and the live repeats' range.
+
+    Under it what follows, why a policy is off, and what a reader should know of the runs.
+    """
+    caption = Text(_conclusions(result))
+    table = Table(title="simulated against live", caption=caption, caption_justify="left")
+    table.add_column("policy")
+    for heading in ("makespan s", "live", "range", "error", "hits", "live", "error", ""):
+        table.add_column(heading, justify="right")
+    for each in result.policies:
+        table.add_row(
+            each.label,
+            *_makespan_cells(each.figures.get("makespan_s")),
+            *_hit_cells(each.figures.get("hit_rate")),
+            _verdict(each),
+        )
+    return table
+
+
+def _makespan_cells(figure: Figure | None) -> list[str]:
+    if figure is None:
+        return ["-"] * 4
+    return [
+        f"{figure.simulated:,.1f}",
+        f"{figure.live_median:,.1f}",
+        f"{min(figure.live):,.1f}-{max(figure.live):,.1f}",
+        f"{100 * figure.error_frac:+.1f} %",
+    ]
+
+
+def _hit_cells(figure: Figure | None) -> list[str]:
+    if figure is None:
+        return ["-"] * 3
+    return [percent(figure.simulated), percent(figure.live_median), f"{100 * figure.error:+.1f}"]
+
+
+def _verdict(policy: PolicyVerdict) -> str:
+    if not policy.is_right:
+        return "OFF"
+    return "ok, not all judged" if policy.not_judged else "ok"
+
+
+def write_confrontation(
+    result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord], folder: Path
+) -> Path:
+    """Write `overlay.png` and `index.html` into `folder`; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [html_table(confrontation_table(result))]
+    with style():
+        for name, figure in _figures(result, simulated, live):
+            data = png_bytes(figure)
+            (folder / f"{name}.png").write_bytes(data)
+            parts.append(embedded_image(data, name))
+    page = folder / "index.html"
+    with whole_file(page, ConfrontError) as temporary:
+        temporary.write_text(page_text("simulated against live", "\n".join(parts)), encoding="utf-8")
+    return page
+
+
+def _figures(
+    result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord]
+) -> Iterator[tuple[str, Drawing]]:
+    yield "overlay", overlay_figure(result, simulated, live)
+    for record in simulated:
+        runs = [each for each in live if each.label == record.label]
+        if runs:
+            yield f"over_time_{record.label.replace('=', '_')}", over_time_figure(record.label, record, runs)
+
+
+def _conclusions(result: Confrontation) -> str:
+    all_judged = not any(each.not_judged for each in result.policies)
+    within = "all within tolerance" if all_judged else "all that was judged is within tolerance"
+    lines = [within if result.ok else "NOT all within tolerance"]
+    if result.knees:
+        off = "" if result.is_knee_right else ": OFF"
+        lines.append(f"best static cap: simulated {result.knees[0]}, live {result.knees[1]}{off}")
+    pairs = ", ".join(" and ".join(pair) for pair in result.misranked)
+    lines.append(f"in opposite order: {pairs}" if pairs else "same order, as far as the live repeats tell")
+    wrong = result.wrong_speed_ups
+    lines += [
+        f"{label} against none: {_ratio(figure)}{': OFF' if label in wrong else ''}"
+        for label, figure in result.speed_ups.items()
+    ]
+    lines += [f"{each.label}: {reason}" for each in result.policies for reason in each.reasons]
+    return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
+
+
+def _ratio(figure: Figure) -> str:
+    live = f"live {figure.live_median:.2f}x"
+    if len(figure.live) > 1:
+        live += f" ({min(figure.live):.2f} to {max(figure.live):.2f})"
+    return f"simulated {figure.simulated:.2f}x, {live}, {100 * figure.error_frac:+.1f} %"

@@ -1,0 +1,1 @@
+"""A workload on a running server: the same agents, gate and controller as in a simulation."""

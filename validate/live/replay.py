@@ -1,0 +1,312 @@
+"""Replay a workload on a live engine: the agents, the gate and the controller of the simulator, on asyncio.
+
+    record = replay(scenario, workload, server)     # world = "live", the same tables and metrics
+    sys.exit(exit_status(record))
+
+Every agent is a task: turn at the gate, call, tool wait, and again. An agent whose call fails for good
+leaves, and the others go on; if the server itself no longer answers, they all end. Nothing is lost on the
+way: whatever went wrong, a law that raises and Ctrl-C included, there is a record of what was done until
+then, marked `complete` = false, with the reasons in its warnings.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import aiohttp
+import numpy as np
+
+from concur.controllers import make_controller
+from concur.errors import ConcurError
+from concur.live.controlling import ControlledGate, StaleTick, Tick
+from concur.live.errors import MetricNamesError, ScrapeError
+from concur.live.gate import LiveAgent
+from concur.live.scrape import MetricsScraper
+from concur.signals import Snapshot
+from concur.sim.record.record import AgentRow, RunRecord
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.world.gate import build_gate
+from concur.validate.errors import CallError, ServerError
+from concur.validate.live.client import CompletionClient, RetryPolicy
+from concur.validate.live.histories import TokenHistory, token_histories
+from concur.validate.live.live_record import (
+    Failure,
+    Faults,
+    LiveTables,
+    make_record,
+    request_row,
+    since,
+    tick_row,
+    timeline_row,
+)
+from concur.validate.live.server import Server
+
+_KEEP_ALIVE_S: Final = 2.0  # less than the 5 s after which vLLM's HTTP server hangs up on an idle connection
+_INTERRUPTED: Final = 130
+OnProgress = Callable[[int, int], None]
+"""Called with (agents that ended, agents in all)."""
+
+
+def replay(
+    scenario: Scenario,
+    workload: Workload,
+    server: Server,
+    *,
+    retry: RetryPolicy | None = None,
+    stream: bool = True,
+    on_progress: OnProgress | None = None,
+) -> RunRecord:
+    """Run a workload on a server to its end, or to a Ctrl-C, and return its record.
+
+    Raises
+    ------
+    MetricNamesError
+        If the server does not publish what the controller needs; no agent has been started then.
+    ServerError
+        If it does not answer at all.
+    """
+    run = LiveRun(scenario, workload, server, retry=retry, stream=stream, on_progress=on_progress)
+    with suppress(KeyboardInterrupt):  # the record says so
+        asyncio.run(run.run())
+    return run.record()
+
+
+def exit_status(record: RunRecord) -> int:
+    """Return 0 for a complete record, 130 after an interrupt, 1 otherwise."""
+    if record.run.get("interrupted"):
+        return _INTERRUPTED
+    return 0 if record.run.get("complete", True) else 1
+
+
+class LiveRun:
+    """One run. Life: `run` (once, in an event loop), then `record`, however `run` ended."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        workload: Workload,
+        server: Server,
+        *,
+        retry: RetryPolicy | None = None,
+        stream: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.workload = workload
+        self.server = server
+        self.tables = LiveTables()
+        self.faults = Faults()
+        config = scenario.controller
+        controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+        self.gate = ControlledGate(
+            controller,
+            build_gate(scenario, controller.window),
+            self._read,
+            interval_s=config.interval_s,
+            clock=self.now_s,
+            on_tick=self._on_tick,
+            on_stale=self.faults.stale_ticks.append,
+        )
+        self._retry, self._stream = retry or RetryPolicy(), stream
+        self._on_progress = on_progress
+        self._histories = token_histories(workload, scenario.seed)
+        self._calls_begun = {spec.index: 0 for spec in workload.agents}
+        self._start_s = 0.0
+        self._first = Snapshot(0.0)
+        self._client: CompletionClient
+        self._scraper: MetricsScraper
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._num_ended = 0
+        self._end_s = 0.0
+
+    def now_s(self) -> float:
+        """Return seconds since the start of the run, on the event loop's clock."""
+        return asyncio.get_running_loop().time() - self._start_s
+
+    async def run(self) -> None:
+        """Run every agent to its end; see `replay` for what it raises."""
+        self._start_s = asyncio.get_running_loop().time()
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)  # the gate is the limit
+        async with aiohttp.ClientSession(connector=connector) as session:
+            await self._open(session)
+            try:
+                await self._all_tasks()
+            except asyncio.CancelledError:
+                self.faults.is_interrupted = True
+                raise
+            except Exception as error:  # what was done until then is worth more than a traceback
+                self.faults.breakdown = _explain(error)
+            finally:
+                self._end_s = self.now_s()
+                self.faults.num_counter_resets = self._scraper.num_resets
+                self.faults.odd_metrics = self._scraper.warnings
+
+    def record(self) -> RunRecord:
+        """Return the record of what was done."""
+        return make_record(
+            self.scenario,
+            self.workload,
+            self.tables,
+            self.faults,
+            first=self._first,
+            facts=self.server.facts,
+            wall_clock_s=self._end_s,
+        )
+
+    def cancel_agent(self, agent_id: str) -> None:
+        """End one agent where it is; its slot passes on and the record names it."""
+        self._tasks[agent_id].cancel("cancelled")
+
+    async def _open(self, session: aiohttp.ClientSession) -> None:
+        self._scraper = MetricsScraper(session, self.server.url, clock=self.now_s)
+        self._client = CompletionClient(
+            session,
+            self.server.url,
+            self.server.model,
+            clock=self.now_s,
+            rng=np.random.default_rng([self.scenario.seed, 2]),
+            retry=self._retry,
+            stream=self._stream,
+        )
+        try:
+            self._first = await self._scraper.start()
+        except MetricNamesError:
+            raise
+        except ScrapeError as error:
+            raise ServerError(f"{error}; is the server up?") from None
+        self._start_s = asyncio.get_running_loop().time()  # time 0, now that all is ready
+        self._sample(since(self._first, self._first), time_s=0.0)
+
+    async def _all_tasks(self) -> None:
+        async with self.gate, asyncio.TaskGroup() as background:
+            sampling = background.create_task(self._sampling())
+            async with asyncio.TaskGroup() as agents:
+                for spec in self.workload.agents:
+                    self._tasks[spec.agent_id] = agents.create_task(self._living(spec))
+            sampling.cancel()
+            await self._sample_now()
+
+    async def _living(self, spec: AgentSpec) -> None:
+        try:
+            await self._agent(spec)
+        except ConcurError as error:
+            self._fail(spec, str(error))
+            if isinstance(error, CallError) and not await self._server_answers():
+                self._give_up()
+        except asyncio.CancelledError as error:
+            self._fail(spec, str(error) or "interrupted")
+            raise
+        finally:
+            self._num_ended += 1
+            if self._on_progress is not None:
+                self._on_progress(self._num_ended, len(self.workload.agents))
+
+    async def _agent(self, spec: AgentSpec) -> None:
+        if spec.arrival_s > 0:
+            await asyncio.sleep(spec.arrival_s - self.now_s())
+        arrived_s, gate_wait_s = self.now_s(), 0.0
+        async with self.gate.agent(
+            spec.agent_id, prefix_group=spec.prefix_group, shared_prefix_tokens=spec.shared_prefix_tokens
+        ) as agent:
+            for call_index, step in enumerate(spec.steps):
+                gate_wait_s += await self._call(spec, agent, call_index, step)
+                if call_index < len(spec.steps) - 1 and step.tool_latency_s > 0:
+                    await asyncio.sleep(step.tool_latency_s)
+        assert agent.admitted_s is not None
+        self.tables.agents.append(
+            AgentRow(
+                agent_index=spec.index,
+                agent_id=spec.agent_id,
+                prefix_group=spec.prefix_group,
+                shared_prefix_tokens=spec.shared_prefix_tokens,
+                num_calls=len(spec.steps),
+                peak_context_tokens=spec.peak_context_tokens,
+                arrived_s=arrived_s,
+                admitted_s=agent.admitted_s,
+                finished_s=agent.left_s,
+                gate_wait_s=gate_wait_s,
+                num_pauses=agent.num_pauses,
+            )
+        )
+
+    async def _call(self, spec: AgentSpec, agent: LiveAgent, call_index: int, step: StepSpec) -> float:
+        """Make one call and note it; return the seconds waited at the gate."""
+        ready_s = self.now_s()
+        self._calls_begun[spec.index] = call_index
+        history: TokenHistory = self._histories[spec.index]
+        is_last = call_index == len(spec.steps) - 1
+        async with agent.last_step() if is_last else agent.step() as turn:
+            done = await self._client.complete(history.prompt(call_index), step.output_tokens)
+            turn.context_tokens = done.prompt_tokens + len(done.token_ids)
+        history.answered(done.token_ids)
+        self.faults.retries.update(done.causes)
+        self.tables.requests.append(
+            request_row(
+                agent_index=spec.index,
+                call_index=call_index,
+                step=step,
+                ready_s=ready_s,
+                submitted_s=turn.began_s,
+                done=done,
+            )
+        )
+        return turn.began_s - ready_s
+
+    def _fail(self, spec: AgentSpec, cause: str) -> None:
+        failure = Failure(spec.agent_id, self._calls_begun[spec.index], self.now_s(), cause)
+        self.faults.failures.append(failure)
+
+    async def _server_answers(self) -> bool:
+        try:
+            await self._scraper.read()
+        except ScrapeError:
+            return False
+        return True
+
+    def _give_up(self) -> None:
+        for task in self._tasks.values():
+            if task is not asyncio.current_task():
+                task.cancel("the server no longer answers")
+
+    async def _read(self) -> Snapshot:
+        return since(await self._scraper.read(), self._first)
+
+    def _on_tick(self, tick: Tick) -> None:
+        self.tables.ticks.append(tick_row(tick))
+
+    async def _sampling(self) -> None:
+        interval_s = self.scenario.record.timeline_interval_s
+        while True:
+            elapsed = self.now_s() / interval_s
+            await asyncio.sleep((int(elapsed) + 1 - elapsed) * interval_s)
+            await self._sample_now()
+
+    async def _sample_now(self) -> None:
+        try:
+            snapshot = await self._read()
+        except ScrapeError as error:
+            self.faults.missed_samples.append(StaleTick(self.now_s(), str(error)))
+        else:
+            self._sample(snapshot, snapshot.time_s)
+
+    def _sample(self, snapshot: Snapshot, time_s: float) -> None:
+        gate = self.gate.gate
+        row = timeline_row(
+            snapshot,
+            agents_active=gate.active,
+            agents_paused=gate.paused,
+            agents_waiting=gate.waiting,
+            agents_finished=len(self.tables.agents),
+            window=gate.window,
+        )
+        self.tables.timeline.append(row._replace(t_s=time_s))
+
+
+def _explain(error: Exception) -> str:
+    """Say in one line what broke a run; a group of errors by the first of them."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConcurError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,19 @@
+"""What the simulated world has and the real one has not."""
+
+from concur.sim.scenario.scenario import Scenario
+from concur.validate.errors import OutOfScopeError
+
+
+def check_both_worlds(scenario: Scenario) -> None:
+    """Refuse a scenario that only the simulator can run.
+
+    Raises
+    ------
+    OutOfScopeError
+        If it has a tenant: nobody plays that part on a live engine, or on vLLM's scheduler.
+    """
+    if scenario.tenant.num_requests:
+        raise OutOfScopeError(
+            f"tenant.num_requests = {scenario.tenant.num_requests} but only the simulator has tenants; "
+            "set it to 0"
+        )

@@ -1,0 +1,266 @@
+"""Step-exact parity: one scenario through the simulated scheduler and through vLLM's own, step by step.
+
+Both sides share everything but the scheduler and the KV cache: the agents, the gate, the controller, the
+engine loop and the step time. So a difference is a difference in scheduling or caching. Every step compares
+
+- the requests scheduled, in order, with their tokens, and which of them sample a token,
+- the requests admitted, with the tokens credited from the prefix cache,
+- the requests preempted,
+- both queues, in order,
+- all blocks of the requests admitted and the last block of the last `_LAST` requests scheduled, and every
+  `FREE_ORDER_EVERY` steps the whole free queue, in eviction order,
+- free blocks and KV usage after scheduling,
+- the requests finished, and the time at which the step ended.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import pandas as pd
+
+from concur.sim.engine.output import SchedulerOutput, SchedulerStats
+from concur.sim.engine.request import Request
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.step_time.step_time import StepTime, StepTotals
+from concur.sim.workload.spec import Workload
+from concur.sim.world.engine import StepScheduler, build_reference_scheduler
+from concur.sim.world.simulate import simulate
+from concur.validate.parity.probes import Probe, Queues, probe
+from concur.validate.parity.vllm_scheduler import VllmScheduler
+
+FREE_ORDER_EVERY: Final = 50
+_LAST: Final = 8  # scheduled requests whose last block is compared
+
+
+@dataclass(slots=True)
+class Step:
+    """One step as either side decided it; what differs is named by these fields."""
+
+    scheduled: tuple[tuple[str, int, bool], ...]
+    admitted: tuple[tuple[str, int], ...]
+    preempted: tuple[str, ...]
+    running: int
+    waiting: int
+    admitted_blocks: int
+    last_blocks: tuple[int, ...]
+    num_free_blocks: int
+    kv_usage_frac: float
+    free_order: int | None
+    finished: tuple[str, ...] = ()
+    end_s: float = -1.0
+
+
+_OUTCOMES: Final = ("finished", "end_s")
+_DECISIONS: Final = tuple(field.name for field in fields(Step) if field.name not in _OUTCOMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One side around one step, for people."""
+
+    step: Step
+    queues: Queues
+    free_blocks: list[int]
+    block_ids: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first step that differs: its number, the fields that do, and both sides."""
+
+    number: int
+    differing: tuple[str, ...]
+    ours: Detail | None
+    vllms: Detail | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the run exercised, so that a vacuous comparison can be refused.
+
+    `num_generated_tokens_reused` were generated in one call and found in the cache by the agent's next.
+    `num_blocked_resumes` counts steps at whose end a preempted request was first in line and did not fit.
+    """
+
+    num_steps: int
+    num_requests: int
+    num_preemptions: int
+    num_cached_tokens: int
+    num_generated_tokens_reused: int
+    num_blocked_resumes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParityResult:
+    """The outcome of one comparison; `difference` is `None` where every step was identical."""
+
+    coverage: Coverage
+    difference: Difference | None
+
+
+class _DivergedError(Exception):
+    """Raised inside a run at the first step that is not as expected; its argument is the step's number."""
+
+
+class _SeenEnoughError(Exception):
+    """Raised inside a run that has passed the step to be explained."""
+
+
+class Recorder:
+    """A scheduler that takes note of every step.
+
+    With `expected` steps it stops the run at the first that differs, so that a scheduler gone astray cannot
+    run for ever. With `detail_of` it looks closely at that step and stops soon after.
+    """
+
+    def __init__(
+        self, scheduler: StepScheduler, *, expected: list[Step] | None = None, detail_of: int | None = None
+    ) -> None:
+        self.steps: list[Step] = []
+        self.detail: Detail | None = None
+        self.num_blocked_resumes = 0
+        self._requests: dict[str, Request] = {}
+        self._scheduler = scheduler
+        self._probe: Probe = probe(scheduler)
+        self._expected = expected
+        self._detail_of = detail_of
+        self._in_flight: dict[int, int] = {}
+
+    def add_request(self, request: Request) -> None:
+        """Pass on."""
+        self._requests[request.request_id] = request
+        self._scheduler.add_request(request)
+
+    def has_unfinished_requests(self) -> bool:
+        """Pass on."""
+        return self._scheduler.has_unfinished_requests()
+
+    def schedule(self) -> SchedulerOutput:
+        """Pass on, and take note of the decisions."""
+        number = len(self.steps)
+        if self._detail_of is not None and number > self._detail_of + 2:
+            raise _SeenEnoughError
+        output = self._scheduler.schedule()
+        queues = self._probe.queues()
+        step = self._step(output, queues)
+        if number == self._detail_of:
+            self.detail = self._look(step, queues)
+        self.steps.append(step)
+        self._in_flight[id(output)] = number
+        self._check(number, _DECISIONS)
+        is_first_in_line = bool(queues.waiting) and self._requests[queues.waiting[0]].num_preemptions > 0
+        self.num_blocked_resumes += is_first_in_line and not output.preempted and not output.admitted
+        return output
+
+    def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
+        """Pass on, and take note of what finished and when."""
+        finished = self._scheduler.update_from_output(output, time_s=time_s)
+        number = self._in_flight.pop(id(output))
+        step = self.steps[number]
+        step.finished = tuple(request.request_id for request in finished)
+        step.end_s = time_s
+        self._check(number, _OUTCOMES)
+        return finished
+
+    def finish_load(self, request: Request) -> None:
+        """Pass on."""
+        self._scheduler.finish_load(request)
+
+    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
+        """Pass on."""
+        return self._scheduler.new_chain(prefix_group, shared_prefix_tokens)
+
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> None:
+        """Never leap: every step is compared."""
+
+    def make_stats(self) -> SchedulerStats:
+        """Pass on."""
+        return self._scheduler.make_stats()
+
+    def _check(self, number: int, names: tuple[str, ...]) -> None:
+        if self._expected is not None and differing_fields(self.steps, self._expected, number, names):
+            raise _DivergedError(number)
+
+    def _step(self, output: SchedulerOutput, queues: Queues) -> Step:
+        names = [request.request_id for request, _, _ in output.scheduled]
+        looks_at_order = len(self.steps) % FREE_ORDER_EVERY == 0
+        return Step(
+            scheduled=tuple((request.request_id, n, samples) for request, n, samples in output.scheduled),
+            admitted=tuple((request.request_id, request.num_cached_tokens) for request in output.admitted),
+            preempted=tuple(sorted(request.request_id for request in output.preempted)),
+            running=hash(queues.running),
+            waiting=hash(queues.waiting),
+            admitted_blocks=hash(
+                tuple(tuple(self._probe.block_ids(request.request_id)) for request in output.admitted)
+            ),
+            last_blocks=tuple(self._probe.block_ids(name)[-1] for name in names[-_LAST:]),
+            num_free_blocks=self._probe.num_free_blocks(),
+            kv_usage_frac=self._scheduler.make_stats().kv_cache_usage_frac,
+            free_order=hash(tuple(self._probe.free_blocks())) if looks_at_order else None,
+        )
+
+    def _look(self, step: Step, queues: Queues) -> Detail:
+        names = [name for name, _, _ in step.scheduled]
+        return Detail(step, queues, self._probe.free_blocks(), {n: self._probe.block_ids(n) for n in names})
+
+
+def differing_fields(
+    ours: list[Step], theirs: list[Step], number: int, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return which of the named fields differ in step `number`."""
+    if number >= min(len(ours), len(theirs)):
+        return ("number of steps",)
+    one, other = ours[number], theirs[number]
+    return tuple(name for name in names if getattr(one, name) != getattr(other, name))
+
+
+def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
+    """Run vLLM's side to its end, then ours until it differs.
+
+    Raises
+    ------
+    VllmMissingError
+        If vLLM cannot be imported.
+    OutOfScopeError
+        If the scenario has a host cache.
+    """
+    theirs = Recorder(VllmScheduler(scenario.engine, workload))
+    record = simulate(scenario, workload, scheduler=theirs)
+    ours = Recorder(build_reference_scheduler(scenario.engine), expected=theirs.steps)
+    number: int | None = None
+    try:
+        simulate(scenario, workload, scheduler=ours)
+    except _DivergedError as diverged:
+        (number,) = diverged.args
+    if number is None and len(ours.steps) < len(theirs.steps):
+        number = len(ours.steps)
+    coverage = Coverage(
+        num_steps=len(theirs.steps),
+        num_requests=len(record.requests),
+        num_preemptions=int(record.metrics["num_preemptions"]),
+        num_cached_tokens=int(record.metrics["cached_tokens"]),
+        num_generated_tokens_reused=_num_generated_tokens_reused(record.requests),
+        num_blocked_resumes=theirs.num_blocked_resumes,
+    )
+    if number is None:
+        return ParityResult(coverage, None)
+    differing = differing_fields(ours.steps, theirs.steps, number, _DECISIONS + _OUTCOMES)
+    return ParityResult(coverage, _explain(scenario, workload, number, differing))
+
+
+def _explain(scenario: Scenario, workload: Workload, number: int, differing: tuple[str, ...]) -> Difference:
+    """Run both sides once more, looking closely at the step."""
+    ours = Recorder(build_reference_scheduler(scenario.engine), detail_of=number)
+    theirs = Recorder(VllmScheduler(scenario.engine, workload), detail_of=number)
+    for recorder in (ours, theirs):
+        with suppress(_SeenEnoughError):
+            simulate(scenario, workload, scheduler=recorder)
+    return Difference(number, differing, ours.detail, theirs.detail)
+
+
+def _num_generated_tokens_reused(requests: pd.DataFrame) -> int:
+    """Count cached tokens beyond the prompt of the agent's previous call: it had generated them."""
+    ordered = requests.sort_values(["agent_index", "call_index"])
+    before = ordered.groupby("agent_index")["prompt_tokens"].shift()
+    return int((ordered["cached_tokens"] - before).clip(lower=0).fillna(0).sum())

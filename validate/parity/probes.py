@@ -1,0 +1,105 @@
+"""The same questions to either scheduler: what is queued, what is free, who holds which blocks."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from concur.sim.engine.scheduler import Scheduler
+from concur.sim.kv.kv_cache_manager import KVCacheManager
+from concur.sim.world.engine import StepScheduler
+from concur.validate.parity.vllm_scheduler import VllmScheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """Request ids in queue order."""
+
+    running: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+class Probe(Protocol):
+    """What can be asked of a scheduler between two steps."""
+
+    def queues(self) -> Queues:
+        """Return the queues."""
+        ...
+
+    def num_free_blocks(self) -> int:
+        """Return how many blocks are free."""
+        ...
+
+    def free_blocks(self) -> list[int]:
+        """Return the ids of the free blocks, next victim first."""
+        ...
+
+    def block_ids(self, request_id: str) -> list[int]:
+        """Return the ids of the blocks that a request holds, in order."""
+        ...
+
+
+class OurProbe:
+    """Questions to the simulated scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        assert isinstance(scheduler.kv_cache_manager, KVCacheManager), "parity runs on the block pool"
+        self._block_pool = scheduler.kv_cache_manager.block_pool
+
+    def queues(self) -> Queues:
+        """Return the queues."""
+        scheduler = self._scheduler
+        return Queues(
+            tuple(request.request_id for request in scheduler.running),
+            tuple(request.request_id for request in scheduler.waiting),
+        )
+
+    def num_free_blocks(self) -> int:
+        """Return how many blocks are free."""
+        return self._block_pool.get_num_free_blocks()
+
+    def free_blocks(self) -> list[int]:
+        """Return the ids of the free blocks, next victim first."""
+        return list(self._block_pool.free_block_queue)
+
+    def block_ids(self, request_id: str) -> list[int]:
+        """Return the ids of the blocks that a request holds, in order."""
+        for request in (*self._scheduler.running, *self._scheduler.waiting):
+            if request.request_id == request_id:
+                return [block.block_id for block in request.blocks]
+        return []
+
+
+class VllmProbe:
+    """Questions to vLLM's scheduler."""
+
+    def __init__(self, scheduler: VllmScheduler) -> None:
+        self._vllm = scheduler.vllm
+
+    def queues(self) -> Queues:
+        """Return the queues."""
+        return Queues(
+            tuple(request.request_id for request in self._vllm.running),
+            tuple(request.request_id for request in self._vllm.waiting),
+        )
+
+    def num_free_blocks(self) -> int:
+        """Return how many blocks are free."""
+        return int(self._vllm.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    def free_blocks(self) -> list[int]:
+        """Return the ids of the free blocks, next victim first."""
+        queue = self._vllm.kv_cache_manager.block_pool.free_block_queue
+        return [block.block_id for block in queue.get_all_free_blocks()]
+
+    def block_ids(self, request_id: str) -> list[int]:
+        """Return the ids of the blocks that a request holds, in order."""
+        (blocks,) = self._vllm.kv_cache_manager.get_block_ids(request_id)
+        return list(blocks)
+
+
+def probe(scheduler: StepScheduler) -> Probe:
+    """Return the probe that fits the scheduler."""
+    if isinstance(scheduler, VllmScheduler):
+        return VllmProbe(scheduler)
+    assert isinstance(scheduler, Scheduler)
+    return OurProbe(scheduler)

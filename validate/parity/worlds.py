@@ -1,0 +1,96 @@
+"""Random small worlds: scenarios and agents that reach the corners of the scheduler.
+
+Hypothesis strategies, so that a world that breaks something shrinks to a small one. Pools range from starved
+(the longest agent just fits) to ample, budgets from 64 tokens up, sequences from 1 to 256, with shared
+prefixes, dropped histories, every admission rule on and off, static and adaptive windows.
+"""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from concur.orders import ORDERS
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+
+World = tuple[Scenario, Workload]
+
+_waits_s = st.sampled_from([0.0, 0.01, 0.3, 2.0])
+_orders = st.sampled_from(sorted(ORDERS))
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, with_host_cache: bool = False) -> World:
+    """Draw a scenario and its workload; no agent is longer than the pool."""
+    agents = tuple(draw(_agents(index)) for index in range(draw(st.integers(1, 10))))
+    block_size = draw(st.sampled_from([16, 32] if not with_host_cache else [4, 16, 32]))
+    longest_blocks = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
+    scenario = parse_scenario(
+        {
+            "workload": {"generator": "react", "num_agents": len(agents)},
+            "engine": draw(_engines(block_size, longest_blocks)) | draw(_host_caches(with_host_cache)),
+            "gate": {"admit": draw(_orders), "resume": draw(_orders), "pause": draw(_orders)},
+            "controller": draw(_controllers()),
+            "record": {"timeline_interval_s": 0.25},
+        }
+    )
+    return scenario, Workload(agents, source="random world")
+
+
+@st.composite
+def _agents(draw: st.DrawFn, index: int) -> AgentSpec:
+    shared = draw(st.sampled_from([0, 10, 48, 100]))
+    history = shared
+    steps: list[StepSpec] = []
+    for number in range(draw(st.integers(1, 5))):
+        drops = number > 0 and draw(st.integers(0, 3)) == 0
+        kept = draw(st.integers(0, history)) if drops else history
+        new = draw(st.integers(0 if kept else 1, 150))
+        step = StepSpec(kept, new, draw(st.integers(1, 60)), draw(_waits_s))
+        history = step.context_tokens
+        steps.append(step)
+    group = draw(st.sampled_from(["g", "h", None]))  # alone with a prefix, or in a group without one
+    return AgentSpec(f"a{index}", index, group, shared, draw(_waits_s), tuple(steps))
+
+
+@st.composite
+def _engines(draw: st.DrawFn, block_size: int, longest_blocks: int) -> dict[str, Any]:
+    max_num_seqs = draw(st.one_of(st.integers(1, 12), st.just(256)))
+    return {
+        "block_size": block_size,
+        "num_gpu_blocks": 1 + longest_blocks + draw(st.integers(0, 3 * longest_blocks)),
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max(64, max_num_seqs, draw(st.integers(64, 700))),
+        "max_model_len": 16_384,
+        "long_prefill_token_threshold": draw(st.sampled_from([0, 20, 50])),
+        "scheduler_reserve_full_isl": draw(st.booleans()),
+        "watermark": draw(st.sampled_from([0.0, 0.05, 0.2])),
+        "enable_prefix_caching": draw(st.sampled_from([True, True, True, False])),
+        "async_scheduling": draw(st.booleans()),
+    }
+
+
+@st.composite
+def _host_caches(draw: st.DrawFn, with_host_cache: bool) -> dict[str, Any]:
+    if not with_host_cache:
+        return {}
+    capacity = draw(st.sampled_from([0, 500, 10_000]))
+    tier = {"host_cache": {"capacity_tokens": capacity, "bandwidth_bytes_per_s": 1e9}}
+    return tier | ({"enable_prefix_caching": True} if capacity else {})
+
+
+@st.composite
+def _controllers(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["none", "request_cap", "agent_cap", "concur"]))
+    common = {"kind": kind, "interval_s": draw(st.sampled_from([0.05, 0.5, 5.0]))}
+    if "cap" in kind:
+        return common | {"cap": draw(st.integers(1, 6))}
+    if kind == "none":
+        return common
+    return common | {
+        "initial_window": draw(st.integers(1, 8)),
+        "u_low_frac": 0.1,
+        "u_high_frac": 0.3,
+        "h_thresh_frac": draw(st.sampled_from([0.2, 0.9])),
+        "wrappers": draw(st.sampled_from([[], ["app_limited"]])),
+    }

@@ -1,0 +1,1 @@
+"""What each step of a running engine computed, and how long it took."""
