@@ -24,7 +24,9 @@ from benchmarks.tables import FAMILIES, HEADLINES, HURTS, PAGES, fill
 from concur.sim.lab.held_out import START, TUNED, check
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.intervals import metric_interval
-from concur.sim.scenario.scenario import ControllerConfig, load_scenario, parse_controllers
+from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.scenario.scenario import load_scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import read_toml
 from concur.sim.world.simulate import simulate
 

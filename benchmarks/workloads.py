@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, parse_scenario
-from concur.sim.workload.build import build_workload
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 Case = tuple[Scenario, Workload]

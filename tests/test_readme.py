@@ -19,9 +19,10 @@ from concur.calib.fit.check import parse_batch, predict_step
 from concur.cli import build_app
 from concur.sim.lab.grid import load_grid
 from concur.sim.lab.oracle import ORACLE
-from concur.sim.scenario.scenario import load_scenario, parse_controllers
+from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.scenario.scenario import load_scenario
 from concur.sim.step_time.profile import load_profile, shipped_profiles
-from concur.sim.workload.build import build_workload
 from tests.helpers import ROOT
 from tests.parity import test_parity
 from tests.parity.scenarios import TRACE_CASES

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from concur.sim.runs.progress import counting
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import load_scenario
-from concur.sim.workload.build import build_workload
 from concur.validate.live import live_cli
 from concur.validate.live.scope import check_both_worlds
 from concur.validate.parity.explain import explain_result, result_json

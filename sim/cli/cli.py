@@ -18,15 +18,15 @@ from concur.sim.record.provenance import git_commit, short_commit, versions
 from concur.sim.record.record import RunRecord, check_writable, load_record, write_record
 from concur.sim.runs.policies import of_one_workload
 from concur.sim.runs.progress import counting, say, say_if_many, warn
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, load_scenario
 from concur.sim.show.perfetto import check_trace_name, write_perfetto
 from concur.sim.show.report import check_report_folder, num_figures
 from concur.sim.show.run_folders import REPORT, left_out_below, runs_below
 from concur.sim.show.seeds_report import write_seeds_report
 from concur.sim.show.tables import metrics_table, phase_table, print_tables, trace_table
-from concur.sim.traces.describe import default_losses, describe_trace
 from concur.sim.traces.trace import read_trace
-from concur.sim.workload.build import build_workload
+from concur.sim.workload.describe import default_losses, describe_trace
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate as run_scenario
 

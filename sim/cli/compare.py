@@ -17,7 +17,8 @@ from concur.sim.runs.compare import Runs, by_policy, policies
 from concur.sim.runs.intervals import summary
 from concur.sim.runs.policies import best_static_cap, in_order
 from concur.sim.runs.progress import counting, say, say_if_many, warn
-from concur.sim.scenario.scenario import ControllerConfig, load_scenario
+from concur.sim.scenario.scenario import load_scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import num_figures, write_report
 from concur.sim.show.run_folders import ComparisonFolder

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from concur.sim.engine.bulk import count_leading_decodes, schedule_decodes, take_decoded
+from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.leap import (
     Decodes,
     Flight,
@@ -43,7 +44,6 @@ from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.kv.host_cache import HostCache
 from concur.sim.kv.interface import KVCache
 from concur.sim.kv.segments import SegmentCache
-from concur.sim.scenario.scenario import EngineConfig
 from concur.sim.step_time.step_time import StepTime, StepTotals
 
 

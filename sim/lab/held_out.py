@@ -8,7 +8,8 @@ from concur.sim.lab.oracle import best_static_cap
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs
 from concur.sim.runs.intervals import Interval, mean_interval, metric_value
-from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import ControllerConfig
 
 START: Final = "start"
 TUNED: Final = "tuned"

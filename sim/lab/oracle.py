@@ -7,7 +7,7 @@ from typing import Final
 from concur.sim.errors import ScenarioError
 from concur.sim.runs.compare import Runs, policies
 from concur.sim.runs.intervals import metric_interval
-from concur.sim.scenario.scenario import ControllerConfig
+from concur.sim.scenario.sections import ControllerConfig
 
 ORACLE: Final = "oracle"
 """What stands for the best static cap among policies."""

@@ -23,9 +23,10 @@ from concur.sim.files import whole_file
 from concur.sim.lab.grid import Grid, Point
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.runs.parallel import Workers, run_tasks
-from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import dotted
-from concur.sim.workload.build import build_workload
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 

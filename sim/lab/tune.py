@@ -29,7 +29,8 @@ from concur.sim.lab.tune_space import Range, Value, settle, space_of, start_of
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.runs.compare import run_seeds
 from concur.sim.runs.intervals import METRICS, metric_interval
-from concur.sim.scenario.scenario import ControllerConfig, Scenario, what_decides
+from concur.sim.scenario.scenario import Scenario, what_decides
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import explain
 from concur.sim.workload.spec import Workload
 

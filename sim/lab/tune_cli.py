@@ -15,11 +15,11 @@ from concur.sim.lab.held_out import check
 from concur.sim.record.provenance import git_commit
 from concur.sim.runs.progress import counting, say, warn
 from concur.sim.runs.seeds import read_seeds
+from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.scenario import Scenario, load_scenario
 from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
-from concur.sim.workload.build import build_workloads
 
 
 def register(app: typer.Typer) -> None:

@@ -10,10 +10,10 @@ from concur.sim.paper.parts import Finding, Part
 from concur.sim.paper.runs import Book, Job
 from concur.sim.paper.settings import LINK_BYTES_PER_S, Setting, deepseek, qwen
 from concur.sim.runs.intervals import Interval, mean_interval
+from concur.sim.scenario.build import build_workload
 from concur.sim.step_time.profile import load_profile
 from concur.sim.step_time.roofline import RooflineStepTime
 from concur.sim.step_time.step_time import StepBatch
-from concur.sim.workload.build import build_workload
 
 NUM_STEPS: Final = 10
 _CHUNK_TOKENS: Final = 8192  # of a prefill in one step

@@ -12,8 +12,8 @@ from concur.sim.record.phases import demand_over_time
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import run_seeds
 from concur.sim.runs.intervals import Interval, metric_interval, speed_up
-from concur.sim.scenario.scenario import ControllerConfig
-from concur.sim.workload.build import build_workloads
+from concur.sim.scenario.build import build_workloads
+from concur.sim.scenario.sections import ControllerConfig
 
 _MOST_SAMPLES: Final = 600  # of a timeline, for a figure
 U_LOW_FRAC: Final = 0.2

@@ -7,8 +7,9 @@ from concur.sim.errors import ScenarioError
 from concur.sim.record.record import RunRecord, write_record
 from concur.sim.runs.parallel import run_tasks
 from concur.sim.runs.policies import in_order
-from concur.sim.scenario.scenario import ControllerConfig, Scenario
-from concur.sim.workload.build import build_workload, build_workloads
+from concur.sim.scenario.build import build_workload, build_workloads
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 

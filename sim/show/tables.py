@@ -21,7 +21,7 @@ from concur.sim.runs.intervals import (
 from concur.sim.runs.policies import best_static_cap
 from concur.sim.show.columns import narrow
 from concur.sim.show.remarks import warnings_of_runs
-from concur.sim.traces.describe import QUANTILES, TraceSummary
+from concur.sim.workload.describe import QUANTILES, TraceSummary
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
 _LEAST_WIDTH: Final = 40

@@ -1,6 +1,6 @@
 """Which step time a scenario asks for."""
 
-from concur.sim.scenario.scenario import StepTimeConfig
+from concur.sim.step_time.config import StepTimeConfig
 from concur.sim.step_time.profile import load_profile
 from concur.sim.step_time.roofline import RooflineStepTime
 from concur.sim.step_time.step_time import LinearStepTime, StepTime

@@ -2,41 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 
 import numpy as np
 
 from concur.sim.errors import ScenarioError
-from concur.sim.scenario.scenario import Arrival, EngineConfig, PoissonArrival, Scenario, WorkloadConfig
 from concur.sim.traces.trace import read_trace, trace_sha256
+from concur.sim.workload.config import Arrival, PoissonArrival, WorkloadConfig
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
 from concur.sim.workload.losses import Limits, Losses, agents_left_out, loss_lines
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 
-def build_workload(scenario: Scenario) -> Workload:
-    """Return the agents of a scenario; a function of `workload` and `seed` alone, and checked to fit.
+def build(config: WorkloadConfig, seed: int) -> Workload:
+    """Return the agents of `[workload]`.
 
     Raises
     ------
     TraceError
         If the trace breaks the format.
     ScenarioError
-        If no agent is eligible, or one can never run: longer than the model or than the block pool.
+        If no agent is eligible.
     """
-    config = scenario.workload
-    workload = _from_trace(config) if config.trace is not None else _generated(config, scenario.seed)
-    agents = _with_arrivals(workload.agents, config.arrival, seed=scenario.seed)
-    workload = replace(workload, agents=agents)
-    check_fits(workload, scenario.engine)
-    return workload
-
-
-def build_workloads(scenario: Scenario, seeds: Sequence[int]) -> dict[int, Workload]:
-    """Return the agents of a scenario on each of the seeds."""
-    return {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
+    workload = _from_trace(config) if config.trace is not None else _generated(config, seed)
+    return replace(workload, agents=_with_arrivals(workload.agents, config.arrival, seed=seed))
 
 
 def _from_trace(config: WorkloadConfig) -> Workload:
@@ -139,50 +129,3 @@ def _cap_waits(agent: AgentSpec, max_tool_latency_s: float) -> AgentSpec:
         return replace(step, tool_latency_s=min(step.tool_latency_s, max_tool_latency_s))
 
     return replace(agent, steps=tuple(cap(step) for step in agent.steps))
-
-
-def check_fits(workload: Workload, engine: EngineConfig) -> None:
-    """Refuse a workload that could never end: an agent outgrows the model or the block pool.
-
-    Raises
-    ------
-    ScenarioError
-        If there is such an agent, one with a call that no engine could serve, or none at all.
-    """
-    if not workload.agents:
-        raise ScenarioError(f"{workload.source}: has no agent; at least one is needed")
-    for agent in workload.agents:
-        _check_steps(agent)
-    longest = max(workload.agents, key=lambda agent: agent.peak_context_tokens)
-    tokens = longest.peak_context_tokens
-    if tokens > engine.max_model_len:
-        raise ScenarioError(
-            f"agent {longest.agent_id} needs {tokens} tokens of context but engine.max_model_len = "
-            f"{engine.max_model_len}; raise it, or skip such agents with workload.max_context_tokens="
-            f"{engine.max_model_len}"
-        )
-    if tokens > engine.pool_tokens:
-        blocks = -(-tokens // engine.block_size) + 1
-        raise ScenarioError(
-            f"agent {longest.agent_id} needs {tokens} tokens of context but engine.num_gpu_blocks = "
-            f"{engine.num_gpu_blocks} holds {engine.pool_tokens}; set it to at least {blocks}, or skip such "
-            f"agents with workload.max_context_tokens={engine.pool_tokens}"
-        )
-
-
-def _check_steps(agent: AgentSpec) -> None:
-    """Refuse calls that the trace format refuses too; agents made by hand have not come through it."""
-    history = agent.shared_prefix_tokens
-    for number, step in enumerate(agent.steps):
-        if not 0 <= step.kept_tokens <= history:
-            problem = f"kept_tokens = {step.kept_tokens} but the history so far is {history} tokens"
-        elif step.new_prompt_tokens < 0 or step.prompt_tokens < 1:
-            problem = f"new_prompt_tokens = {step.new_prompt_tokens} but a prompt has at least 1 token"
-        elif step.output_tokens < 1:
-            problem = f"output_tokens = {step.output_tokens} but must be at least 1"
-        elif not 0 <= step.tool_latency_s < inf:
-            problem = f"tool_latency_s = {step.tool_latency_s} but must be finite and at least 0"
-        else:
-            history = step.context_tokens
-            continue
-        raise ScenarioError(f"agent {agent.agent_id}, step {number}: {problem}")

@@ -28,7 +28,7 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The keys of `[workload]` that lose something; see `concur.sim.scenario.scenario.WorkloadConfig`."""
+    """The keys of `[workload]` that lose something; see `concur.sim.workload.config.WorkloadConfig`."""
 
     fresh_only: bool = True
     max_context_tokens: int | None = None

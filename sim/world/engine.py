@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import simpy
 from simpy.events import EventPriority
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.host_link import HostLink
 from concur.sim.engine.leap import Leap
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
@@ -23,7 +24,6 @@ from concur.sim.kv.block_pool import BlockPool
 from concur.sim.kv.host_cache import HostCache
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.sim.kv.segments import SegmentCache
-from concur.sim.scenario.scenario import EngineConfig
 from concur.sim.step_time.step_time import StepTime, StepTotals, step_cost
 
 NORMAL: Final = EventPriority(1)

@@ -16,9 +16,10 @@ from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.record.metrics import compute_metrics
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.record.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
-from concur.sim.scenario.scenario import Scenario, profile_hash
+from concur.sim.scenario.build import build_workload, check_fits
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.step_time.config import profile_hash
 from concur.sim.step_time.make import make_step_time
-from concur.sim.workload.build import build_workload, check_fits
 from concur.sim.workload.spec import Workload
 from concur.sim.world.agent import Agent, SimGate
 from concur.sim.world.engine import (

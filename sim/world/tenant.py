@@ -9,7 +9,7 @@ from collections.abc import Generator
 import simpy
 
 from concur.sim.engine.request import Request
-from concur.sim.scenario.scenario import TenantConfig
+from concur.sim.scenario.sections import TenantConfig
 from concur.sim.world.engine import Clock, Engine
 
 

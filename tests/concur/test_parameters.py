@@ -12,7 +12,7 @@ import pytest
 from concur.controllers import CATALOG, ControllerParams, ControllerSpec, controller_params
 from concur.controllers.fixed import Fixed
 from concur.errors import ParameterError
-from concur.sim.scenario.scenario import ControllerConfig
+from concur.sim.scenario.sections import ControllerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

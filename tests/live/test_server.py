@@ -13,7 +13,8 @@ import pytest
 
 from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, VLLM
 from concur.live.scrape import detect_names
-from concur.sim.scenario.scenario import EngineConfig, Scenario
+from concur.sim.engine.config import EngineConfig
+from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import Workload
 from concur.validate.confront.same_engine import check_server
 from concur.validate.errors import ServerError

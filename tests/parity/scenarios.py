@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, parse_scenario
-from concur.sim.workload.build import build_workload
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.validate.parity.worlds import World
 from tests.helpers import TRACES, make_agent, make_scenario, make_workload

@@ -10,7 +10,8 @@ from concur.controllers import CATALOG
 from concur.sim.errors import ScenarioError
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs, policies, run_policies
-from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario
 

@@ -7,9 +7,10 @@ import pytest
 
 from concur.sim.runs.compare import Runs, by_policy
 from concur.sim.runs.intervals import best_static_label, mean_interval, metric_interval, speed_up, summary
-from concur.sim.scenario.scenario import load_scenario, parse_controllers
+from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.tables import interval_table
-from concur.sim.workload.build import build_workload
 from tests.helpers import make_scenario
 
 FAMILIES = sorted((Path(__file__).parents[2] / "examples" / "families").glob("*.toml"))

@@ -10,9 +10,9 @@ from matplotlib.text import Text
 
 from concur.sim.errors import ScenarioError
 from concur.sim.record.record import load_record
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.figures import timeline_figure
-from concur.sim.workload.build import build_workload
 from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario
 

@@ -9,7 +9,7 @@ import pytest
 from concur.cli import main
 from concur.sim.lab.oracle import best_static_cap, search_cap
 from concur.sim.runs.compare import Runs
-from concur.sim.scenario.scenario import parse_controllers
+from concur.sim.scenario.policy_texts import parse_controllers
 from tests.helpers import make_scenario
 
 

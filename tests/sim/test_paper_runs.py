@@ -17,8 +17,8 @@ from concur.sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, concur
 from concur.sim.paper.settings import QWEN_AGENTS, READINGS, Setting, deepseek, qwen
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import run_seeds
+from concur.sim.scenario.build import build_workload
 from concur.sim.show.figures import style
-from concur.sim.workload.build import build_workload
 
 
 def small(num_blocks_frac: float) -> Setting:

@@ -3,8 +3,8 @@
 import pytest
 
 from concur.sim.scenario.scenario import load_scenario
-from concur.sim.traces.describe import QUANTILES, describe_trace
 from concur.sim.traces.trace import read_trace
+from concur.sim.workload.describe import QUANTILES, describe_trace
 from concur.sim.world.simulate import simulate
 from tests.helpers import ROOT, TRACES
 

@@ -13,9 +13,9 @@ import pytest
 
 from concur.sim.record.record import RunRecord, load_record
 from concur.sim.runs.compare import Runs
+from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.run_folders import ComparisonFolder, left_out_below, runs_below
-from concur.sim.workload.build import build_workloads
 from concur.sim.world.simulate import simulate
 from tests.helpers import concur
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from concur.sim.errors import ScenarioError
-from concur.sim.scenario.scenario import load_scenario, parse_controllers, parse_scenario
+from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.scenario.scenario import load_scenario, parse_scenario
 from tests.helpers import make_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

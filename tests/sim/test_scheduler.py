@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Any
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.engine.scheduler import Scheduler
@@ -10,7 +11,6 @@ from concur.sim.kv.block_pool import BlockPool
 from concur.sim.kv.chain import AgentChain, BlockHasher
 from concur.sim.kv.host_cache import HostCache
 from concur.sim.kv.kv_cache_manager import KVCacheManager
-from concur.sim.scenario.scenario import EngineConfig
 from concur.sim.step_time.step_time import LinearStepTime, StepTotals
 from concur.sim.world.engine import build_scheduler
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from concur.sim.errors import ScenarioError
-from concur.sim.workload.build import build_workload
+from concur.sim.scenario.build import build_workload
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from concur.sim.errors import TraceError
-from concur.sim.traces.describe import describe_trace
 from concur.sim.traces.trace import read_trace
+from concur.sim.workload.describe import describe_trace
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 
 GOOD_STEP: dict[str, Any] = {"new_prompt_tokens": 10, "output_tokens": 5, "tool_latency_s": 2.5}

@@ -13,8 +13,9 @@ from concur.sim.errors import RecordError
 from concur.sim.lab.held_out import check, verdict
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.intervals import Interval
-from concur.sim.scenario.scenario import ControllerConfig, Scenario, load_scenario
-from concur.sim.workload.build import build_workload
+from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.scenario import Scenario, load_scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 

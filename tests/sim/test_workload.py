@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concur.sim.errors import ScenarioError
-from concur.sim.workload.build import build_workload
+from concur.sim.scenario.build import build_workload
 from concur.sim.workload.generators import Coding, React, generate_agents
 from tests.helpers import make_scenario
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 from concur.sim.record.provenance import short_commit
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.policies import in_order
-from concur.sim.scenario.scenario import ControllerConfig, parse_controllers
+from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.scenario.sections import ControllerConfig
 from concur.validate.confront import same_engine
 from concur.validate.confront.reasons import explain
 from concur.validate.confront.same_experiment import explain_difference, of_record

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.lab.oracle import expand_oracle
 from concur.sim.record.record import check_writable
 from concur.sim.runs.compare import Runs, policies
 from concur.sim.runs.progress import counting, one_bar_each, say, waiting
-from concur.sim.scenario.scenario import EngineConfig, Scenario, load_scenario
+from concur.sim.scenario.scenario import Scenario, load_scenario
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
 from concur.validate.confront.confront import confront, confrontation_json

@@ -13,7 +13,8 @@ from typing import Final
 from concur.sim.record.record import RunRecord, load_record, write_record
 from concur.sim.runs.compare import run_policies
 from concur.sim.runs.progress import OnProgress
-from concur.sim.scenario.scenario import ControllerConfig, Scenario
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.workload.spec import Workload
 from concur.validate.confront.same_experiment import explain_difference, of_record, of_scenario
 from concur.validate.errors import ConfrontError, LiveExtraMissingError

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import concur
-from concur.sim.scenario.scenario import EngineConfig
+from concur.sim.engine.config import EngineConfig
 from concur.validate.errors import LiveExtraMissingError, ServerError
 from concur.validate.live.geometries import model_folder
 from concur.validate.live.server_log import explain_end, last_line

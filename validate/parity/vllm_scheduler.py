@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.kv.chain import AgentChain, BlockHasher
-from concur.sim.scenario.scenario import EngineConfig
 from concur.sim.step_time.step_time import StepBatch, StepTime, StepTotals
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError

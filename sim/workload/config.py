@@ -1,0 +1,105 @@
+"""`[workload]` of the scenario file: whose calls, how many agents, and when they come."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from concur.sim.section import MAX_AGENTS, MAX_TOKENS, Seconds, Section, gather_parameters
+from concur.sim.workload.generators import GENERATORS
+
+
+def _arrival_form(raw: Any) -> str:
+    return "<word>" if isinstance(raw, str) else "<table>"
+
+
+class PoissonArrival(Section):
+    """Agents that arrive one by one, as a Poisson process."""
+
+    process: Literal["poisson"]
+    rate_per_s: float = Field(ge=1e-4, le=1e6)
+
+
+Arrival = Annotated[
+    Annotated[Literal["batch"], Tag("<word>")] | Annotated[PoissonArrival, Tag("<table>")],
+    Discriminator(_arrival_form),
+]
+
+
+class PartConfig(Section):
+    """`[[workload.parts]]`: some of the agents, from one generator, that arrive from `start_s` on."""
+
+    generator: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    num_agents: int = Field(ge=1, le=MAX_AGENTS)
+    start_s: Seconds = 0.0
+    arrival: Arrival = "batch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return gather_parameters(raw, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _fill_in_generator(self.generator, self.parameters)
+        return self
+
+
+class WorkloadConfig(Section):
+    """`[workload]`: a trace, a generator and its parameters, or several parts.
+
+    `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) agents
+    whose prompt + output ever exceeds it. Tool waits are cut at `max_tool_latency_s`;
+    `default_tool_latency_s` stands where a trace recorded none. `arrival` = "batch": all at t = 0.
+    `parts` follow one another in the queue, which makes a drift; `shuffle` mixes them by the seed instead.
+    """
+
+    trace: str | None = None
+    generator: str | None = None
+    parts: tuple[PartConfig, ...] = ()
+    shuffle: bool = False
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    num_agents: int = Field(0, ge=0, le=MAX_AGENTS)
+    fresh_only: bool = True
+    max_context_tokens: int | None = Field(None, ge=2, le=MAX_TOKENS)
+    max_tool_latency_s: Seconds = 60.0
+    default_tool_latency_s: Seconds = 1.0
+    arrival: Arrival = "batch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return gather_parameters(raw, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.trace is not None) + (self.generator is not None) + bool(self.parts) != 1:
+            raise ValueError("needs exactly one of trace = FILE, generator = NAME and [[workload.parts]]")
+        if self.parts and (self.num_agents or self.arrival != "batch"):
+            raise ValueError("num_agents and arrival belong to each of the [[workload.parts]]")
+        num_agents = sum(part.num_agents for part in self.parts)
+        if num_agents > MAX_AGENTS:
+            raise ValueError(
+                f"the [[workload.parts]] have {num_agents} agents in all but may have at most {MAX_AGENTS}; "
+                "lower their num_agents"
+            )
+        if self.shuffle and not self.parts:
+            raise ValueError("shuffle = true mixes [[workload.parts]], and there are none")
+        if self.generator is None:
+            if self.parameters:
+                raise ValueError(f"unknown key {sorted(self.parameters)[0]!r}; it is no generator's")
+            return self
+        _fill_in_generator(self.generator, self.parameters)
+        if self.num_agents < 1:
+            raise ValueError("num_agents = 0 but a generator must be told how many, at least 1")
+        return self
+
+    @property
+    def num_drawn_agents(self) -> int:
+        """Agents that generators draw, before any is left out; 0 for a trace."""
+        return sum(part.num_agents for part in self.parts) + (self.num_agents if self.generator else 0)
+
+
+def _fill_in_generator(name: str, parameters: dict[str, Any]) -> None:
+    """Check the parameters of a generator and write its defaults among them."""
+    parameters.update(GENERATORS[name](**parameters).model_dump())
