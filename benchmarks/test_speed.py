@@ -6,19 +6,30 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.workloads import BENCHMARKS, Case
-from concur.sim.world.engine import StepScheduler, build_reference_scheduler, build_scheduler
+from concur.sim.engine.core import EngineCore
+from concur.sim.engine.vllm.build import build_core, build_reference_core
+from concur.sim.step_time.make import make_step_time
 from concur.sim.world.simulate import simulate
 
 
-def _vllm(case: Case) -> StepScheduler:
-    from concur.validate.parity.vllm_scheduler import VllmScheduler  # its memory is not ours
-
-    return VllmScheduler(case[0].engine, case[1])
+def _fast(case: Case) -> EngineCore:
+    return build_core(case[0].engine, make_step_time(case[0].step_time))
 
 
-SIDES: Final[Mapping[str, Callable[[Case], StepScheduler]]] = {
-    "fast": lambda case: build_scheduler(case[0].engine),
-    "reference": lambda case: build_reference_scheduler(case[0].engine),
+def _reference(case: Case) -> EngineCore:
+    return build_reference_core(case[0].engine, make_step_time(case[0].step_time))
+
+
+def _vllm(case: Case) -> EngineCore:
+    from concur.validate.parity.parity import stepped  # vLLM's memory is not ours
+    from concur.validate.parity.vllm_scheduler import VllmScheduler
+
+    return stepped(case[0], VllmScheduler(case[0].engine, case[1]))
+
+
+SIDES: Final[Mapping[str, Callable[[Case], EngineCore]]] = {
+    "fast": _fast,
+    "reference": _reference,
     "vllm": _vllm,
 }
 
@@ -30,11 +41,11 @@ def test_speed(benchmark: Any, name: str, side: str) -> None:
     case = BENCHMARKS[name].build()
     repeats = BENCHMARKS[name].repeats if side == "fast" else 1
 
-    def fresh_engine() -> tuple[tuple[StepScheduler], dict[str, Any]]:
+    def fresh_engine() -> tuple[tuple[EngineCore], dict[str, Any]]:
         return (SIDES[side](case),), {}
 
     record = benchmark.pedantic(
-        lambda scheduler: simulate(*case, scheduler=scheduler),
+        lambda core: simulate(*case, core=core),
         setup=fresh_engine,
         rounds=repeats,
         warmup_rounds=int(repeats > 1),

@@ -1,1 +1,1 @@
-"""The engine: vLLM's scheduler, a step time, and the SimPy process that runs steps back to back."""
+"""The engine: a scheduler, a step time, and the core that runs steps back to back; no clock, no I/O."""

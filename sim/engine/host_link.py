@@ -1,9 +1,7 @@
 """The link to host memory: concurrent loads share its bandwidth equally."""
 
-from collections.abc import Callable, Generator
 from dataclasses import dataclass
-
-import simpy
+from math import inf
 
 from concur.sim.engine.request import Request
 
@@ -21,51 +19,36 @@ class HostLink:
     A load that began earlier with as little left ends first; equal ones end in the order of their start.
     """
 
-    def __init__(
-        self, env: simpy.Environment, bandwidth_bytes_per_s: float, on_done: Callable[[Request], None]
-    ) -> None:
-        self._env = env
+    def __init__(self, bandwidth_bytes_per_s: float) -> None:
         self._bandwidth_bytes_per_s = bandwidth_bytes_per_s
-        self._on_done = on_done
         self._transfers: list[_Transfer] = []
-        self._changed = env.event()
-        env.process(self._carrying())
+        self._time_s = 0.0
+        self.next_arrival_s = inf
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a load is in flight."""
-        return bool(self._transfers)
-
-    def start(self, request: Request, num_bytes: int) -> None:
-        """Begin a load; `on_done` is called when it has arrived."""
+    def start(self, request: Request, num_bytes: int, *, time_s: float) -> None:
+        """Begin a load."""
+        self._carry(time_s)
         self._transfers.append(_Transfer(request, float(num_bytes)))
-        if not self._changed.triggered:
-            self._changed.succeed()
+        self._look_ahead()
 
-    def _carrying(self) -> Generator[simpy.Event, object, None]:
-        env = self._env
-        while True:
-            if not self._transfers:
-                yield self._changed
-                self._changed = env.event()
-                continue
-            began_s, sharing = env.now, tuple(self._transfers)
-            share_bytes_per_s = self._bandwidth_bytes_per_s / len(sharing)
-            first = min(sharing, key=lambda transfer: transfer.remaining_bytes)
-            wait_s = first.remaining_bytes / share_bytes_per_s
-            arrival = env.timeout(wait_s)
-            yield arrival | self._changed
-            if self._changed.triggered:
-                self._changed = env.event()
-            elapsed_s = env.now - began_s
-            for transfer in sharing:  # not those that began at this instant
-                transfer.remaining_bytes -= elapsed_s * share_bytes_per_s
-            if arrival.processed:
-                first.remaining_bytes = 0.0  # not left to rounding
-            self._deliver()
-
-    def _deliver(self) -> None:
-        done = [transfer for transfer in self._transfers if transfer.remaining_bytes <= 0.0]
+    def arrive(self) -> list[Request]:
+        """Go on to `next_arrival_s`; return whose loads have arrived."""
+        first = min(self._transfers, key=lambda transfer: transfer.remaining_bytes)
+        self._carry(self.next_arrival_s)
+        first.remaining_bytes = 0.0  # not left to rounding
+        done = [transfer.request for transfer in self._transfers if transfer.remaining_bytes <= 0.0]
         self._transfers = [transfer for transfer in self._transfers if transfer.remaining_bytes > 0.0]
-        for transfer in done:
-            self._on_done(transfer.request)
+        self._look_ahead()
+        return done
+
+    def _carry(self, time_s: float) -> None:
+        elapsed_s, self._time_s = time_s - self._time_s, time_s
+        for transfer in self._transfers:
+            transfer.remaining_bytes -= elapsed_s * self._share_bytes_per_s()
+
+    def _look_ahead(self) -> None:
+        least_bytes = min((transfer.remaining_bytes for transfer in self._transfers), default=inf)
+        self.next_arrival_s = self._time_s + least_bytes / self._share_bytes_per_s()
+
+    def _share_bytes_per_s(self) -> float:
+        return self._bandwidth_bytes_per_s / max(len(self._transfers), 1)

@@ -18,8 +18,6 @@ class SchedulerOutput:
     preempted: list[Request] = field(default_factory=list)
     loads: list[tuple[Request, int]] = field(default_factory=list)  # tokens to bring from host memory
     batch: StepBatch = field(default_factory=StepBatch)
-    decodes: list[Request] = field(default_factory=list)  # scheduled before the others, and not among them
-    is_full: bool = False  # somebody waits, and the first in line finds no seat or no room; not: no budget
 
 
 @dataclass(slots=True)

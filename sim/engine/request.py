@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
 
-from concur.sim.kv.block_pool import KVCacheBlock
+from concur.sim.kv.history import History
 
 
 class RequestStatus(Enum):
@@ -21,14 +20,13 @@ class RequestStatus(Enum):
 class Request:
     """Life: WAITING -> RUNNING (<-> PREEMPTED) -> FINISHED, by way of a host load where there is one.
 
-    `chain` names the full blocks of prompt + output, in the way of the KV cache in use (`AgentChain` for the
-    block pool, which fills `blocks`; `SegmentChain` for segments, which count `num_blocks`); a look-up sees
-    only those of `num_tokens`.
-    `num_computed_tokens` counts what is scheduled, done or not; of it `num_in_flight_tokens` belong to steps
-    whose output is not in yet, and `num_output_placeholders` tokens will come out of those. After a
-    preemption, steps with `num_stale_output_tokens` in flight still deliver their token, but no progress.
-    `known_tokens` leading tokens were computed for this agent before: computing them again is recompute.
-    Times are seconds since the start of the run, `None` until they happen.
+    `history` names the full blocks of prompt + output; a look-up sees only those of `num_tokens`. Which
+    blocks it holds is the KV cache's business, by `request_id`. `num_computed_tokens` counts what is
+    scheduled, done or not; of it `num_in_flight_tokens` belong to steps whose output is not in yet, and
+    `num_output_placeholders` tokens will come out of those. After a preemption, steps with
+    `num_stale_output_tokens` in flight still deliver their token, but no progress. `known_tokens` leading
+    tokens were computed for this agent before: computing them again is recompute. Times are seconds since the
+    start of the run, `None` until they happen.
     """
 
     request_id: str
@@ -36,7 +34,7 @@ class Request:
     call_index: int
     num_prompt_tokens: int
     max_tokens: int
-    chain: Any
+    history: History
     known_tokens: int
     arrival_s: float
 
@@ -51,9 +49,6 @@ class Request:
     num_host_tokens: int = 0
     num_recomputed_tokens: int = 0
     num_preemptions: int = 0
-    blocks: list[KVCacheBlock] = field(default_factory=list)
-    num_blocks: int = 0
-    num_cached_blocks: int = 0
     scheduled_s: float | None = None
     first_token_s: float | None = None
     finished_s: float | None = None

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from concur.sim.kv.chain import BlockHash
+from concur.sim.kv.history import BlockHash
 
 
 @dataclass(slots=True, eq=False)

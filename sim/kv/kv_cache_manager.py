@@ -13,11 +13,19 @@ Semantics of vLLM 0.32.0, `v1/core/kv_cache_manager.py` and `single_type_kv_cach
 Asks come before commands: a refused allocation has changed nothing.
 """
 
-from collections.abc import Sequence
-
-from concur.sim.engine.request import Request
 from concur.sim.kv.block_pool import BlockPool, KVCacheBlock
-from concur.sim.kv.chain import AgentChain, BlockHash, BlockHasher
+from concur.sim.kv.history import History
+
+
+class _Holding:
+    """What one request holds: `num_cached_blocks` of its blocks, from the start, are findable."""
+
+    __slots__ = ("blocks", "history", "num_cached_blocks")
+
+    def __init__(self, history: History, blocks: list[KVCacheBlock]) -> None:
+        self.history = history
+        self.blocks = blocks
+        self.num_cached_blocks = len(blocks)
 
 
 class KVCacheManager:
@@ -27,18 +35,14 @@ class KVCacheManager:
         self.block_pool = block_pool
         self.block_size = block_size
         self.enable_caching = block_pool.enable_caching
-        self._hasher = BlockHasher(block_size)
         # vLLM: `int(watermark * kv_cache_config.num_blocks)`
         self.watermark_blocks = int(watermark * block_pool.num_gpu_blocks)
+        self._holdings: dict[str, _Holding] = {}
 
     @property
     def num_evictions(self) -> int:
         """Number of cached blocks evicted so far."""
         return self.block_pool.num_evictions
-
-    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> AgentChain:
-        """Return the chain of an agent that has not called yet."""
-        return AgentChain(self._hasher, prefix_group=prefix_group, shared_prefix_tokens=shared_prefix_tokens)
 
     def get_usage(self) -> float:
         """Return the fraction of blocks that requests reference, 0 to 1."""
@@ -48,79 +52,83 @@ class KVCacheManager:
         """Return the fraction of blocks that are referenced or cached, 0 to 1."""
         return self.block_pool.get_resident()
 
-    def max_hit_blocks(self, request: Request) -> int:
-        """Return how many blocks a look-up may credit: the last token is always computed."""
-        return (request.num_tokens - 1) // self.block_size
+    def get_blocks(self, request_id: str) -> list[KVCacheBlock]:
+        """Return the blocks that a request holds, in order."""
+        holding = self._holdings.get(request_id)
+        return [] if holding is None else holding.blocks
 
-    def get_computed_blocks(self, request: Request) -> list[KVCacheBlock]:
-        """Return the longest run of cached blocks from the start of the request's tokens."""
-        if not self.enable_caching:
-            return []
-        get_one_block = self.block_pool.cached_block_hash_to_block.get_one_block
-        found: list[KVCacheBlock] = []
-        for block_hash in request.chain.block_hashes[: self.max_hit_blocks(request)]:
-            block = get_one_block(block_hash)
-            if block is None:
-                break
-            found.append(block)
-        return found
+    def num_blocks_of(self, request_id: str) -> int:
+        """Return how many blocks a request holds."""
+        return len(self.get_blocks(request_id))
+
+    def max_hit_blocks(self, num_tokens: int) -> int:
+        """Return how many blocks a look-up may credit: the last token is always computed."""
+        return (num_tokens - 1) // self.block_size
+
+    def count_hits(self, history: History, num_tokens: int) -> int:
+        """Return how many blocks at the start of a history's first `num_tokens` tokens are cached."""
+        return len(self._find(history, self.max_hit_blocks(num_tokens)))
 
     def can_admit(
-        self,
-        request: Request,
-        num_tokens: int,
-        computed_blocks: Sequence[KVCacheBlock],
-        *,
-        keep_free_blocks: int,
+        self, history: History, num_hit_blocks: int, num_tokens: int, *, keep_free_blocks: int
     ) -> bool:
-        """Tell whether a request without blocks can get room for `num_tokens` tokens in all.
+        """Tell whether somebody who hits that many blocks can get room for `num_tokens` tokens in all.
 
         `keep_free_blocks` must remain free beside it: the watermark, or other requests' reservations.
         """
-        assert not request.blocks
-        needed = -(-num_tokens // self.block_size) - len(computed_blocks)
-        idle = sum(block.ref_cnt == 0 for block in computed_blocks)
+        needed = -(-num_tokens // self.block_size) - num_hit_blocks
+        idle = sum(block.ref_cnt == 0 for block in self._find(history, num_hit_blocks))
         return max(needed, 0) + idle + keep_free_blocks <= self.block_pool.get_num_free_blocks()
 
-    def can_append(self, request: Request, num_new_tokens: int, *, keep_free_blocks: int = 0) -> bool:
-        """Tell whether a request can get slots for `num_new_tokens` tokens more than it has computed."""
-        missing = max(self._num_missing_blocks(request, num_new_tokens), 0)
+    def can_append(self, request_id: str, num_tokens: int, *, keep_free_blocks: int = 0) -> bool:
+        """Tell whether a request can get slots up to `num_tokens` tokens in all."""
+        missing = max(self._num_missing_blocks(request_id, num_tokens), 0)
         return missing + keep_free_blocks <= self.block_pool.get_num_free_blocks()
 
-    def adopt(self, request: Request, computed_blocks: Sequence[KVCacheBlock]) -> None:
-        """Give a request without blocks the cached blocks that it hit."""
-        assert not request.blocks
-        self.block_pool.touch(computed_blocks)
-        request.blocks.extend(computed_blocks)
-        request.num_cached_blocks = len(request.blocks)
+    def adopt(self, request_id: str, history: History, num_hit_blocks: int) -> None:
+        """Give a request without blocks the cached blocks that it hits."""
+        assert request_id not in self._holdings
+        blocks = self._find(history, num_hit_blocks)
+        self.block_pool.touch(blocks)
+        self._holdings[request_id] = _Holding(history, blocks)
 
-    def append(self, request: Request, num_new_tokens: int) -> None:
-        """Give the request slots for `num_new_tokens` more tokens, and cache the blocks they fill."""
-        missing = self._num_missing_blocks(request, num_new_tokens)
+    def append(self, request_id: str, num_tokens: int, num_known_tokens: int) -> None:
+        """Give a request slots up to `num_tokens` tokens, and cache the blocks that known ones fill."""
+        missing = self._num_missing_blocks(request_id, num_tokens)
         if missing > 0:
-            request.blocks.extend(self.block_pool.get_new_blocks(missing))
-        self.cache_blocks(request, min(request.num_computed_tokens + num_new_tokens, request.num_tokens))
+            self.extend(request_id, missing)
+        self.cache_blocks(request_id, num_known_tokens)
 
-    def extend(self, request: Request, num_blocks: int) -> None:
+    def extend(self, request_id: str, num_blocks: int) -> None:
         """Give the request more blocks, whose contents are on their way."""
-        request.blocks.extend(self.block_pool.get_new_blocks(num_blocks))
+        self._holdings[request_id].blocks += self.block_pool.get_new_blocks(num_blocks)
 
-    def cache_blocks(self, request: Request, num_tokens: int) -> None:
+    def cache_blocks(self, request_id: str, num_tokens: int) -> None:
         """Make the full blocks among the request's first `num_tokens` tokens findable."""
-        num_full_blocks = num_tokens // self.block_size
-        if num_full_blocks <= request.num_cached_blocks or not self.enable_caching:
+        holding = self._holdings[request_id]
+        num_full_blocks, first = num_tokens // self.block_size, holding.num_cached_blocks
+        if num_full_blocks <= first or not self.enable_caching:
             return
-        hashes: Sequence[BlockHash] = request.chain.block_hashes
-        for index in range(request.num_cached_blocks, num_full_blocks):
-            self.block_pool.cache_full_block(request.blocks[index], hashes[index])
-        request.num_cached_blocks = num_full_blocks
+        hashes = holding.history.block_hashes(first, num_full_blocks)
+        for block, block_hash in zip(holding.blocks[first:num_full_blocks], hashes, strict=True):
+            self.block_pool.cache_full_block(block, block_hash)
+        holding.num_cached_blocks = num_full_blocks
 
-    def free(self, request: Request) -> None:
+    def free(self, request_id: str) -> None:
         """Release all blocks of the request, tail first."""
-        self.block_pool.free_blocks(reversed(request.blocks))
-        request.blocks.clear()
-        request.num_cached_blocks = 0
+        self.block_pool.free_blocks(reversed(self._holdings.pop(request_id).blocks))
 
-    def _num_missing_blocks(self, request: Request, num_new_tokens: int) -> int:
-        num_tokens = request.num_computed_tokens + num_new_tokens
-        return -(-num_tokens // self.block_size) - len(request.blocks)
+    def _find(self, history: History, num_blocks: int) -> list[KVCacheBlock]:
+        """Return the cached blocks at the start of a history, at most `num_blocks`."""
+        found: list[KVCacheBlock] = []
+        if self.enable_caching:
+            get_one_block = self.block_pool.cached_block_hash_to_block.get_one_block
+            for block_hash in history.block_hashes(0, num_blocks):
+                block = get_one_block(block_hash)
+                if block is None:
+                    break
+                found.append(block)
+        return found
+
+    def _num_missing_blocks(self, request_id: str, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size) - len(self._holdings[request_id].blocks)

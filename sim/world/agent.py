@@ -7,6 +7,7 @@ import simpy
 
 from concur.gate import Gate
 from concur.sim.engine.request import Request
+from concur.sim.kv.history import Histories
 from concur.sim.record.record import AgentRow, RequestRow
 from concur.sim.workload.spec import AgentSpec, StepSpec
 from concur.sim.world.engine import Engine
@@ -52,6 +53,7 @@ class Agent:
         spec: AgentSpec,
         gate: SimGate,
         engine: Engine,
+        histories: Histories,
         *,
         on_call: Callable[[RequestRow], None],
         on_leave: Callable[[AgentRow], None],
@@ -60,7 +62,8 @@ class Agent:
         self._gate = gate
         self._engine = engine
         self._env = gate.env
-        self._chain = engine.new_chain(spec.prefix_group, spec.shared_prefix_tokens)
+        self._histories = histories
+        self._history = histories.begin(spec.prefix_group, spec.shared_prefix_tokens)
         self._known_tokens = 0
         self._gate_wait_s = 0.0
         self._on_call = on_call
@@ -97,14 +100,16 @@ class Agent:
         self._on_call(_request_row(request, step, ready_s))
 
     def _request(self, call_index: int, step: StepSpec) -> Request:
-        self._chain.begin_call(kept_tokens=step.kept_tokens, context_tokens=step.context_tokens)
+        self._history = self._histories.call(
+            self._history, kept_tokens=step.kept_tokens, context_tokens=step.context_tokens
+        )
         return Request(
             request_id=f"{self.spec.agent_id}/{call_index}",
             agent_index=self.spec.index,
             call_index=call_index,
             num_prompt_tokens=step.prompt_tokens,
             max_tokens=step.output_tokens,
-            chain=self._chain,
+            history=self._history,
             known_tokens=min(self._known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
         )

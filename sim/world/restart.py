@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from concur.controllers import Law
+from concur.sim.engine.request import Request
 from concur.sim.errors import ScenarioError
 from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.scenario.scenario import Scenario
@@ -13,17 +14,16 @@ OnProgress = Callable[[int, int], None]
 
 
 def why_again(
-    duplicate: DuplicateBlockError, scenario: Scenario, workload: Workload, *, time_s: float
+    duplicate: DuplicateBlockError, call: Request, scenario: Scenario, workload: Workload, *, time_s: float
 ) -> str:
     """Say whose call asked at `time_s` for what the fast engine cannot do, and what that costs."""
-    call, threshold = duplicate.request, scenario.engine.long_prefill_token_threshold
     ids = {spec.index: spec.agent_id for spec in workload.agents}
     whose = f"agent {ids[call.agent_index]!r}" if call.agent_index in ids else "the tenant"
-    if duplicate.is_end_of_prompt:
+    if call.num_tokens == scenario.engine.block_size * (duplicate.block_index + 1):
         why = "sent a prompt of whole blocks that was cached to its end, and its last block is computed again"
     else:
         why = "computed blocks of a shared prefix that another call was computing too"
-        if threshold:
+        if threshold := scenario.engine.long_prefill_token_threshold:
             why += f", as engine.long_prefill_token_threshold = {threshold} lets them"
     return (
         "simulated block by block from its start, with the same result but up to 50 times slower: at "

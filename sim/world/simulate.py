@@ -11,7 +11,10 @@ import simpy
 
 from concur.controllers import Law, interval_of, make_controller
 from concur.signals import Snapshot
+from concur.sim.engine.core import EngineCore
 from concur.sim.engine.output import SchedulerStats
+from concur.sim.engine.vllm.build import build_core, build_reference_core
+from concur.sim.kv.history import Histories
 from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.record.metrics import compute_metrics
 from concur.sim.record.provenance import git_commit, versions
@@ -22,15 +25,8 @@ from concur.sim.step_time.config import profile_hash
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
 from concur.sim.world.agent import Agent, SimGate
-from concur.sim.world.engine import (
-    CONTROL,
-    Clock,
-    Engine,
-    Instant,
-    StepScheduler,
-    build_reference_scheduler,
-    build_scheduler,
-)
+from concur.sim.world.clock import CONTROL, Clock, Instant
+from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_gate
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
 from concur.sim.world.tenant import Tenant
@@ -54,13 +50,13 @@ def simulate(
     *,
     on_progress: OnProgress | None = None,
     on_warning: Callable[[str], None] | None = None,
-    scheduler: StepScheduler | None = None,
+    core: EngineCore | None = None,
     law: Callable[[], Law] | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
-    `workload` saves building it again when several controllers face the same one; `scheduler` puts another
-    one, fresh, in the place of the simulated one. `law` makes a controller that is not in the catalog (any
+    `workload` saves building it again when several controllers face the same one; `core` puts another engine,
+    fresh, in the place of the scenario's. `law` makes a controller that is not in the catalog (any
     class with the methods of `concur.controllers.Law`, or a function that returns one); it decides every
     `interval_s` of its own, else every `controller.interval_s` of the scenario, through the gate of the
     scenario's kind. Its run is labelled with its class, and says that the record alone does not repeat it.
@@ -78,15 +74,19 @@ def simulate(
         check_fits(workload, scenario.engine)
     new_law = law or partial(_catalog_law, scenario)
     report = None if on_progress is None else forward_only(on_progress)
-    world = _World(scenario, workload, scheduler or build_scheduler(scenario.engine), new_law(), report)
+    step_time = make_step_time(scenario.step_time)
+    core = core or build_core(scenario.engine, step_time)
+    world = _World(scenario, workload, core, new_law(), report)
     try:
         world.env.run(until=world.all_finished)
     except DuplicateBlockError as duplicate:
-        warning = why_again(duplicate, scenario, workload, time_s=world.env.now)
+        call = world.engine.request(duplicate.request_id)
+        warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
         if on_warning is not None:
             on_warning(warning)
         controller = another(new_law, than=world.controller)
-        world = _World(scenario, workload, build_reference_scheduler(scenario.engine), controller, report)
+        core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
+        world = _World(scenario, workload, core, controller, report)
         world.warnings.append(warning)
         world.env.run(until=world.all_finished)
     world.sample()
@@ -103,15 +103,16 @@ class _World:
         self,
         scenario: Scenario,
         workload: Workload,
-        scheduler: StepScheduler,
+        core: EngineCore,
         controller: Law,
         on_progress: OnProgress | None,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
         self.env = env = Clock()
-        self.step_time = make_step_time(scenario.step_time)
-        self.engine = Engine(env, scenario.engine, self.step_time, scheduler)
+        self.core = core
+        self.engine = Engine(env, core)
+        self.histories = Histories(scenario.engine.block_size)
         self.controller = controller
         self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
@@ -128,11 +129,16 @@ class _World:
     def _start(self) -> None:
         for spec in self.workload.agents:
             agent = Agent(
-                spec, self.shell, self.engine, on_call=self.requests.append, on_leave=self._on_leave
+                spec,
+                self.shell,
+                self.engine,
+                self.histories,
+                on_call=self.requests.append,
+                on_leave=self._on_leave,
             )
             self.env.process(agent.living())
         after_all = 1 + max(spec.index for spec in self.workload.agents)
-        Tenant(self.env, self.engine, self.scenario.tenant, first_index=after_all)
+        Tenant(self.env, self.engine, self.histories, self.scenario.tenant, first_index=after_all)
         self.env.process(self._sampling())
         self.env.process(self._controlling())
 
@@ -167,7 +173,7 @@ class _World:
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             time_s=self.env.now,
-            **_published(self.engine.stats),
+            **_published(self.core.stats),
             num_gpu_blocks=self.scenario.engine.num_gpu_blocks,
             block_size=self.scenario.engine.block_size,
             agents_paused=self.gate.paused,
@@ -190,7 +196,7 @@ class _World:
 
     def sample(self) -> None:
         """Add one row to the timeline."""
-        stats, totals, gate = self.engine.stats, self.engine.totals, self.gate
+        stats, totals, gate = self.core.stats, self.core.totals, self.gate
         self.timeline.append(
             TimelineRow(
                 t_s=self.env.now,
@@ -224,7 +230,7 @@ class _World:
             pool_tokens=engine.pool_tokens,
             block_size=engine.block_size,
             num_agents_skipped=self.workload.num_agents_skipped,
-            num_engine_steps=self.engine.totals.num_steps,
+            num_engine_steps=self.core.totals.num_steps,
         )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         return RunRecord(run=self._run_json(metrics), **tables)
@@ -241,7 +247,7 @@ class _World:
             "git_commit": git_commit(),
             "profile_hash": profile_hash(self.scenario.step_time),
             "metrics": metrics,
-            "warnings": [*self.workload.warnings, *self.step_time.warnings(), *self.warnings],
+            "warnings": [*self.workload.warnings, *self.core.warnings(), *self.warnings],
         }
 
 

@@ -9,15 +9,20 @@ from collections.abc import Generator
 import simpy
 
 from concur.sim.engine.request import Request
+from concur.sim.kv.history import Histories
 from concur.sim.scenario.sections import TenantConfig
-from concur.sim.world.engine import Clock, Engine
+from concur.sim.world.clock import Clock
+from concur.sim.world.engine import Engine
 
 
 class Tenant:
     """Keep `num_requests` calls going; `first_index` is the first index after those of the agents."""
 
-    def __init__(self, env: Clock, engine: Engine, config: TenantConfig, *, first_index: int) -> None:
+    def __init__(
+        self, env: Clock, engine: Engine, histories: Histories, config: TenantConfig, *, first_index: int
+    ) -> None:
         self._env = env
+        self._histories = histories
         self._engine = engine
         self._config = config
         for number in range(config.num_requests):
@@ -33,15 +38,14 @@ class Tenant:
 
     def _request(self, index: int, call_index: int) -> Request:
         config = self._config
-        chain = self._engine.new_chain(None, 0)
-        chain.begin_call(kept_tokens=0, context_tokens=config.context_tokens)
+        nothing = self._histories.begin(None, 0)
         return Request(
             request_id=f"tenant-{index}/{call_index}",
             agent_index=index,
             call_index=call_index,
             num_prompt_tokens=config.prompt_tokens,
             max_tokens=config.output_tokens,
-            chain=chain,
+            history=self._histories.call(nothing, kept_tokens=0, context_tokens=config.context_tokens),
             known_tokens=0,
             arrival_s=self._env.now,
         )

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.engine.scheduler import Scheduler
+from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockPool
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 
@@ -23,19 +23,19 @@ class Watch:
         self.num_preemptions = 0
         self.last_time_s = 0.0
 
-    def check(self, scheduler: Scheduler, time_s: float) -> None:
+    def check(self, scheduler: Scheduler[KVCacheManager], time_s: float) -> None:
         """L1, L2, L3, L7, L8 and the request counters."""
-        assert isinstance(scheduler.kv_cache_manager, KVCacheManager), "the laws look at blocks"
-        pool = scheduler.kv_cache_manager.block_pool
+        manager = scheduler.kv_cache_manager
+        pool = manager.block_pool
         unfinished = len(scheduler.running) + scheduler.num_waiting
         assert self.num_added == self.num_finished + unfinished, "L1: requests are conserved"
         check_blocks(pool)
         assert time_s >= self.last_time_s, "L7: the clock never decreases"
         assert len(scheduler.running) <= scheduler.config.max_num_seqs
-        held = sum(len(request.blocks) for request in _holders(scheduler))
+        held = sum(manager.num_blocks_of(request.request_id) for request in _holders(scheduler))
         assert held == sum(block.ref_cnt for block in pool.blocks), "every reference has one holder"
         for request in scheduler.running:
-            check_request(request, scheduler.kv_cache_manager.block_size)
+            check_request(request, manager)
         self.last_time_s = time_s
         self.num_steps += 1
         self.num_evictions = pool.num_evictions
@@ -53,14 +53,17 @@ def check_blocks(pool: BlockPool) -> None:
     assert 0 not in free
 
 
-def check_request(request: Request, block_size: int) -> None:
+def check_request(request: Request, manager: KVCacheManager) -> None:
     """A running request has the slots it has used, and its cached blocks carry its names."""
     assert request.status is RequestStatus.RUNNING
     assert request.num_computed_tokens <= request.num_tokens
-    assert len(request.blocks) >= -(-request.num_computed_tokens // block_size)
-    cached = request.blocks[: request.num_cached_blocks]
-    names = request.chain.block_hashes[: request.num_cached_blocks]
-    assert [block.block_hash for block in cached] == names, "L3: nobody took its blocks"
+    blocks = manager.get_blocks(request.request_id)
+    assert len(blocks) >= -(-request.num_computed_tokens // manager.block_size)
+    cached = [block.block_hash for block in blocks if block.block_hash is not None]
+    assert cached == list(request.history.block_hashes(0, len(cached))), "L3: nobody took its blocks"
+    num_known = request.num_computed_tokens - request.num_output_placeholders
+    num_full_blocks = num_known // manager.block_size
+    assert len(cached) >= num_full_blocks or not manager.enable_caching
 
 
 def watching(watch: Watch) -> AbstractContextManager[Any]:
@@ -68,21 +71,23 @@ def watching(watch: Watch) -> AbstractContextManager[Any]:
     update: Callable[..., list[Request]] = Scheduler.update_from_output
     add: Callable[..., None] = Scheduler.add_request
 
-    def watched_add(self: Scheduler, request: Request) -> None:
+    def watched_add(self: Scheduler[KVCacheManager], request: Request) -> None:
         watch.num_added += 1
         add(self, request)
 
-    def watched_update(self: Scheduler, output: SchedulerOutput, *, time_s: float) -> list[Request]:
+    def watched_update(
+        self: Scheduler[KVCacheManager], output: SchedulerOutput, *, time_s: float
+    ) -> list[Request]:
         total = sum(num_tokens for _, num_tokens, _ in output.scheduled)
         assert 0 < total <= self.config.max_num_batched_tokens, "L8: a step computes something"
         finished = update(self, output, time_s=time_s)
         watch.num_finished += len(finished)
-        assert all(not request.blocks for request in finished)
+        assert not any(self.kv_cache_manager.get_blocks(request.request_id) for request in finished)
         watch.check(self, time_s)
         return finished
 
     return patch.multiple(Scheduler, update_from_output=watched_update, add_request=watched_add)
 
 
-def _holders(scheduler: Scheduler) -> list[Request]:
+def _holders(scheduler: Scheduler[KVCacheManager]) -> list[Request]:
     return [*scheduler.running, *scheduler.kv_holding_waiting, *scheduler.loading, *scheduler.waiting]

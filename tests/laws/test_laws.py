@@ -19,10 +19,9 @@ from hypothesis import HealthCheck, event, given, settings
 from concur.orders import ORDERS
 from concur.sim.record.record import RunRecord
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
-from concur.sim.world.engine import build_reference_scheduler
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
-from tests.helpers import make_scenario
+from tests.helpers import make_scenario, reference_core
 from tests.laws.register import Watch, watching
 
 
@@ -36,7 +35,7 @@ def test_every_law_holds_in_a_random_world(world: World) -> None:
     scenario, workload = world
     watch = Watch()
     with watching(watch):
-        record = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
+        record = simulate(scenario, workload, core=reference_core(scenario))
     event(f"preempts: {watch.num_preemptions > 0}, evicts: {watch.num_evictions > 0}")
     assert watch.num_steps > 0
     assert watch.num_finished == watch.num_added == sum(len(agent.steps) for agent in workload.agents)
@@ -90,8 +89,7 @@ def test_the_random_worlds_are_not_vacuous() -> None:
     scenario = make_scenario(engine={"num_gpu_blocks": 41, "max_num_batched_tokens": 512})
     watch = Watch()
     with watching(watch):
-        scheduler = build_reference_scheduler(scenario.engine)
-        record = simulate(scenario, Workload(agents, source="starved"), scheduler=scheduler)
+        record = simulate(scenario, Workload(agents, source="starved"), core=reference_core(scenario))
     assert watch.num_preemptions > 5
     assert watch.num_evictions > 50
     assert record.metrics["recomputed_tokens"] > 500

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from concur.sim.kv.block_pool import BlockPool, KVCacheBlock
-from concur.sim.kv.chain import BlockHash
+from concur.sim.kv.history import BlockHash
 from tests.laws.register import check_blocks
 
 NUM_BLOCKS = 10

@@ -15,11 +15,12 @@ from unittest.mock import patch
 import pytest
 
 from concur.cli import main
-from concur.sim.engine import scheduler as scheduler_module
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request
-from concur.sim.engine.scheduler import Scheduler
+from concur.sim.engine.vllm import scheduler as scheduler_module
+from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool
+from concur.sim.kv.history import History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.validate.parity.fuzz import fuzz
 from concur.validate.parity.parity import run_parity
@@ -43,11 +44,11 @@ def is_caught() -> bool:
     return True
 
 
-def drop_last_block_rule(self: KVCacheManager, request: Request) -> int:
-    return request.num_tokens // self.block_size
+def drop_last_block_rule(self: KVCacheManager, num_tokens: int) -> int:
+    return num_tokens // self.block_size
 
 
-def waiting_first(self: Scheduler) -> SchedulerOutput:
+def waiting_first(self: Scheduler[Any]) -> SchedulerOutput:
     output = SchedulerOutput()
     threshold = self._long_prefill_token_threshold()
     budget = self.config.max_num_batched_tokens
@@ -55,7 +56,7 @@ def waiting_first(self: Scheduler) -> SchedulerOutput:
     self._schedule_waiting(output, budget, threshold)
     budget -= sum(num_tokens for _, num_tokens, _ in output.scheduled)
     admitted, self.running = self.running[len(already_running) :], already_running
-    self._schedule_running(output, budget, threshold)
+    self._schedule_running(output, budget, threshold, 0)
     self.running += admitted
     return output
 
@@ -68,9 +69,9 @@ class FirstOut(list[Request]):
 
 
 def preempt_first(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, output: SchedulerOutput, budget: int, threshold: int) -> int:
+    def mutant(self: Scheduler[Any], output: SchedulerOutput, budget: int, threshold: int, first: int) -> int:
         self.running = FirstOut(self.running)
-        left: int = original(self, output, budget, threshold)
+        left: int = original(self, output, budget, threshold, first)
         self.running = list(self.running)
         return left
 
@@ -82,7 +83,7 @@ def forget_nothing(self: BlockHashToBlockMap, key: Any, block: Any) -> None:
 
 
 def no_reservation(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, *args: Any) -> bool:
+    def mutant(self: Scheduler[Any], *args: Any) -> bool:
         config = self.config
         self.config = config.model_copy(update={"scheduler_reserve_full_isl": False})
         try:
@@ -102,22 +103,29 @@ def uncached_blocks_to_the_end(self: BlockPool, ordered_blocks: Any) -> None:
 
 
 def cache_prompts_only(original: Mutant) -> Mutant:
-    def mutant(self: KVCacheManager, request: Request, num_tokens: int) -> None:
-        original(self, request, min(num_tokens, request.num_prompt_tokens))
+    """The manager knows no prompts: the scheduler tells it where each one ends."""
+
+    def mutant(self: Scheduler[Any], request: Request, *blocks: int) -> None:
+        manager = self.kv_cache_manager
+        if "ends" not in vars(manager):
+            cache, manager.ends = manager.cache_blocks, {}
+            manager.cache_blocks = lambda name, num_tokens: cache(name, min(num_tokens, manager.ends[name]))
+        manager.ends[request.request_id] = request.num_prompt_tokens
+        original(self, request, *blocks)
 
     return mutant
 
 
-def no_watermark(self: Scheduler) -> int:
+def no_watermark(self: Scheduler[Any]) -> int:
     return 0
 
 
-def watermark_even_when_alone(self: Scheduler) -> int:
+def watermark_even_when_alone(self: Scheduler[Any]) -> int:
     return self.kv_cache_manager.watermark_blocks if self.running or not self.num_waiting else 1
 
 
 def preempted_to_the_back(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, request: Request) -> None:
+    def mutant(self: Scheduler[Any], request: Request) -> None:
         original(self, request)
         self.waiting.rotate(-1)
 
@@ -125,7 +133,7 @@ def preempted_to_the_back(original: Mutant) -> Mutant:
 
 
 def admit_after_preempting(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler) -> SchedulerOutput:
+    def mutant(self: Scheduler[Any]) -> SchedulerOutput:
         output: SchedulerOutput = original(self)
         if output.preempted:
             used = sum(num_tokens for _, num_tokens, _ in output.scheduled)
@@ -136,7 +144,7 @@ def admit_after_preempting(original: Mutant) -> Mutant:
     return mutant
 
 
-def threshold_even_when_alone(self: Scheduler) -> int:
+def threshold_even_when_alone(self: Scheduler[Any]) -> int:
     return self.config.long_prefill_token_threshold
 
 
@@ -150,9 +158,9 @@ def pop_if_it_is_the_one(self: BlockHashToBlockMap, key: Any, block: Any) -> Non
 
 
 def idle_hits_cost_nothing(
-    self: KVCacheManager, request: Request, num_tokens: int, computed_blocks: Any, *, keep_free_blocks: int
+    self: KVCacheManager, history: History, num_hit_blocks: int, num_tokens: int, *, keep_free_blocks: int
 ) -> bool:
-    needed = -(-num_tokens // self.block_size) - len(computed_blocks)
+    needed = -(-num_tokens // self.block_size) - num_hit_blocks
     return needed + keep_free_blocks <= self.block_pool.get_num_free_blocks()
 
 
@@ -161,7 +169,7 @@ def schedule_past_the_last_token(request: Request) -> bool:
 
 
 def skip_one_that_does_not_fit(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, output: Any, budget: int, threshold: int, skipped: list[Request]) -> Any:
+    def mutant(self: Scheduler[Any], output: Any, budget: int, threshold: int, skipped: list[Request]) -> Any:
         request = original(self, output, budget, threshold, skipped)
         if request is None and len(self.waiting) > 1:
             skipped.append(self.waiting.popleft())
@@ -172,7 +180,7 @@ def skip_one_that_does_not_fit(original: Mutant) -> Mutant:
 
 
 def resume_with_stale_output(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, request: Request) -> None:
+    def mutant(self: Scheduler[Any], request: Request) -> None:
         original(self, request)
         request.num_stale_output_tokens = 0
 
@@ -184,9 +192,9 @@ def replace(mutant: Mutant) -> Callable[[Mutant], Mutant]:
 
 
 def free_in_order(original: Mutant) -> Mutant:
-    def mutant(self: KVCacheManager, request: Request) -> None:
-        request.blocks.reverse()
-        original(self, request)
+    def mutant(self: KVCacheManager, request_id: str) -> None:
+        self.get_blocks(request_id).reverse()
+        original(self, request_id)
 
     return mutant
 
@@ -199,7 +207,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Mutant], Mutant]]] = {
     "a hash survives eviction": (BlockHashToBlockMap, "pop", replace(forget_nothing)),
     "no full-prompt reservation": (Scheduler, "_admit", no_reservation),
     "uncached blocks are freed to the end": (BlockPool, "free_blocks", replace(uncached_blocks_to_the_end)),
-    "generated tokens are not cached": (KVCacheManager, "cache_blocks", cache_prompts_only),
+    "generated tokens are not cached": (Scheduler, "_adopt", cache_prompts_only),
     "no watermark": (Scheduler, "_watermark_blocks", replace(no_watermark)),
     "watermark for a lone request": (Scheduler, "_watermark_blocks", replace(watermark_even_when_alone)),
     "preempted requests go to the back": (Scheduler, "_preempt", preempted_to_the_back),

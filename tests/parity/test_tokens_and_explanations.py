@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from concur.cli import main
-from concur.sim.kv.chain import AgentChain, BlockHasher
+from concur.sim.kv.history import Histories
 from concur.validate.errors import OutOfScopeError
 from concur.validate.parity.explain import explain_difference
 from concur.validate.parity.parity import Detail, Difference, Step, differing_fields
@@ -20,19 +20,17 @@ from tests.parity.scenarios import CORNERS, corner
 def test_token_ids_are_equal_exactly_where_block_names_are() -> None:
     """Two independent accounts of the same histories: token ids here, block names in the simulator."""
     _, workload = corner("crowded", is_async=False)
-    book, hasher = TokenBook(workload), BlockHasher(16)
+    book, histories = TokenBook(workload), Histories(16)
     names_of: dict[tuple[int, ...], int] = {}
     num_shared = 0
     for agent in workload.agents:
-        chain = AgentChain(
-            hasher, prefix_group=agent.prefix_group, shared_prefix_tokens=agent.shared_prefix_tokens
-        )
+        history = histories.begin(agent.prefix_group, agent.shared_prefix_tokens)
         for call_index, step in enumerate(agent.steps):
             prompt, output = book.begin_call(agent.index, call_index)
             assert (len(prompt), len(output)) == (step.prompt_tokens, step.output_tokens)
             tokens = prompt + output
-            names = chain.begin_call(kept_tokens=step.kept_tokens, context_tokens=len(tokens))
-            for number, name in enumerate(names):
+            history = histories.call(history, kept_tokens=step.kept_tokens, context_tokens=len(tokens))
+            for number, name in enumerate(history.block_hashes(0, len(tokens))):
                 prefix = tuple(tokens[: 16 * (number + 1)])
                 num_shared += prefix in names_of
                 assert names_of.setdefault(prefix, name) == name

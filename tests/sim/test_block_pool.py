@@ -3,7 +3,7 @@
 import pytest
 
 from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool, KVCacheBlock
-from concur.sim.kv.chain import BlockHash
+from concur.sim.kv.history import BlockHash
 
 
 def order(pool: BlockPool) -> list[int]:

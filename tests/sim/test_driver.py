@@ -15,9 +15,8 @@ from concur.sim.runs.policies import in_order
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.show.perfetto import trace_events
 from concur.sim.workload.spec import StepSpec, Workload
-from concur.sim.world.engine import build_reference_scheduler
 from concur.sim.world.simulate import simulate
-from tests.helpers import make_agent, make_scenario, make_workload
+from tests.helpers import make_agent, make_scenario, make_workload, reference_core
 
 STEP_TIME = {
     "base_s": 1.0,
@@ -328,7 +327,7 @@ def test_a_run_that_starts_again_block_by_block_says_so(name: str) -> None:
     assert warning.endswith(why)
     assert said == [warning]
     assert progress == list(range(1, len(workload.agents) + 1)), "time never runs backwards"
-    reference = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
+    reference = simulate(scenario, workload, core=reference_core(scenario))
     pd.testing.assert_frame_equal(record.requests, reference.requests)
     assert not any("block by block" in line for line in reference.run["warnings"])
 

@@ -5,21 +5,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-from concur.sim.kv.segments import SegmentCache
+from concur.sim.engine.vllm.build import build_core
+from concur.sim.engine.vllm.fast import FastCore
 from concur.sim.record.record import TABLES, RunRecord, write_record
 from concur.sim.scenario.scenario import Scenario
+from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
-from concur.sim.world.engine import build_reference_scheduler, build_scheduler
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
-from tests.helpers import make_scenario
+from tests.helpers import make_scenario, reference_core
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
 
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
 def both(scenario: Scenario, workload: Workload) -> tuple[RunRecord, RunRecord]:
-    reference = simulate(scenario, workload, scheduler=build_reference_scheduler(scenario.engine))
+    reference = simulate(scenario, workload, core=reference_core(scenario))
     return simulate(scenario, workload), reference
 
 
@@ -59,10 +60,10 @@ def falls_back(record: RunRecord) -> bool:
 
 
 def test_the_default_engine_is_the_fast_one_and_a_host_cache_takes_the_reference() -> None:
-    fast = build_scheduler(make_scenario().engine)
-    assert isinstance(fast.kv_cache_manager, SegmentCache)
-    hosted = build_scheduler(make_scenario(engine={"host_cache": {"capacity_tokens": 99}}).engine)
-    assert not isinstance(hosted.kv_cache_manager, SegmentCache)
+    step_time = make_step_time(make_scenario().step_time)
+    assert isinstance(build_core(make_scenario().engine, step_time), FastCore)
+    hosted = make_scenario(engine={"host_cache": {"capacity_tokens": 99}}).engine
+    assert not isinstance(build_core(hosted, step_time), FastCore)
 
 
 def test_duplicates_are_met_and_handled(tmp_path: Path) -> None:

@@ -6,45 +6,48 @@ from typing import Any
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.engine.scheduler import Scheduler
+from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockPool
-from concur.sim.kv.chain import AgentChain, BlockHasher
-from concur.sim.kv.host_cache import HostCache
+from concur.sim.kv.history import BlockHash, Histories, History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
-from concur.sim.step_time.step_time import LinearStepTime, StepTotals
-from concur.sim.world.engine import build_scheduler
+from concur.sim.kv.tier import HostCache
 
 _numbers = count()
+_histories = Histories(16)  # one for all tests: names never collide
+OurScheduler = Scheduler[KVCacheManager]
 
 
-def make_scheduler(*, num_blocks: int = 101, **engine: Any) -> Scheduler:
+def make_scheduler(*, num_blocks: int = 101, **engine: Any) -> OurScheduler:
     """A scheduler whose pool has `num_blocks` - 1 usable blocks of 16 tokens."""
     config = EngineConfig(
         **({"num_gpu_blocks": num_blocks, "max_num_batched_tokens": 1000, "max_model_len": 4096} | engine)
     )
-    host = HostCache(config.host_cache.capacity_tokens // config.block_size)
-    pool = BlockPool(config.num_gpu_blocks, enable_caching=config.enable_prefix_caching, on_evict=host.store)
+    capacity_blocks = config.host_cache.capacity_tokens // config.block_size
+    tier = HostCache(capacity_blocks) if capacity_blocks else None
+    pool = BlockPool(
+        config.num_gpu_blocks,
+        enable_caching=config.enable_prefix_caching,
+        on_evict=None if tier is None else tier.store,
+    )
     manager = KVCacheManager(pool, block_size=config.block_size, watermark=config.watermark)
-    return Scheduler(config, manager, host if host.capacity_blocks else None)
+    return Scheduler(config, manager, tier)
 
 
-def make_request(
-    prompt: int, outputs: int = 4, *, chain: AgentChain | None = None, kept: int = 0, known: int = 0
-) -> Request:
+class Agent:
+    """Whose calls these are: what it keeps of its history has the same names."""
+
+    def __init__(self, group: str | None = None, shared_prefix_tokens: int = 0) -> None:
+        self.history: History = _histories.begin(group, shared_prefix_tokens)
+
+
+def make_request(prompt: int, outputs: int = 4, *, agent: Agent | None = None, kept: int = 0) -> Request:
     number = next(_numbers)
-    chain = chain or AgentChain(BlockHasher(16), prefix_group=None, shared_prefix_tokens=0)
-    chain.begin_call(kept_tokens=kept, context_tokens=prompt + outputs)
-    return Request(f"r{number}", number, 0, prompt, outputs, chain, known, arrival_s=0.0)
+    agent = agent or Agent()
+    agent.history = _histories.call(agent.history, kept_tokens=kept, context_tokens=prompt + outputs)
+    return Request(f"r{number}", number, 0, prompt, outputs, agent.history, 0, arrival_s=0.0)
 
 
-def make_chains(number: int, **options: Any) -> list[AgentChain]:
-    """Chains of agents of one run: one hasher, so that names do not collide."""
-    hasher = BlockHasher(16)
-    settings = {"prefix_group": None, "shared_prefix_tokens": 0} | options
-    return [AgentChain(hasher, **settings) for _ in range(number)]
-
-
-def step(scheduler: Scheduler) -> SchedulerOutput:
+def step(scheduler: OurScheduler) -> SchedulerOutput:
     output = scheduler.schedule()
     scheduler.update_from_output(output, time_s=0.0)
     return output
@@ -54,7 +57,7 @@ def tokens(output: SchedulerOutput) -> list[int]:
     return [num_tokens for _, num_tokens, _ in output.scheduled]
 
 
-def run_to_end(scheduler: Scheduler) -> list[SchedulerOutput]:
+def run_to_end(scheduler: OurScheduler) -> list[SchedulerOutput]:
     outputs = []
     while scheduler.has_unfinished_requests():
         outputs.append(step(scheduler))
@@ -70,8 +73,7 @@ def test_a_prompt_longer_than_the_budget_is_chunked_and_then_decodes_one_by_one(
 
 def test_running_requests_take_the_budget_before_waiting_ones() -> None:
     scheduler = make_scheduler(max_num_batched_tokens=300)
-    prompts = zip((250, 500, 10), make_chains(3), strict=True)
-    first, second, third = (make_request(prompt, chain=chain) for prompt, chain in prompts)
+    first, second, third = (make_request(prompt) for prompt in (250, 500, 10))
     for request in (first, second, third):
         scheduler.add_request(request)
     assert step(scheduler).scheduled == [(first, 250, True), (second, 50, False)]
@@ -81,27 +83,27 @@ def test_running_requests_take_the_budget_before_waiting_ones() -> None:
 
 def test_max_num_seqs_bounds_what_runs() -> None:
     scheduler = make_scheduler(max_num_seqs=2)
-    for chain in make_chains(3):
-        scheduler.add_request(make_request(10, chain=chain))
+    for _ in range(3):
+        scheduler.add_request(make_request(10))
     assert tokens(step(scheduler)) == [10, 10]
     assert tokens(step(scheduler)) == [1, 1]
 
 
 def test_long_prefills_are_capped_unless_alone() -> None:
     scheduler = make_scheduler(long_prefill_token_threshold=100)
-    chains = make_chains(2)
-    scheduler.add_request(make_request(500, chain=chains[0]))
+    agents = Agent(), Agent()
+    scheduler.add_request(make_request(500, agent=agents[0]))
     assert tokens(step(scheduler)) == [500]
-    scheduler.add_request(make_request(500, chain=chains[1]))
+    scheduler.add_request(make_request(500, agent=agents[1]))
     assert tokens(step(scheduler)) == [1, 100]
 
 
 def test_the_next_call_finds_its_history_generated_tokens_included() -> None:
     scheduler = make_scheduler()
-    (chain,) = make_chains(1)
-    scheduler.add_request(make_request(100, outputs=60, chain=chain))
+    agent = Agent()
+    scheduler.add_request(make_request(100, outputs=60, agent=agent))
     run_to_end(scheduler)
-    later = make_request(200, chain=chain, kept=160)
+    later = make_request(200, agent=agent, kept=160)
     scheduler.add_request(later)
     output = step(scheduler)
     # 159 tokens were computed (the last sampled one was not): 9 full blocks
@@ -111,10 +113,10 @@ def test_the_next_call_finds_its_history_generated_tokens_included() -> None:
 
 def test_a_fully_cached_prompt_recomputes_its_last_block() -> None:
     scheduler = make_scheduler()
-    (chain,) = make_chains(1)
-    scheduler.add_request(make_request(65, outputs=1, chain=chain))
+    agent = Agent()
+    scheduler.add_request(make_request(65, outputs=1, agent=agent))
     run_to_end(scheduler)
-    again = make_request(64, outputs=1, chain=chain, kept=64)
+    again = make_request(64, outputs=1, agent=agent, kept=64)
     scheduler.add_request(again)
     assert tokens(step(scheduler)) == [16]
     assert again.num_cached_tokens == 48
@@ -122,25 +124,24 @@ def test_a_fully_cached_prompt_recomputes_its_last_block() -> None:
 
 def test_a_prefix_is_found_in_the_very_step_that_computes_it() -> None:
     scheduler = make_scheduler()
-    chains = make_chains(2, prefix_group="g", shared_prefix_tokens=64)
-    for chain in chains:
-        scheduler.add_request(make_request(80, chain=chain, kept=64))
+    for agent in (Agent("g", 64), Agent("g", 64)):
+        scheduler.add_request(make_request(80, agent=agent, kept=64))
     assert tokens(step(scheduler)) == [80, 16]
 
 
 def test_without_prefix_caching_nothing_is_found() -> None:
     scheduler = make_scheduler(enable_prefix_caching=False)
-    (chain,) = make_chains(1)
-    scheduler.add_request(make_request(100, chain=chain))
+    agent = Agent()
+    scheduler.add_request(make_request(100, agent=agent))
     run_to_end(scheduler)
-    scheduler.add_request(make_request(100, chain=chain, kept=100))
+    scheduler.add_request(make_request(100, agent=agent, kept=100))
     assert tokens(step(scheduler)) == [100]
     assert scheduler.make_stats().prefix_cache_queries_tokens == 0
 
 
 def test_the_last_running_request_is_preempted_and_resumes_first() -> None:
     scheduler = make_scheduler(num_blocks=9, max_num_batched_tokens=256)  # 8 blocks, 128 tokens
-    first, second, third = (make_request(62, outputs=40, chain=chain) for chain in make_chains(3))
+    first, second, third = (make_request(62, outputs=40) for _ in range(3))
     for request in (first, second, third):
         scheduler.add_request(request)
     assert tokens(step(scheduler)) == [62, 62]  # 4 + 4 blocks; the third does not fit
@@ -156,7 +157,7 @@ def test_the_last_running_request_is_preempted_and_resumes_first() -> None:
 
 def test_preemption_recomputes_what_was_evicted_and_counts_it() -> None:
     scheduler = make_scheduler(num_blocks=9, max_num_batched_tokens=256)
-    first, second = (make_request(62, outputs=40, chain=chain) for chain in make_chains(2))
+    first, second = (make_request(62, outputs=40) for _ in range(2))
     scheduler.add_request(first)
     scheduler.add_request(second)
     run_to_end(scheduler)
@@ -169,10 +170,7 @@ def test_preemption_recomputes_what_was_evicted_and_counts_it() -> None:
 
 def test_nothing_is_admitted_in_a_step_that_preempts() -> None:
     scheduler = make_scheduler(num_blocks=9, max_num_batched_tokens=256)
-    first, second, tiny = (
-        make_request(prompt, outputs=40, chain=chain)
-        for prompt, chain in zip((62, 62, 1), make_chains(3), strict=True)
-    )
+    first, second, tiny = (make_request(prompt, outputs=40) for prompt in (62, 62, 1))
     scheduler.add_request(first)
     scheduler.add_request(second)
     for _ in range(3):
@@ -188,17 +186,17 @@ def test_the_full_prompt_is_reserved_at_admission() -> None:
         scheduler = make_scheduler(
             num_blocks=9, max_num_seqs=8, max_num_batched_tokens=100, scheduler_reserve_full_isl=reserve
         )
-        chains = make_chains(2)
-        scheduler.add_request(make_request(64, chain=chains[0]))
-        scheduler.add_request(make_request(100, chain=chains[1]))  # 7 of the 4 blocks left
+        agents = Agent(), Agent()
+        scheduler.add_request(make_request(64, agent=agents[0]))
+        scheduler.add_request(make_request(100, agent=agents[1]))  # 7 of the 4 blocks left
         assert tokens(step(scheduler)) == expected
 
 
 def test_the_watermark_stays_free_unless_nothing_runs() -> None:
     scheduler = make_scheduler(num_blocks=11, watermark=0.2)  # int(0.2 * 11) = 2 of 10 blocks
-    chains = make_chains(2)
-    scheduler.add_request(make_request(100, chain=chains[0]))  # 7 blocks
-    scheduler.add_request(make_request(20, chain=chains[1]))  # 2 of 3 left, but 2 stay free
+    agents = Agent(), Agent()
+    scheduler.add_request(make_request(100, agent=agents[0]))  # 7 blocks
+    scheduler.add_request(make_request(20, agent=agents[1]))  # 2 of 3 left, but 2 stay free
     assert tokens(step(scheduler)) == [100]
 
     alone = make_scheduler(num_blocks=11, watermark=0.2)
@@ -208,33 +206,32 @@ def test_the_watermark_stays_free_unless_nothing_runs() -> None:
 
 def test_cached_idle_blocks_that_a_hit_takes_count_as_needed() -> None:
     scheduler = make_scheduler(num_blocks=9)  # 8 blocks
-    chains = make_chains(2)
-    scheduler.add_request(make_request(80, outputs=1, chain=chains[0]))
+    agents = Agent(), Agent()
+    scheduler.add_request(make_request(80, outputs=1, agent=agents[0]))
     run_to_end(scheduler)  # 5 blocks cached and idle
-    holder = make_request(40, outputs=50, chain=chains[1])
+    holder = make_request(40, outputs=50, agent=agents[1])
     scheduler.add_request(holder)
     step(scheduler)  # takes 3 of 8
-    back = make_request(95, chain=chains[0], kept=80)  # 5 idle hits + 1 new = 6 > 5 free
+    back = make_request(95, agent=agents[0], kept=80)  # 5 idle hits + 1 new = 6 > 5 free
     scheduler.add_request(back)
     assert back not in [request for request, *_ in step(scheduler).scheduled]
 
 
 def test_first_come_first_served_stops_at_the_first_that_does_not_fit() -> None:
     scheduler = make_scheduler(num_blocks=9)
-    chains = make_chains(3)
-    for prompt, chain in zip((64, 100, 10), chains, strict=True):
-        scheduler.add_request(make_request(prompt, chain=chain))
+    for prompt in (64, 100, 10):
+        scheduler.add_request(make_request(prompt))
     assert tokens(step(scheduler)) == [64]
 
 
 def test_evicted_blocks_come_back_from_host_memory() -> None:
     scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 1600})
-    chains = make_chains(2)
-    scheduler.add_request(make_request(96, outputs=1, chain=chains[0]))
+    agents = Agent(), Agent()
+    scheduler.add_request(make_request(96, outputs=1, agent=agents[0]))
     run_to_end(scheduler)
-    scheduler.add_request(make_request(96, outputs=1, chain=chains[1]))  # evicts 4 of the first's 6
+    scheduler.add_request(make_request(96, outputs=1, agent=agents[1]))  # evicts 4 of the first's 6
     run_to_end(scheduler)
-    back = make_request(110, outputs=1, chain=chains[0], kept=96)
+    back = make_request(110, outputs=1, agent=agents[0], kept=96)
     scheduler.add_request(back)
     output = scheduler.schedule()
     assert output.scheduled == []
@@ -247,63 +244,32 @@ def test_evicted_blocks_come_back_from_host_memory() -> None:
 
 def test_host_memory_keeps_the_most_recent_blocks() -> None:
     host = HostCache(2)
-    hashes = BlockHasher(16).fresh(3)
+    hashes = [BlockHash(number) for number in range(3)]
     for block_hash in hashes:
         host.store(block_hash)
     assert len(host) == 2
-    assert host.count_hits(hashes, 0, 3) == 0
-    assert host.count_hits(hashes, 1, 3) == 2
+    assert host.count_hits(hashes) == 0
+    assert host.count_hits(hashes[1:]) == 2
 
 
 def test_a_refused_admission_leaves_host_memory_as_it_was() -> None:
     """Asking is not using: who waits for room again and again must not keep its blocks young."""
     scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 96})  # 6 blocks
-    chains = make_chains(3)
-    for chain in chains[:2]:
-        scheduler.add_request(make_request(96, outputs=1, chain=chain))
+    agents = Agent(), Agent(), Agent()
+    for agent in agents[:2]:
+        scheduler.add_request(make_request(96, outputs=1, agent=agent))
         run_to_end(scheduler)  # the second evicts blocks 5 to 2 of the first
     asked, holder = (
-        make_request(110, outputs=1, chain=chains[0], kept=96),
-        make_request(20, 9, chain=chains[2]),
+        make_request(110, outputs=1, agent=agents[0], kept=96),
+        make_request(20, 9, agent=agents[2]),
     )
     scheduler.add_request(holder)
     step(scheduler)
-    host = scheduler.host_cache
+    host = scheduler.tier
     assert host is not None
     scheduler.add_request(asked)  # 7 blocks of the 6 that are left
     for _ in range(3):
         assert step(scheduler).loads == []
-    for stranger in BlockHasher(16).fresh(10_000)[-2:]:  # the oldest two go: blocks 5 and 4 of the first
+    for stranger in (BlockHash(-1), BlockHash(-2)):  # the oldest two go: blocks 5 and 4 of the first
         host.store(stranger)
-    assert host.count_hits(asked.chain.block_hashes, 2, 6) == 2
-
-
-def test_full_means_that_somebody_waits_and_finds_no_seat_or_no_room() -> None:
-    prompts = {
-        "nobody waits": ([10], False),
-        "no room": ([64, 100], True),
-        "no seat": ([10, 10, 10], True),
-        "all seats are taken, nobody waits": ([10, 10], False),
-        "no budget": ([120, 10], False),
-    }
-    for what, (lengths, is_full) in prompts.items():
-        scheduler = make_scheduler(num_blocks=9, max_num_seqs=2, max_num_batched_tokens=120)
-        for length, chain in zip(lengths, make_chains(len(lengths)), strict=True):
-            scheduler.add_request(make_request(length, chain=chain))
-        assert step(scheduler).is_full == is_full, what
-
-
-def test_a_leap_is_full_only_if_somebody_waits() -> None:
-    for lengths, is_full in (([20], False), ([20, 500], True)):
-        config = EngineConfig(num_gpu_blocks=33, max_num_batched_tokens=1000, max_model_len=4096)
-        scheduler = build_scheduler(config)
-        for length in lengths:
-            chain = scheduler.new_chain(None, 0)
-            scheduler.add_request(make_request(length, outputs=12, chain=chain))
-        step(scheduler)
-        step(scheduler)
-        step_time = LinearStepTime(1.0, 0.0, 0.0, 0.0, 0.0)
-        leap = scheduler.leap(step_time, StepTotals(), begin_s=0.0, until_s=3.5)
-        assert leap is not None
-        assert leap.output is not None
-        assert leap.output.is_full == is_full
+    assert host.count_hits(asked.history.block_hashes(2, 6)) == 2

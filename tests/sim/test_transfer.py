@@ -1,25 +1,28 @@
 """The host link shares its bandwidth: arrival times against arithmetic."""
 
+from math import inf
+
 import pytest
-import simpy
 
 from concur.sim.engine.host_link import HostLink
 from concur.sim.engine.request import Request
+from concur.sim.kv.history import History
 
 
 def arrivals(loads: list[tuple[float, int]], *, bandwidth: float = 100.0) -> list[tuple[str, float]]:
-    """Arrival times of loads given as (start, bytes)."""
-    env = simpy.Environment()
+    """Arrival times of loads given as (start, bytes), in order of start."""
+    link = HostLink(bandwidth)
     log: list[tuple[str, float]] = []
-    link = HostLink(env, bandwidth, lambda request: log.append((request.request_id, env.now)))
 
-    def starting(number: int, start_s: float, num_bytes: int):  # type: ignore[no-untyped-def]
-        yield env.timeout(start_s)
-        link.start(Request(str(number), number, 0, 1, 1, [], 0, 0.0), num_bytes)
+    def arrive_before(time_s: float) -> None:
+        while link.next_arrival_s < time_s:
+            at_s = link.next_arrival_s
+            log.extend((request.request_id, at_s) for request in link.arrive())
 
     for number, (start_s, num_bytes) in enumerate(loads):
-        env.process(starting(number, start_s, num_bytes))
-    env.run(until=1000)
+        arrive_before(start_s)
+        link.start(Request(str(number), number, 0, 1, 1, History(()), 0, 0.0), num_bytes, time_s=start_s)
+    arrive_before(inf)
     return log
 
 

@@ -23,6 +23,7 @@ from concur.sim.step_time.step_time import StepBatch
 from concur.sim.world.simulate import simulate
 from concur.validate.errors import OutOfScopeError
 from concur.validate.live.geometries import model_folder
+from concur.validate.parity.parity import stepped
 from concur.validate.parity.vllm_scheduler import VllmScheduler
 from concur.validate.steps.step_log import StepRow, step_spans
 from tests.parity.scenarios import corner
@@ -78,7 +79,7 @@ def test_what_is_recorded_is_what_the_parity_harness_sees(
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{cls.__name__.removeprefix('Recording')}", cls)
         scheduler = Noting(scenario.engine, workload)
-    record = simulate(scenario, workload, scheduler=scheduler)
+    record = simulate(scenario, workload, core=stepped(scenario, scheduler))
     rows = scheduler.vllm.step_log.take()
     assert len(rows) > 100
     assert [as_batch(row) for row in rows] == scheduler.batches

@@ -15,16 +15,17 @@ engine loop and the step time. So a difference is a difference in scheduling or 
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request
+from concur.sim.engine.stepping import StepCore, StepScheduler
+from concur.sim.engine.vllm.build import build_reference_scheduler
 from concur.sim.scenario.scenario import Scenario
-from concur.sim.step_time.step_time import StepTime, StepTotals
+from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
-from concur.sim.world.engine import StepScheduler, build_reference_scheduler
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.probes import Probe, Queues, probe
 from concur.validate.parity.vllm_scheduler import VllmScheduler
@@ -167,13 +168,6 @@ class Recorder:
         """Pass on."""
         self._scheduler.finish_load(request)
 
-    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> Any:
-        """Pass on."""
-        return self._scheduler.new_chain(prefix_group, shared_prefix_tokens)
-
-    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> None:
-        """Never leap: every step is compared."""
-
     def make_stats(self) -> SchedulerStats:
         """Pass on."""
         return self._scheduler.make_stats()
@@ -226,11 +220,11 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
         If the scenario has a host cache.
     """
     theirs = Recorder(VllmScheduler(scenario.engine, workload))
-    record = simulate(scenario, workload, scheduler=theirs)
+    record = simulate(scenario, workload, core=stepped(scenario, theirs))
     ours = Recorder(build_reference_scheduler(scenario.engine), expected=theirs.steps)
     number: int | None = None
     try:
-        simulate(scenario, workload, scheduler=ours)
+        simulate(scenario, workload, core=stepped(scenario, ours))
     except _DivergedError as diverged:
         (number,) = diverged.args
     if number is None and len(ours.steps) < len(theirs.steps):
@@ -249,13 +243,18 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
     return ParityResult(coverage, _explain(scenario, workload, number, differing))
 
 
+def stepped(scenario: Scenario, scheduler: StepScheduler) -> StepCore:
+    """Return the engine of a scenario, with that scheduler."""
+    return StepCore(scenario.engine, make_step_time(scenario.step_time), scheduler)
+
+
 def _explain(scenario: Scenario, workload: Workload, number: int, differing: tuple[str, ...]) -> Difference:
     """Run both sides once more, looking closely at the step."""
     ours = Recorder(build_reference_scheduler(scenario.engine), detail_of=number)
     theirs = Recorder(VllmScheduler(scenario.engine, workload), detail_of=number)
     for recorder in (ours, theirs):
         with suppress(_SeenEnoughError):
-            simulate(scenario, workload, scheduler=recorder)
+            simulate(scenario, workload, core=stepped(scenario, recorder))
     return Difference(number, differing, ours.detail, theirs.detail)
 
 

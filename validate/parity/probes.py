@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from concur.sim.engine.scheduler import Scheduler
+from concur.sim.engine.stepping import StepScheduler
+from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.kv_cache_manager import KVCacheManager
-from concur.sim.world.engine import StepScheduler
 from concur.validate.parity.vllm_scheduler import VllmScheduler
 
 
@@ -40,9 +40,9 @@ class Probe(Protocol):
 class OurProbe:
     """Questions to the simulated scheduler."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler[KVCacheManager]) -> None:
         self._scheduler = scheduler
-        assert isinstance(scheduler.kv_cache_manager, KVCacheManager), "parity runs on the block pool"
+        self._manager = scheduler.kv_cache_manager
         self._block_pool = scheduler.kv_cache_manager.block_pool
 
     def queues(self) -> Queues:
@@ -63,10 +63,7 @@ class OurProbe:
 
     def block_ids(self, request_id: str) -> list[int]:
         """Return the ids of the blocks that a request holds, in order."""
-        for request in (*self._scheduler.running, *self._scheduler.waiting):
-            if request.request_id == request_id:
-                return [block.block_id for block in request.blocks]
-        return []
+        return [block.block_id for block in self._manager.get_blocks(request_id)]
 
 
 class VllmProbe:

@@ -2,7 +2,7 @@
 
 vLLM names blocks by hashing token ids, so each token gets an id that is equal exactly where the tokens would
 be: a position of a group's shared prefix has one id, everything else is new to the world. This is the
-independent check of `concur.sim.kv.chain`, which names blocks without tokens.
+independent check of `concur.sim.kv.history`, which names blocks without tokens.
 """
 
 from collections import defaultdict

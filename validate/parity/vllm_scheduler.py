@@ -19,8 +19,7 @@ from typing import Any
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.kv.chain import AgentChain, BlockHasher
-from concur.sim.step_time.step_time import StepBatch, StepTime, StepTotals
+from concur.sim.step_time.step_time import StepBatch
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError
 from concur.validate.parity.tokens import TokenBook
@@ -154,7 +153,7 @@ def _block_hasher(block_size: int) -> Any:
 
 
 class VllmScheduler:
-    """vLLM's scheduler under the interface of `concur.sim.engine.scheduler.Scheduler`.
+    """vLLM's scheduler under the interface of `concur.sim.engine.vllm.scheduler.Scheduler`.
 
     Our `Request` objects stand outside as the handles of vLLM's; their counters are copied from vLLM's after
     each step, never computed here.
@@ -165,7 +164,6 @@ class VllmScheduler:
         self.vllm = _build(config)
         self._config = config
         self._tokens = TokenBook(workload)
-        self._hasher = BlockHasher(config.block_size)
         self._requests: dict[str, Request] = {}
         self._outputs: dict[str, list[int]] = {}
         self._stats = SchedulerStats()
@@ -245,13 +243,6 @@ class VllmScheduler:
         stats.kv_cache_usage_frac = self.vllm.kv_cache_manager.usage
         stats.kv_cache_resident_frac = None
         return stats
-
-    def new_chain(self, prefix_group: str | None, shared_prefix_tokens: int) -> AgentChain:
-        """Return a chain that nobody reads: vLLM hashes token ids."""
-        return AgentChain(self._hasher, prefix_group=prefix_group, shared_prefix_tokens=shared_prefix_tokens)
-
-    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> None:
-        """Never leap: vLLM decides every step."""
 
     def finish_load(self, request: Request) -> None:
         """Never called: there is no host cache."""

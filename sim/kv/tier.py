@@ -7,9 +7,26 @@ the other direction of the link, in the background. Reading it back takes the li
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Protocol
 
-from concur.sim.kv.chain import BlockHash
+from concur.sim.kv.history import BlockHash
+
+
+class Tier(Protocol):
+    """What the scheduler asks of a second tier behind the block pool."""
+
+    def store(self, block_hash: BlockHash) -> None:
+        """Keep a block that the pool has just evicted."""
+        ...
+
+    def count_hits(self, block_hashes: Iterable[BlockHash]) -> int:
+        """Return how many of the blocks, from the first on, are here without a gap; changes nothing."""
+        ...
+
+    def refresh(self, block_hashes: Iterable[BlockHash]) -> None:
+        """Take note that these blocks, which are here, are used now."""
+        ...
 
 
 class HostCache:
@@ -26,23 +43,21 @@ class HostCache:
 
     def store(self, block_hash: BlockHash) -> None:
         """Keep a block that the GPU pool has just evicted."""
-        if not self.capacity_blocks:
-            return
         self._resident[block_hash] = None
         self._resident.move_to_end(block_hash)
         if len(self._resident) > self.capacity_blocks:
             self._resident.popitem(last=False)
 
-    def count_hits(self, block_hashes: Sequence[BlockHash], start: int, stop: int) -> int:
-        """Return how many blocks of `block_hashes[start:stop]` are here without a gap; changes nothing."""
+    def count_hits(self, block_hashes: Iterable[BlockHash]) -> int:
+        """Return how many of the blocks, from the first on, are here without a gap; changes nothing."""
         hits = 0
-        for index in range(start, stop):
-            if block_hashes[index] not in self._resident:
+        for block_hash in block_hashes:
+            if block_hash not in self._resident:
                 break
             hits += 1
         return hits
 
-    def refresh(self, block_hashes: Sequence[BlockHash], start: int, stop: int) -> None:
-        """Take note that blocks `start` to `stop`, which are here, are used now."""
-        for index in range(start, stop):
-            self._resident.move_to_end(block_hashes[index])
+    def refresh(self, block_hashes: Iterable[BlockHash]) -> None:
+        """Take note that these blocks, which are here, are used now."""
+        for block_hash in block_hashes:
+            self._resident.move_to_end(block_hash)

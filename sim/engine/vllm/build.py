@@ -1,0 +1,45 @@
+"""An engine as a scenario asks for it, its cache empty."""
+
+from concur.sim.engine.config import EngineConfig
+from concur.sim.engine.core import EngineCore
+from concur.sim.engine.stepping import StepCore
+from concur.sim.engine.vllm.fast import FastCore, FastScheduler
+from concur.sim.engine.vllm.scheduler import Scheduler
+from concur.sim.kv.block_pool import BlockPool
+from concur.sim.kv.kv_cache_manager import KVCacheManager
+from concur.sim.kv.segments import SegmentCache
+from concur.sim.kv.tier import HostCache
+from concur.sim.step_time.step_time import StepTime
+
+
+def build_core(config: EngineConfig, step_time: StepTime) -> EngineCore:
+    """Return the fastest core that can do what the configuration asks for."""
+    if config.host_cache.capacity_tokens:
+        return build_reference_core(config, step_time)
+    cache = SegmentCache(
+        config.num_gpu_blocks,
+        block_size=config.block_size,
+        watermark=config.watermark,
+        enable_caching=config.enable_prefix_caching,
+    )
+    if config.async_scheduling:
+        return StepCore(config, step_time, Scheduler(config, cache))
+    return FastCore(config, step_time, FastScheduler(config, cache))
+
+
+def build_reference_core(config: EngineConfig, step_time: StepTime) -> StepCore:
+    """Return the reference: step by step and block by block."""
+    return StepCore(config, step_time, build_reference_scheduler(config))
+
+
+def build_reference_scheduler(config: EngineConfig) -> Scheduler[KVCacheManager]:
+    """Return vLLM's scheduler on the block pool, with a second tier where there is one."""
+    capacity_blocks = config.host_cache.capacity_tokens // config.block_size
+    tier = HostCache(capacity_blocks) if capacity_blocks else None
+    block_pool = BlockPool(
+        config.num_gpu_blocks,
+        enable_caching=config.enable_prefix_caching,
+        on_evict=None if tier is None else tier.store,
+    )
+    manager = KVCacheManager(block_pool, block_size=config.block_size, watermark=config.watermark)
+    return Scheduler(config, manager, tier)

@@ -1,0 +1,180 @@
+"""The fast core: vLLM's scheduler with its decodes as sums, and leaps over steps that are certain beforehand.
+
+The same decisions as the reference, byte for byte in a run's record. For synchronous scheduling on segments.
+"""
+
+from dataclasses import dataclass
+
+from concur.sim.engine.config import EngineConfig
+from concur.sim.engine.output import SchedulerOutput, SchedulerStats
+from concur.sim.engine.request import Request
+from concur.sim.engine.stepping import Step, StepCore
+from concur.sim.engine.vllm.decodes import Decodes
+from concur.sim.engine.vllm.leap import Flight, fly_decodes, fly_prefill
+from concur.sim.engine.vllm.scheduler import Scheduler
+from concur.sim.kv.segments import SegmentCache
+from concur.sim.step_time.step_time import StepTime, StepTotals
+
+
+@dataclass(slots=True)
+class Leap:
+    """What a leap did: when it ended, what was published last, and the step in flight."""
+
+    end_s: float
+    stats: SchedulerStats | None
+    step: Step | None
+
+
+class FastScheduler(Scheduler[SegmentCache]):
+    """The reference, where the leading requests that decode are no list but sums.
+
+    `is_quiet`: until a request arrives or finishes, or blocks run out, the coming steps give each running
+    request one token, and nobody else gets in.
+    """
+
+    def __init__(self, config: EngineConfig, cache: SegmentCache) -> None:
+        assert not config.async_scheduling, "sums are up to date only where every output is in"
+        super().__init__(config, cache)
+        self._decodes = Decodes(cache)
+        self._num_decodes_in_flight = 0
+        self._is_full = False  # the last step left somebody waiting for a seat or for room, not for budget
+        self.is_quiet = False
+
+    def add_request(self, request: Request) -> None:
+        """Put a request at the end of the waiting queue."""
+        if not self.waiting:  # else the first in line is blocked, and stays so
+            self.is_quiet = False
+        super().add_request(request)
+
+    def schedule(self) -> SchedulerOutput:
+        """Decide the next step; the decodes are in its batch, and not in its list."""
+        output = SchedulerOutput()
+        num_decodes = self._num_decodes_in_flight = self._schedule_decodes(output)
+        budget = self.config.max_num_batched_tokens - num_decodes
+        budget = self._fill(output, budget, first=num_decodes)
+        self._is_full = budget > 0 and not output.preempted and bool(self.waiting)
+        return output
+
+    def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
+        """Give each request that sampled its token; return the finished ones, their blocks freed."""
+        finished = []
+        if self._num_decodes_in_flight:
+            self._stats.generation_tokens += self._num_decodes_in_flight
+            finished = self._decodes.take_out_finished()
+            for request in finished:
+                self._finish(request, time_s)
+        finished += super().update_from_output(output, time_s=time_s)
+        self._take_in_decodes(is_blocked=self._is_full and not finished)
+        return finished
+
+    def leap(self, step_time: StepTime, totals: StepTotals, *, begin_s: float, until_s: float) -> Leap | None:
+        """Run the coming steps at once as far as that is exact, and add them to `totals`; else `None`.
+
+        The last step's output must be in. Steps that end before `until_s` are done; one is left in flight.
+        """
+        if self.is_quiet:
+            flight = fly_decodes(self._decodes, step_time, totals, begin_s=begin_s, until_s=until_s)
+            return self._land(flight)
+        chunk = self._chunk_of_long_prefill()
+        if not chunk:
+            return None
+        prefill = self.running[-1]
+        flight = fly_prefill(
+            self._decodes, prefill, chunk, step_time, totals, begin_s=begin_s, until_s=until_s
+        )
+        return self._land(flight, prefill, chunk)
+
+    def _schedule_decodes(self, output: SchedulerOutput) -> int:
+        """Schedule one token for every member, or, if that takes more care, for none; return how many."""
+        decodes, cache = self._decodes, self.kv_cache_manager
+        if not decodes.count:
+            return 0
+        num_due = decodes.num_due()
+        if decodes.count > self.config.max_num_batched_tokens or num_due > cache.num_free_blocks:
+            decodes.take_out_all()
+            return 0
+        if num_due:
+            cache.take(num_due)
+        output.batch.decode_seqs = decodes.count
+        output.batch.context_tokens = decodes.context_tokens
+        decodes.advance(1)
+        return decodes.count
+
+    def _take_in_decodes(self, *, is_blocked: bool) -> None:
+        """Take in those that decode from now on, and find out if nothing else will happen.
+
+        Nothing else happens if all running requests decode, and either nobody waits or the first in line is
+        blocked: the last step had budget left for it, and no blocks or seats have become free since.
+        """
+        decodes, running = self._decodes, self.running
+        while decodes.count < len(running) and _decodes_next(running[decodes.count]):
+            decodes.put(running[decodes.count])
+        everyone_decodes = decodes.count == len(running) > 0
+        self.is_quiet = everyone_decodes and (not self.waiting or is_blocked)
+
+    def _chunk_of_long_prefill(self) -> int:
+        """Tokens per step of a last prefill that takes all the budget that the decodes leave, else 0."""
+        num_decodes = self._decodes.count
+        if num_decodes != len(self.running) - 1 or self.config.long_prefill_token_threshold:
+            return 0
+        prefill = self.running[-1]
+        chunk = self.config.max_num_batched_tokens - num_decodes
+        return chunk if prefill.num_tokens - prefill.num_computed_tokens > chunk else 0
+
+    def _land(self, flight: Flight, prefill: Request | None = None, chunk: int = 0) -> Leap:
+        """Bring everything up to date; stats are of the moment before the step in flight."""
+        decodes, cache = self._decodes, self.kv_cache_manager
+        if flight.num_blocks:
+            cache.take(flight.num_blocks)
+        self._stats.generation_tokens += flight.num_steps * decodes.count
+        stats = self.make_stats() if flight.num_steps else None
+        if flight.num_next_blocks:
+            cache.take(flight.num_next_blocks)
+        decodes.advance(flight.num_decided)
+        if prefill is not None:
+            self._land_prefill(flight, prefill, chunk)
+        if flight.next_batch is None:
+            return Leap(flight.end_s, stats, None)
+        output = SchedulerOutput(batch=flight.next_batch)
+        self._num_decodes_in_flight = decodes.count
+        self._is_full = prefill is None and bool(
+            self.waiting
+        )  # whoever waits is blocked, or it were not quiet
+        if prefill is not None:
+            prefill.num_in_flight_tokens += chunk
+            output.scheduled.append((prefill, chunk, False))
+        return Leap(flight.end_s, stats, Step(output, flight.next_s))
+
+    def _land_prefill(self, flight: Flight, prefill: Request, chunk: int) -> None:
+        before = prefill.num_computed_tokens
+        num_computed = before + chunk * flight.num_decided
+        prefill.num_recomputed_tokens += max(0, min(num_computed, prefill.known_tokens) - before)
+        prefill.num_computed_tokens = num_computed
+        self.kv_cache_manager.catch_up(prefill.request_id, num_computed)
+
+
+class FastCore(StepCore):
+    """An `EngineCore` that leaps where the scheduler can, and steps where it cannot."""
+
+    def __init__(self, config: EngineConfig, step_time: StepTime, scheduler: FastScheduler) -> None:
+        super().__init__(config, step_time, scheduler)
+        self._fast = scheduler
+
+    def _decide(self, until_s: float) -> None:
+        """Go through the steps that end before anything else happens, and decide the next one."""
+        self._join()
+        until_s = min(until_s, self._next_join_s())
+        leap = self._fast.leap(self.step_time, self.totals, begin_s=self.time_s, until_s=until_s)
+        if leap is not None:
+            self.time_s = leap.end_s
+            if leap.stats is not None:
+                self.stats = leap.stats
+            if leap.step is not None:
+                self._steps.append(leap.step)
+        super()._decide(until_s)
+
+
+def _decodes_next(request: Request) -> bool:
+    """Tell whether a request lacks only its last sampled token."""
+    num_tokens = request.num_tokens
+    return request.num_computed_tokens == num_tokens - 1 and num_tokens > request.num_prompt_tokens

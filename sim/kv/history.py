@@ -1,0 +1,113 @@
+"""Names for the tokens of histories, block by block: what makes two blocks hold the same tokens.
+
+vLLM names a full block by a hash over its tokens and its parent's hash (0.32.0,
+`v1/core/kv_cache_utils.py::hash_block_tokens`). A trace has no tokens, only how many are shared and kept, so
+a block is named here by an integer that is equal exactly where vLLM's hash would be:
+
+- a block that lies wholly inside the shared prefix belongs to the prefix group,
+- any other block belongs to one writing of a history: dropping tokens (`kept_tokens`) renames every block
+  from the first one that changes.
+
+Names belong to the run. Which engine holds which of them is each engine's own business.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Final, NewType
+
+BlockHash = NewType("BlockHash", int)
+_MOST_BLOCKS: Final = 1 << 40  # of one stretch: their names do not meet those of the next
+
+
+class Stretch:
+    """Blocks that were written one after the other; it grows at its end only.
+
+    `num_blocks` of them are named so far. A shared one is a group's prefix, with which many histories begin;
+    a private one is what one agent wrote between two cuts of its history.
+    """
+
+    __slots__ = ("is_shared", "num_blocks", "number")
+
+    def __init__(self, number: int, *, is_shared: bool) -> None:
+        self.number = number
+        self.is_shared = is_shared
+        self.num_blocks = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Stretch":
+        return self
+
+
+class History:
+    """The full blocks of one prompt with its output: (stretch, number of its blocks) in order. Never changed.
+
+    `num_blocks_before_last` are those before the last part.
+    """
+
+    __slots__ = ("num_blocks_before_last", "parts")
+
+    def __init__(self, parts: tuple[tuple[Stretch, int], ...]) -> None:
+        self.parts = parts
+        self.num_blocks_before_last = sum([length for _, length in parts[:-1]])
+
+    def prefix(self, num_blocks: int) -> Iterator[tuple[Stretch, int]]:
+        """Yield the parts that make up the first `num_blocks` blocks, cut to that length."""
+        for stretch, length in self.parts:
+            if num_blocks <= 0:
+                return
+            yield stretch, min(length, num_blocks)
+            num_blocks -= length
+
+    def block_hashes(self, start: int, stop: int) -> Iterator[BlockHash]:
+        """Return the names of blocks `start` to `stop` (exclusive), as far as there are that many."""
+        ranges = []
+        for stretch, length in self.parts:
+            first = stretch.number * _MOST_BLOCKS
+            ranges.append(range(first + max(start, 0), first + max(min(stop, length), 0)))
+            start, stop = start - length, stop - length
+        return map(BlockHash, chain.from_iterable(ranges))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "History":
+        return self
+
+
+class Histories:
+    """All histories of a run: the one source of fresh stretches."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self._num_stretches = 0
+        self._shared: dict[str, Stretch] = {}
+
+    def begin(self, prefix_group: str | None, shared_prefix_tokens: int) -> History:
+        """Return the history of an agent that has not called yet: the shared prefix of its group, if any."""
+        num_blocks = shared_prefix_tokens // self.block_size
+        if prefix_group is None or not num_blocks:
+            return History(())
+        stretch = self._shared.get(prefix_group)
+        if stretch is None:
+            stretch = self._shared[prefix_group] = self._fresh(is_shared=True)
+        stretch.num_blocks = max(stretch.num_blocks, num_blocks)
+        return History(((stretch, num_blocks),))
+
+    def call(self, history: History, *, kept_tokens: int, context_tokens: int) -> History:
+        """Return the first `kept_tokens` of a history, written on to `context_tokens`.
+
+        Whoever writes on from the end of a stretch grows it; whoever does so from before its end, or from a
+        shared one, begins another.
+        """
+        num_blocks = context_tokens // self.block_size
+        parts = list(history.prefix(kept_tokens // self.block_size))
+        missing = num_blocks - sum([length for _, length in parts])
+        if missing > 0:
+            stretch, length = parts.pop() if parts else (None, 0)
+            if stretch is None or stretch.is_shared or length < stretch.num_blocks:
+                if stretch is not None:
+                    parts.append((stretch, length))
+                stretch, length = self._fresh(is_shared=False), 0
+            stretch.num_blocks = length + missing
+            parts.append((stretch, stretch.num_blocks))
+        return History(tuple(parts))
+
+    def _fresh(self, *, is_shared: bool) -> Stretch:
+        self._num_stretches += 1
+        return Stretch(self._num_stretches, is_shared=is_shared)
