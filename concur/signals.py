@@ -10,6 +10,18 @@ from typing import Final
 
 UNLIMITED: Final = 2**31 - 1
 """The window that never binds."""
+GAUGES: Final = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_frac")
+"""What every engine publishes of this moment."""
+COUNTERS: Final = (
+    "prefix_cache_queries_tokens",
+    "prefix_cache_hits_tokens",
+    "num_preemptions",
+    "prompt_tokens",
+    "generation_tokens",
+)
+"""What every engine counts from its start."""
+PUBLISHED: Final = (*GAUGES, "kv_cache_resident_frac", *COUNTERS)
+"""What a snapshot, a decision's row and a sample of the timeline all have of an engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,15 @@ the end of the block.
 """
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from concur.controllers import Controller
+from concur.decision import Tick, decide
 from concur.errors import ParameterError, require
 from concur.gate import Gate
 from concur.live.errors import ScrapeError, UsageMissingError
@@ -43,17 +43,6 @@ ReadSnapshot = Callable[[], Awaitable[Snapshot]]
 
 _log = logging.getLogger(__name__)
 _BLIND_STEPS: Final = 16  # ours: so many steps without a single usage are no accident
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """One decision: the snapshot in, the window out; `state` is the controller's, as JSON."""
-
-    snapshot: Snapshot
-    active: int
-    window_before: int
-    window: int
-    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +138,10 @@ async def control(
         except ScrapeError as error:
             on_stale(StaleTick(gate.now_s(), str(error)))
         else:
-            on_tick(decide(controller, gate, snapshot))
+            tick = decide(controller, gate.gate, snapshot)
+            if tick.window != gate.gate.window:
+                gate.resize(tick.window)
+            on_tick(tick)
             _check_usage(controller, gate)
 
 
@@ -173,23 +165,6 @@ def agreed_interval_s(controller: Controller, interval_s: float | None) -> float
             f"between two readings; leave it out, or make the law with interval_s={interval_s!r}"
         )
     return interval_s
-
-
-def decide(controller: Controller, gate: AsyncGate, snapshot: Snapshot) -> Tick:
-    """Take one decision on an engine's snapshot and put it in force; nothing else runs in between."""
-    held = gate.gate
-    snapshot = replace(
-        snapshot,
-        agents_paused=held.paused,
-        agents_waiting=held.waiting,
-        agents=tuple(held.views()) if controller.reads_agents else (),
-        departed=held.departed,
-    )
-    window_before, active = controller.window, held.active
-    window = controller.update(snapshot, active=active)
-    if window != held.window:
-        gate.resize(window)
-    return Tick(snapshot, active, window_before, window, json.dumps(controller.log_state()))
 
 
 def replay_decisions(controller: Controller, ticks: Iterable[tuple[Snapshot, int]]) -> Iterator[int]:

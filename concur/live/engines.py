@@ -22,7 +22,8 @@ from prometheus_client.samples import Sample
 from concur.live.capacity import Capacity, capacity_warning, sglang_capacity, vllm_capacity
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.labels import PID, SERVER, check_labels, values_by_engine
-from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, RESIDENT, MetricNames
+from concur.live.metric_names import CAPACITY, RESIDENT, MetricNames
+from concur.signals import COUNTERS, GAUGES
 
 _NEEDED: Final = (*GAUGES, *COUNTERS, *CAPACITY)
 _SECOND_POOLS: Final = ("sglang:max_total_num_tokens_swa", "sglang:mamba_available_tokens")

@@ -8,7 +8,8 @@ from typing import Any, Final
 from prometheus_client.samples import Sample
 
 from concur.live.errors import MetricNamesError, ScrapeError
-from concur.live.metric_names import COUNTERS, MetricNames, Series
+from concur.live.metric_names import MetricNames, Series
+from concur.signals import COUNTERS
 
 SERVER: Final = ""
 """In the place of an engine, for what is the whole server's."""

@@ -31,7 +31,8 @@ from typing import Any, Final
 from concur.live.capacity import Capacity
 from concur.live.engines import Key, Page
 from concur.live.errors import ReplicasError, ScrapeError
-from concur.live.metric_names import COUNTERS, MetricNames
+from concur.live.metric_names import MetricNames
+from concur.signals import COUNTERS
 
 _TRAFFIC: Final = ("prompt_tokens", "generation_tokens")
 # The numbers of the rules above; ours.

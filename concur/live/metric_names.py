@@ -24,14 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-GAUGES: Final = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_frac")
-COUNTERS: Final = (
-    "prefix_cache_queries_tokens",
-    "prefix_cache_hits_tokens",
-    "num_preemptions",
-    "prompt_tokens",
-    "generation_tokens",
-)
+from concur.signals import COUNTERS, GAUGES
+
 CAPACITY: Final = ("num_gpu_blocks", "block_size")
 RESIDENT: Final = ("kv_available_tokens", "max_total_num_tokens")  # for `Snapshot.kv_cache_resident_frac`
 

@@ -17,9 +17,9 @@ from concur.live.capacity import Capacity
 from concur.live.engines import Page, Values, read_page
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.lineage import Lineage
-from concur.live.metric_names import COUNTERS, GAUGES, RESIDENT, MetricNames
+from concur.live.metric_names import RESIDENT, MetricNames
 from concur.live.pages import find_engine, read_samples
-from concur.signals import Snapshot
+from concur.signals import COUNTERS, GAUGES, Snapshot
 
 _REQUESTS: Final = GAUGES[:2]
 _NO_ADDRESS: Final = ""

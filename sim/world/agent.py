@@ -8,7 +8,8 @@ import simpy
 from concur.gate import Gate
 from concur.sim.engine.request import Request
 from concur.sim.kv.history import Histories
-from concur.sim.record.record import AgentRow, RequestRow
+from concur.sim.record.publish import agent_row
+from concur.sim.record.rows import AgentRow, RequestRow
 from concur.sim.workload.spec import AgentSpec, StepSpec
 from concur.sim.world.engine import Engine
 
@@ -116,17 +117,10 @@ class Agent:
 
     def _leave(self) -> None:
         spec, gate = self.spec, self._gate.gate
-        admitted_s = gate.admitted_s(spec.agent_id)
-        assert admitted_s is not None
-        row = AgentRow(
-            agent_index=spec.index,
-            agent_id=spec.agent_id,
-            prefix_group=spec.prefix_group,
-            shared_prefix_tokens=spec.shared_prefix_tokens,
-            num_calls=len(spec.steps),
-            peak_context_tokens=spec.peak_context_tokens,
+        row = agent_row(
+            spec,
             arrived_s=spec.arrival_s,
-            admitted_s=admitted_s,
+            admitted_s=gate.admitted_s(spec.agent_id),
             finished_s=self._env.now,
             gate_wait_s=self._gate_wait_s,
             num_pauses=gate.num_pauses(spec.agent_id),

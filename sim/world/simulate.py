@@ -4,21 +4,21 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
-from json import dumps
-from typing import Any, Final
 
 import simpy
 
 from concur.controllers import Law, interval_of, make_controller
+from concur.decision import decide
 from concur.signals import Snapshot
 from concur.sim.engine.core import EngineCore
-from concur.sim.engine.output import SchedulerStats
 from concur.sim.engine.vllm.build import build_core, build_reference_core
 from concur.sim.kv.history import Histories
 from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.record.metrics import compute_metrics
-from concur.sim.record.provenance import git_commit, versions
-from concur.sim.record.record import SCHEMA_VERSION, AgentRow, Rows, RunRecord, TickRow, TimelineRow, frame
+from concur.sim.record.publish import StepWork, published, run_json, tick_row, timeline_row
+from concur.sim.record.record import RunRecord
+from concur.sim.record.rows import AgentRow
+from concur.sim.record.tables import RunTables
 from concur.sim.scenario.build import build_workload, check_fits
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
@@ -30,18 +30,6 @@ from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_gate
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
 from concur.sim.world.tenant import Tenant
-
-_PUBLISHED: Final = (
-    "num_requests_running",
-    "num_requests_waiting",
-    "kv_cache_usage_frac",
-    "kv_cache_resident_frac",
-    "prefix_cache_queries_tokens",
-    "prefix_cache_hits_tokens",
-    "num_preemptions",
-    "prompt_tokens",
-    "generation_tokens",
-)
 
 
 def simulate(
@@ -117,10 +105,7 @@ class _World:
         self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
         self.shell = SimGate(env, self.gate)
-        self.requests = Rows("requests")
-        self.agents: list[AgentRow] = []
-        self.ticks = Rows("ticks")
-        self.timeline = Rows("timeline")
+        self.tables = RunTables()
         self.warnings: list[str] = []
         self.all_finished = env.event()
         self._on_progress = on_progress
@@ -133,7 +118,7 @@ class _World:
                 self.shell,
                 self.engine,
                 self.histories,
-                on_call=self.requests.append,
+                on_call=self.tables.requests.append,
                 on_leave=self._on_leave,
             )
             self.env.process(agent.living())
@@ -143,10 +128,11 @@ class _World:
         self.env.process(self._controlling())
 
     def _on_leave(self, row: AgentRow) -> None:
-        self.agents.append(row)
+        agents = self.tables.agents
+        agents.append(row)
         if self._on_progress is not None:
-            self._on_progress(len(self.agents), len(self.workload.agents))
-        if len(self.agents) == len(self.workload.agents):
+            self._on_progress(len(agents), len(self.workload.agents))
+        if len(agents) == len(self.workload.agents):
             self.all_finished.succeed()
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
@@ -155,12 +141,10 @@ class _World:
         while True:
             number += 1
             yield Instant(self.env, CONTROL, number * self.interval_s - self.env.now)
-            snapshot = self._snapshot()
-            window_before, active = self.controller.window, self.gate.active
-            window = self.controller.update(snapshot, active=active)
-            self.ticks.append(self._tick_row(snapshot, active, window_before, window))
-            if window != self.gate.window:
-                self.shell.wake(self.gate.resize(window, time_s=self.env.now))
+            tick = decide(self.controller, self.gate, self._reading())
+            self.tables.ticks.append(tick_row(tick))
+            if tick.window != self.gate.window:
+                self.shell.wake(self.gate.resize(tick.window, time_s=self.env.now))
 
     def _sampling(self) -> Generator[simpy.Event, object, None]:
         interval_s = self.scenario.record.timeline_interval_s
@@ -170,58 +154,33 @@ class _World:
             self.sample()
             number += 1
 
-    def _snapshot(self) -> Snapshot:
+    def _reading(self) -> Snapshot:
+        """Return what a live engine would answer now."""
+        engine = self.scenario.engine
         return Snapshot(
             time_s=self.env.now,
-            **_published(self.core.stats),
-            num_gpu_blocks=self.scenario.engine.num_gpu_blocks,
-            block_size=self.scenario.engine.block_size,
-            agents_paused=self.gate.paused,
-            agents_waiting=self.gate.waiting,
-            agents=tuple(self.gate.views()) if self.controller.reads_agents else (),
-            departed=self.gate.departed,
-        )
-
-    def _tick_row(self, snapshot: Snapshot, active: int, window_before: int, window: int) -> TickRow:
-        return TickRow(
-            t_s=snapshot.time_s,
-            **_published(snapshot),
-            agents_active=active,
-            agents_paused=snapshot.agents_paused,
-            agents_waiting=snapshot.agents_waiting,
-            window_before=window_before,
-            window=window,
-            state=dumps(self.controller.log_state()),
+            **published(self.core.stats),
+            num_gpu_blocks=engine.num_gpu_blocks,
+            block_size=engine.block_size,
         )
 
     def sample(self) -> None:
         """Add one row to the timeline."""
-        stats, totals, gate = self.core.stats, self.core.totals, self.gate
-        self.timeline.append(
-            TimelineRow(
-                t_s=self.env.now,
-                **_published(stats),
-                recomputed_tokens=totals.recomputed_tokens,
-                num_evictions=stats.num_evictions,
-                prefill_s=totals.prefill_s,
-                recompute_s=totals.recompute_s,
-                decode_s=totals.decode_s,
-                agents_active=gate.active,
-                agents_paused=gate.paused,
-                agents_waiting=gate.waiting,
-                agents_finished=len(self.agents),
-                window=gate.window,
-            )
+        stats, totals = self.core.stats, self.core.totals
+        work = StepWork(
+            totals.recomputed_tokens,
+            stats.num_evictions,
+            totals.prefill_s,
+            totals.recompute_s,
+            totals.decode_s,
         )
+        num_finished = len(self.tables.agents)
+        row = timeline_row(self.env.now, stats, self.gate, num_finished=num_finished, work=work)
+        self.tables.timeline.append(row)
 
     def to_record(self, began_s: float) -> RunRecord:
         """Put the tables, the metrics and the provenance together."""
-        tables = {
-            "requests": self.requests.frame(),
-            "agents": frame("agents", sorted(self.agents)),  # by agent_index
-            "ticks": self.ticks.frame(),
-            "timeline": self.timeline.frame(),
-        }
+        tables = self.tables.frames()
         engine = self.scenario.engine
         metrics = compute_metrics(
             requests=tables["requests"],
@@ -233,22 +192,15 @@ class _World:
             num_engine_steps=self.core.totals.num_steps,
         )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
-        return RunRecord(run=self._run_json(metrics), **tables)
-
-    def _run_json(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "world": "sim",
-            "label": self.scenario.controller.label,
-            "scenario": self.scenario.model_dump(mode="json"),
-            "seed": self.scenario.seed,
-            "workload": {"source": self.workload.source, "sha256": self.workload.sha256},
-            "versions": versions() | self.scenario.packages,
-            "git_commit": git_commit(),
-            "profile_hash": profile_hash(self.scenario.step_time),
-            "metrics": metrics,
-            "warnings": [*self.workload.warnings, *self.core.warnings(), *self.warnings],
-        }
+        run = run_json(
+            self.scenario,
+            self.workload,
+            world="sim",
+            profile_hash=profile_hash(self.scenario.step_time),
+            metrics=metrics,
+            warnings=[*self.workload.warnings, *self.core.warnings(), *self.warnings],
+        )
+        return RunRecord(run=run, **tables)
 
 
 def _catalog_law(scenario: Scenario) -> Law:
@@ -267,8 +219,3 @@ def _of_foreign_law(record: RunRecord, name: str, interval_s: float) -> RunRecor
         "warnings": [*record.run["warnings"], warning],
     }
     return replace(record, run=record.run | run)
-
-
-def _published(source: SchedulerStats | Snapshot) -> dict[str, Any]:
-    """Return what snapshots, ticks and the timeline all hold of an engine, under one name everywhere."""
-    return {name: getattr(source, name) for name in _PUBLISHED}

@@ -6,7 +6,8 @@ import aiohttp
 import pandas as pd
 import pytest
 
-from concur.sim.record.record import RequestRow, TimelineRow, frame
+from concur.sim.record.rows import RequestRow, TimelineRow
+from concur.sim.record.tables import frame
 from concur.validate.live.account import account, explain_foreign
 from concur.validate.live.fake_server import RESET, FakeEngine, FakeServer, Faults
 from concur.validate.live.replay import LiveRun

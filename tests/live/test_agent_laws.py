@@ -7,7 +7,8 @@ import pytest
 
 from concur import make_controller
 from concur.controllers import make_gate
-from concur.live.controlling import Tick, control
+from concur.decision import Tick
+from concur.live.controlling import control
 from concur.live.errors import UsageMissingError
 from concur.live.gate import AsyncGate
 from concur.signals import Snapshot

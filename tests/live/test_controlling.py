@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from concur.controllers import Controller, LogValue, make_controller
+from concur.decision import Tick
 from concur.errors import ParameterError
 from concur.gate import AgentGate
-from concur.live.controlling import ControlledGate, StaleTick, Tick, control, replay_decisions
+from concur.live.controlling import ControlledGate, StaleTick, control, replay_decisions
 from concur.live.errors import ControlError, ScrapeError, UsageMissingError
 from concur.live.gate import AsyncGate
 from concur.signals import Snapshot

@@ -340,8 +340,8 @@ def test_the_request_gate_lets_other_calls_through_in_tool_waits() -> None:
     scenario = live_scenario(controller={"kind": "request_cap", "cap": 1, "interval_s": 0.02})
     run, server = asyncio.run(live_run(scenario, small_workload()))
     assert server.most_running == 1
-    calls = [(row.agent_index, row.call_index) for row in run.tables.requests]
-    assert calls[:5] == [(index, 0) for index in range(5)]
+    calls = run.record().requests[["agent_index", "call_index"]].itertuples(index=False, name=None)
+    assert list(calls)[:5] == [(index, 0) for index in range(5)]
     assert_gate_is_empty(run)
 
 

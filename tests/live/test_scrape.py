@@ -3,9 +3,9 @@
 import pytest
 
 from concur.live.errors import MetricNamesError, ScrapeError
-from concur.live.metric_names import CAPACITY, COUNTERS, ENGINES, GAUGES, SGLANG, VLLM, MetricNames
+from concur.live.metric_names import CAPACITY, ENGINES, SGLANG, VLLM, MetricNames
 from concur.live.scrape import MetricsReader, detect_names
-from concur.signals import Snapshot
+from concur.signals import COUNTERS, GAUGES, Snapshot
 from tests.live.pages import METRICS, SGLANG_TEXT, VLLM_TEXT, vllm_text
 
 GOLDENS = sorted(METRICS.glob("*.txt"))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from concur.live.metric_names import CAPACITY, COUNTERS, GAUGES, VLLM
+from concur.live.metric_names import CAPACITY, VLLM
 from concur.live.scrape import detect_names
+from concur.signals import COUNTERS, GAUGES
 from concur.sim.engine.config import EngineConfig
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import Workload

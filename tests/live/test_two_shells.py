@@ -16,8 +16,9 @@ import simpy
 
 from concur.controllers import make_controller, make_gate
 from concur.controllers.base import Controller
+from concur.decision import Tick
 from concur.gate import GateOrders
-from concur.live.controlling import Tick, control
+from concur.live.controlling import control
 from concur.live.errors import ScrapeError
 from concur.live.gate import AsyncGate
 from concur.orders import order_named

@@ -50,9 +50,16 @@ def make_requests() -> list[Request]:
 def outcome(core: EngineCore, finished: list[Request]) -> tuple[Any, ...]:
     """Everything that a run shows of an engine."""
     calls = [
-        (request.request_id, request.scheduled_s, request.first_token_s, request.finished_s)
-        + (request.num_cached_tokens, request.num_host_tokens, request.num_preemptions)
-        + (request.num_recomputed_tokens,)
+        (
+            request.request_id,
+            request.scheduled_s,
+            request.first_token_s,
+            request.finished_s,
+            request.num_cached_tokens,
+            request.num_host_tokens,
+            request.num_preemptions,
+            request.num_recomputed_tokens,
+        )
         for request in finished
     ]
     return calls, astuple(core.stats), astuple(core.totals)

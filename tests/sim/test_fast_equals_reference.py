@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, event, given, settings
 
 from concur.sim.engine.vllm.build import build_core
 from concur.sim.engine.vllm.fast import FastCore
-from concur.sim.record.record import TABLES, RunRecord, write_record
+from concur.sim.record.record import RunRecord, write_record
+from concur.sim.record.rows import TABLES
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload

@@ -16,7 +16,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from concur.sim.errors import RecordError
-from concur.sim.record.record import RequestRow, RunRecord, TickRow, frame, write_record
+from concur.sim.record.record import RunRecord, write_record
+from concur.sim.record.rows import RequestRow, TickRow
+from concur.sim.record.tables import frame
 from concur.sim.show.perfetto import write_perfetto
 from concur.sim.world.simulate import simulate
 from tests.helpers import concur, make_scenario

@@ -8,7 +8,8 @@ import pytest
 
 from concur.sim.record.metrics import compute_metrics, ideal_hit_rate, jain_fairness
 from concur.sim.record.phases import demand_over_time, find_phases
-from concur.sim.record.record import AgentRow, RequestRow, TimelineRow, frame
+from concur.sim.record.rows import AgentRow, RequestRow, TimelineRow
+from concur.sim.record.tables import frame
 
 Call = tuple[int, int, float, float, int, int, int]
 """agent, call, submitted_s, finished_s, prompt, output, cached"""

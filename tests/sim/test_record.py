@@ -10,7 +10,8 @@ import pytest
 from concur.controllers import make_controller
 from concur.signals import Snapshot
 from concur.sim.errors import RecordError
-from concur.sim.record.record import TABLES, RunRecord, load_record, write_record
+from concur.sim.record.record import RunRecord, load_record, write_record
+from concur.sim.record.rows import TABLES
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 

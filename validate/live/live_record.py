@@ -13,34 +13,19 @@ from typing import Any, Final
 import pandas as pd
 
 from concur.controllers import Controller
-from concur.live.controlling import StaleTick, Tick
-from concur.live.metric_names import COUNTERS
-from concur.signals import Snapshot
+from concur.live.controlling import StaleTick
+from concur.signals import COUNTERS, PUBLISHED, Snapshot
 from concur.sim.record.metrics import compute_metrics, no_metrics
-from concur.sim.record.provenance import git_commit, versions
-from concur.sim.record.record import (
-    SCHEMA_VERSION,
-    AgentRow,
-    RequestRow,
-    Rows,
-    RunRecord,
-    TickRow,
-    TimelineRow,
-    frame,
-)
+from concur.sim.record.publish import run_json
+from concur.sim.record.record import RunRecord
+from concur.sim.record.rows import RequestRow
+from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import StepSpec, Workload
 from concur.validate.errors import OutOfScopeError
 from concur.validate.live.account import Account, account
 from concur.validate.live.client import Completion
 
-_PUBLISHED: Final = (
-    "num_requests_running",
-    "num_requests_waiting",
-    "kv_cache_usage_frac",
-    "kv_cache_resident_frac",
-    *COUNTERS,
-)
 _FEW: Final = 5
 _POOL: Final = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens")
 
@@ -112,25 +97,6 @@ def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
             )
 
 
-class LiveTables:
-    """The four tables of a run in the making."""
-
-    def __init__(self) -> None:
-        self.requests: list[RequestRow] = []
-        self.agents: list[AgentRow] = []
-        self.ticks = Rows("ticks")
-        self.timeline: list[TimelineRow] = []
-
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as data frames."""
-        return {
-            "requests": frame("requests", self.requests),
-            "agents": frame("agents", sorted(self.agents)),  # by agent_index
-            "ticks": self.ticks.frame(),
-            "timeline": frame("timeline", self.timeline),
-        }
-
-
 def since(snapshot: Snapshot, first: Snapshot) -> Snapshot:
     """Return `snapshot` with counters that count from `first` on."""
     return replace(snapshot, **{name: getattr(snapshot, name) - getattr(first, name) for name in COUNTERS})
@@ -166,43 +132,10 @@ def request_row(
     )
 
 
-def tick_row(tick: Tick) -> TickRow:
-    """Return the row of one decision."""
-    return TickRow(
-        t_s=tick.snapshot.time_s,
-        **published(tick.snapshot),
-        agents_active=tick.active,
-        agents_paused=tick.snapshot.agents_paused,
-        agents_waiting=tick.snapshot.agents_waiting,
-        window_before=tick.window_before,
-        window=tick.window,
-        state=tick.state,
-    )
-
-
-def timeline_row(snapshot: Snapshot, **gate: int) -> TimelineRow:
-    """Return one sample; `gate` fills the columns of the gate."""
-    return TimelineRow(
-        t_s=snapshot.time_s,
-        **published(snapshot),
-        recomputed_tokens=None,
-        num_evictions=None,
-        prefill_s=None,
-        recompute_s=None,
-        decode_s=None,
-        **gate,
-    )
-
-
-def published(snapshot: Snapshot) -> dict[str, Any]:
-    """Return what ticks and the timeline hold of an engine, under one name everywhere."""
-    return {name: getattr(snapshot, name) for name in _PUBLISHED}
-
-
 def make_record(
     scenario: Scenario,
     workload: Workload,
-    tables: LiveTables,
+    tables: RunTables,
     faults: Faults,
     *,
     first: Snapshot,
@@ -214,28 +147,26 @@ def make_record(
     balance = _account(frames, faults)
     metrics = _metrics(frames, faults, first, workload, balance)
     metrics["wall_clock_s"] = wall_clock_s
-    run = {
-        "schema_version": SCHEMA_VERSION,
-        "world": "live",
-        "label": scenario.controller.label,
-        "scenario": scenario.model_dump(mode="json"),
-        "seed": scenario.seed,
-        "workload": {"source": workload.source, "sha256": workload.sha256},
-        "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
-        "versions": versions() | scenario.packages | {"engine": facts.get("vllm")},
-        "git_commit": git_commit(),
-        "profile_hash": None,
-        "complete": faults.is_complete and len(tables.agents) == len(workload.agents),
-        "interrupted": faults.is_interrupted,
-        "failures": [asdict(failure) for failure in faults.failures],
-        "foreign_tokens": balance.foreign_tokens if balance else None,
-        "metrics": metrics,
-        "warnings": [
+    run = run_json(
+        scenario,
+        workload,
+        world="live",
+        profile_hash=None,
+        metrics=metrics,
+        warnings=[
             *faults.warnings(),
             *(balance.warnings() if balance else ()),
             *_departures(scenario, facts),
             *workload.warnings,
         ],
+    )
+    run["versions"]["engine"] = facts.get("vllm")
+    run |= {
+        "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
+        "complete": faults.is_complete and len(tables.agents) == len(workload.agents),
+        "interrupted": faults.is_interrupted,
+        "failures": [asdict(failure) for failure in faults.failures],
+        "foreign_tokens": balance.foreign_tokens if balance else None,
     }
     return RunRecord(run=run, **frames)
 
@@ -253,7 +184,7 @@ def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[
     engine = record.run.get("engine") or record.run["scenario"]["engine"]
     ticks: Iterable[dict[str, Any]] = record.ticks.to_dict("records")  # type: ignore[assignment]
     for tick in ticks:
-        values = {name: tick[name] for name in _PUBLISHED}
+        values = {name: tick[name] for name in PUBLISHED}
         if pd.isna(values["kv_cache_resident_frac"]):
             values["kv_cache_resident_frac"] = None
         snapshot = Snapshot(

@@ -18,13 +18,16 @@ import aiohttp
 import numpy as np
 
 from concur.controllers import make_controller
+from concur.decision import Tick
 from concur.errors import ConcurError
-from concur.live.controlling import ControlledGate, StaleTick, Tick
+from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
 from concur.signals import Snapshot
-from concur.sim.record.record import AgentRow, RunRecord
+from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
+from concur.sim.record.record import RunRecord
+from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.world.gate import build_gate
@@ -34,12 +37,9 @@ from concur.validate.live.histories import TokenHistory, token_histories
 from concur.validate.live.live_record import (
     Failure,
     Faults,
-    LiveTables,
     make_record,
     request_row,
     since,
-    tick_row,
-    timeline_row,
 )
 from concur.validate.live.server import Server
 
@@ -96,7 +96,7 @@ class LiveRun:
         self.scenario = scenario
         self.workload = workload
         self.server = server
-        self.tables = LiveTables()
+        self.tables = RunTables()
         self.faults = Faults()
         config = scenario.controller
         controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
@@ -214,22 +214,15 @@ class LiveRun:
                 gate_wait_s += await self._call(spec, agent, call_index, step)
                 if call_index < len(spec.steps) - 1 and step.tool_latency_s > 0:
                     await asyncio.sleep(step.tool_latency_s)
-        assert agent.admitted_s is not None
-        self.tables.agents.append(
-            AgentRow(
-                agent_index=spec.index,
-                agent_id=spec.agent_id,
-                prefix_group=spec.prefix_group,
-                shared_prefix_tokens=spec.shared_prefix_tokens,
-                num_calls=len(spec.steps),
-                peak_context_tokens=spec.peak_context_tokens,
-                arrived_s=arrived_s,
-                admitted_s=agent.admitted_s,
-                finished_s=agent.left_s,
-                gate_wait_s=gate_wait_s,
-                num_pauses=agent.num_pauses,
-            )
+        row = agent_row(
+            spec,
+            arrived_s=arrived_s,
+            admitted_s=agent.admitted_s,
+            finished_s=agent.left_s,
+            gate_wait_s=gate_wait_s,
+            num_pauses=agent.num_pauses,
         )
+        self.tables.agents.append(row)
 
     async def _call(self, spec: AgentSpec, agent: LiveAgent, call_index: int, step: StepSpec) -> float:
         """Make one call and note it; return the seconds waited at the gate."""
@@ -292,16 +285,9 @@ class LiveRun:
             self._sample(snapshot, snapshot.time_s)
 
     def _sample(self, snapshot: Snapshot, time_s: float) -> None:
-        gate = self.gate.gate
-        row = timeline_row(
-            snapshot,
-            agents_active=gate.active,
-            agents_paused=gate.paused,
-            agents_waiting=gate.waiting,
-            agents_finished=len(self.tables.agents),
-            window=gate.window,
-        )
-        self.tables.timeline.append(row._replace(t_s=time_s))
+        num_finished = len(self.tables.agents)
+        row = timeline_row(time_s, snapshot, self.gate.gate, num_finished=num_finished, work=StepWork())
+        self.tables.timeline.append(row)
 
 
 def _explain(error: Exception) -> str:

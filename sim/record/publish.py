@@ -1,0 +1,109 @@
+"""From what happens in a run, in either world, to the rows and the `run.json` of its record."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from concur.decision import Tick
+from concur.gate import Gate
+from concur.signals import PUBLISHED
+from concur.sim.record.provenance import git_commit, versions
+from concur.sim.record.record import SCHEMA_VERSION
+from concur.sim.record.rows import AgentRow, TickRow, TimelineRow
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.spec import AgentSpec, Workload
+
+
+class StepWork(NamedTuple):
+    """What the engine's steps went into so far; a live engine does not publish it."""
+
+    recomputed_tokens: int | None = None
+    num_evictions: int | None = None
+    prefill_s: float | None = None
+    recompute_s: float | None = None
+    decode_s: float | None = None
+
+
+def published(source: object) -> dict[str, Any]:
+    """Return what an engine publishes, by name: of its stats or of a snapshot."""
+    return {name: getattr(source, name) for name in PUBLISHED}
+
+
+def tick_row(tick: Tick) -> TickRow:
+    """Return the row of one decision."""
+    return TickRow(
+        t_s=tick.snapshot.time_s,
+        **published(tick.snapshot),
+        agents_active=tick.active,
+        agents_paused=tick.snapshot.agents_paused,
+        agents_waiting=tick.snapshot.agents_waiting,
+        window_before=tick.window_before,
+        window=tick.window,
+        state=tick.state,
+    )
+
+
+def timeline_row(
+    time_s: float, source: object, gate: Gate, *, num_finished: int, work: StepWork
+) -> TimelineRow:
+    """Return one sample of engine and gate."""
+    return TimelineRow(
+        t_s=time_s,
+        **published(source),
+        **work._asdict(),
+        agents_active=gate.active,
+        agents_paused=gate.paused,
+        agents_waiting=gate.waiting,
+        agents_finished=num_finished,
+        window=gate.window,
+    )
+
+
+def agent_row(
+    spec: AgentSpec,
+    *,
+    arrived_s: float,
+    admitted_s: float | None,
+    finished_s: float,
+    gate_wait_s: float,
+    num_pauses: int,
+) -> AgentRow:
+    """Return the row of an agent that has made all its calls, and so was admitted."""
+    assert admitted_s is not None
+    return AgentRow(
+        agent_index=spec.index,
+        agent_id=spec.agent_id,
+        prefix_group=spec.prefix_group,
+        shared_prefix_tokens=spec.shared_prefix_tokens,
+        num_calls=len(spec.steps),
+        peak_context_tokens=spec.peak_context_tokens,
+        arrived_s=arrived_s,
+        admitted_s=admitted_s,
+        finished_s=finished_s,
+        gate_wait_s=gate_wait_s,
+        num_pauses=num_pauses,
+    )
+
+
+def run_json(
+    scenario: Scenario,
+    workload: Workload,
+    *,
+    world: str,
+    profile_hash: str | None,
+    metrics: dict[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Return the content of `run.json`: what was run, where, and what came of it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "world": world,
+        "label": scenario.controller.label,
+        "scenario": scenario.model_dump(mode="json"),
+        "seed": scenario.seed,
+        "workload": {"source": workload.source, "sha256": workload.sha256},
+        "versions": versions() | scenario.packages,
+        "git_commit": git_commit(),
+        "profile_hash": profile_hash,
+        "metrics": metrics,
+        "warnings": list(warnings),
+    }
