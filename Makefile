@@ -69,7 +69,7 @@ CONCUR_VLLM := $(VLLM_BIN)/python -W ignore -m concur.cli
 
 $(VALIDATION)/steps.parquet: $(VLLM_BIN)/.installed
 	rm -rf $(VALIDATION)/calibration
-	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set seed=1 --policies none agent_cap=6,20 --record-steps \
+	$(CONCUR_VLLM) validate run $(LIVE_SCENARIO) --set seed=1 --controllers none agent_cap=6,20 --record-steps \
 	    --out $(VALIDATION)/calibration --no-judge
 	$(CONCUR_VLLM) calibrate import $(VALIDATION)/calibration/server/steps.jsonl.gz --out $@
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from concur.sim.runs.policies import best_static_cap, is_static_cap
+
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "examples" / "results"
 
@@ -27,13 +29,12 @@ def write(name: str, result: Mapping[str, Any]) -> None:
 
 def best_cap(result: Mapping[str, Any]) -> str | None:
     """Return the static cap with the shortest makespan; `None` if there is no cap."""
-    caps = {policy: row["makespan_s"] for policy, row in result.items() if policy.startswith("agent_cap=")}
-    return min(caps, key=lambda policy: mean(caps[policy]), default=None)
+    return best_static_cap({policy: mean(row["makespan_s"]) for policy, row in result.items()})
 
 
 def is_shown(policy: str, result: Mapping[str, Any]) -> bool:
     """Tell whether a policy is no static cap, or the best one."""
-    return not policy.startswith("agent_cap=") or policy == best_cap(result)
+    return not is_static_cap(policy) or policy == best_cap(result)
 
 
 def mean(value: Any) -> float:

@@ -42,7 +42,7 @@ COMPARISONS: Final = {
     **{f"families/{name}": f"concur compare examples/families/{name}.toml" for name in FAMILIES},
 }
 SWEEP: Final = "concur sweep examples/sweep.toml --out runs/sweep"
-TUNE: Final = "concur tune examples/react.toml --controller concur --out runs/tune"
+TUNE: Final = "concur tune examples/react.toml --controllers concur --out runs/tune"
 _TUNING_SEEDS: Final = (0, 1)
 _HELD_OUT_SEEDS: Final = (100, 101, 102, 103, 104)
 

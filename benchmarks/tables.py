@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.result_files import ROOT, best_cap, mean, read
+from concur.sim.runs.policies import best_static_cap
 from concur.sim.step_time.profile import load_profile
 
 PAGES: Final = ("README.md", "examples/families/README.md")
@@ -251,10 +252,10 @@ def sweep() -> Rows:
     yield "agents", "pool (blocks)", "no control", "CONCUR", "hybrid", "best cap"
     for agents, blocks in ((agents, blocks) for agents, pools in SWEEP_ROWS.items() for blocks in pools):
         row = result[f"{agents} agents, {blocks} blocks"]
-        caps = {policy: seconds for policy, seconds in row.items() if policy.startswith("agent_cap=")}
-        cap = min(caps, key=lambda policy: caps[policy])
+        cap = best_static_cap(row)
+        assert cap is not None
         seconds = (f"{row[law]:.1f}" for law in ("none", "concur", "hybrid"))
-        yield f"{agents}", f"{blocks:,}", *seconds, f"{caps[cap]:.1f} ({cap.partition('=')[2]})"
+        yield f"{agents}", f"{blocks:,}", *seconds, f"{row[cap]:.1f} ({cap.partition('=')[2]})"
 
 
 def tune() -> Rows:

@@ -4,14 +4,14 @@ import sys
 
 import typer
 
-from concur.calib.cli import register
+from concur.calib.cli import app as calibrate
 from concur.errors import ConcurError
 
 
 def main() -> None:
     """Run the command; exit status 2 and one line on stderr for anything that the user can mend."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    register(app)
+    app.add_typer(calibrate, name="calibrate")
     try:
         app()
     except ConcurError as error:

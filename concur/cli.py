@@ -1,29 +1,87 @@
 """The `concur` command: one root, whose verbs the packages bring themselves.
 
-A package registers its verbs under the entry-point group `concur.verbs`; so the root needs none of them, and
-imports keep pointing one way.
+A package names its verbs under the entry-point group `concur.verbs`; so the root needs none of them, and
+imports keep pointing one way. A verb is loaded when it is run, or asked for its help: the list of all of them
+costs no more than their names.
 """
 
 import sys
-from importlib.metadata import entry_points
-from typing import Any, Final, NoReturn
-
-import typer
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from concur.errors import ConcurError
+from concur.verbs import Verb
+
+try:
+    import typer
+    from typer.core import TyperCommand, TyperGroup
+    from typer.main import get_command
+except ImportError as error:  # the control layer alone needs nothing, and has no verbs
+    if sys.argv[1:] == ["--version"]:
+        print(f"concur {version('concur-admission')}")
+        sys.exit(0)
+    print(f"concur: {error.name} is not installed here; pip install 'concur-admission[lab]'", file=sys.stderr)
+    sys.exit(2)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def verbs() -> "Iterator[Verb]":
+    """Yield the verbs of every installed package."""
+    for entry in sorted(entry_points(group="concur.verbs"), key=lambda entry: entry.value):
+        yield from entry.load()
+
+
+class Root(TyperGroup):
+    """The verbs by name; for a list of them they are stubs with a line of help each."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all verbs."""
+        return [verb.name for verb in verbs()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the stub of a verb."""
+        found = {verb.name: verb for verb in verbs()}.get(cmd_name)
+        return None if found is None else TyperCommand(found.name, help=found.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Load the verb that is to be run."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        (verb,) = (verb for verb in verbs() if stub is not None and verb.name == stub.name)
+        module, _, attribute = verb.application.partition(":")
+        return name, get_command(getattr(import_module(module), attribute)), rest
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from concur.sim.record.provenance import git_commit, short_commit
+
+        commit = git_commit()
+        told = f" (commit {short_commit(commit)})" if commit else ""
+        print(f"concur {version('concur-admission')}{told}")
+        raise typer.Exit
 
 
 def build_app() -> typer.Typer:
-    """Return the command with the verbs of every installed package."""
+    """Return the command."""
     app = typer.Typer(
         name="concur",
-        help="Agent-level admission control for LLM inference: simulate, compare, report.",
+        cls=Root,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for verbs in sorted(entry_points(group="concur.verbs"), key=lambda entry: entry.name):
-        verbs.load()(app)
+
+    @app.callback(no_args_is_help=True)
+    def root(
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ) -> None:
+        """Agent-level admission control for LLM inference: simulate, compare, report."""
+
     return app
 
 

@@ -68,9 +68,10 @@ def parse(words: list[str]) -> Any:
     """Parse a command as the real one does, without running it; `None` if it only names a verb."""
     verb: Any = COMMAND
     rest = list(words)
-    while hasattr(verb, "commands"):
+    while hasattr(verb, "resolve_command"):
         assert rest, f"concur {' '.join(words)}: is a group of verbs"
-        verb = verb.commands[rest.pop(0)]
+        context = verb.make_context("concur", [], resilient_parsing=True)
+        _, verb, rest = verb.resolve_command(context, rest)
     return verb.make_context(words[0], rest) if rest else None
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from concur.sim.cli.options import TAKES_POLICIES, Json, Overrides
 from concur.sim.runs.progress import counting
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import load_scenario
@@ -15,35 +16,22 @@ from concur.validate.parity.explain import explain_result, result_json
 from concur.validate.parity.parity import run_parity
 from concur.validate.parity.vllm_scheduler import check_in_scope, vllm_version
 
-
-def register(app: typer.Typer) -> None:
-    """Add this package's verbs to the `concur` command."""
-    validate = typer.Typer(help="Hold the simulator against vLLM.", no_args_is_help=True)
-    validate.callback()(_group)
-    validate.command("parity")(parity)
-    more = {"allow_extra_args": True, "ignore_unknown_options": False}  # `--policies a b c`
-    validate.command("run", context_settings=more)(live_cli.run)
-    validate.command("compare")(live_cli.compare)
-    app.add_typer(validate, name="validate")
+app = typer.Typer(help="Hold the simulator against vLLM.", no_args_is_help=True)
+app.command("run", context_settings=TAKES_POLICIES)(live_cli.run)
+app.command("compare")(live_cli.compare)
 
 
-def _group() -> None:
-    """Hold the simulator against vLLM."""
-
-
+@app.command()
 def parity(
     scenario: Annotated[
         Path | None, typer.Argument(metavar="SCENARIO.toml", help="The experiment; not with --fuzz.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     num_worlds: Annotated[
         int | None, typer.Option("--fuzz", metavar="N", min=1, help="Compare N random worlds instead.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random worlds.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare every step with vLLM's own scheduler; exit status 1 at the first difference."""
     if (scenario is None) == (num_worlds is None):

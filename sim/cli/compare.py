@@ -10,13 +10,26 @@ from typing import Annotated
 
 import typer
 
+from concur.sim.cli.options import (
+    TAKES_POLICIES,
+    Controllers,
+    Jobs,
+    Json,
+    Overrides,
+    ScenarioFile,
+    Seeds,
+    Wide,
+    policy_texts,
+)
 from concur.sim.errors import WorkersLostError
 from concur.sim.lab.oracle import expand_oracle
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs, by_policy, policies
 from concur.sim.runs.intervals import summary
-from concur.sim.runs.policies import best_static_cap, in_order
-from concur.sim.runs.progress import counting, say, say_if_many, warn
+from concur.sim.runs.parallel import LocalWorkers
+from concur.sim.runs.policies import best_static_run, in_order, is_static_cap
+from concur.sim.runs.progress import counting, say, say_if_many, tallying, warn
+from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.show.remarks import warnings_of_workloads
@@ -24,64 +37,65 @@ from concur.sim.show.report import num_figures, write_report
 from concur.sim.show.run_folders import ComparisonFolder
 from concur.sim.show.tables import comparison_table, interval_table, phase_table, print_tables
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("compare", context_settings={"allow_extra_args": True})(compare)
+app = typer.Typer()
 
 
+@app.command(context_settings=TAKES_POLICIES)
 def compare(
     context: typer.Context,
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
-    ] = None,
-    controllers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--controllers",
-            metavar="POLICY...",
-            help="none, request_cap=N[,N], agent_cap=N[,N] or FIRST..LAST[..STEP], concur, hybrid, ..., "
-            "oracle (the best static cap, by search); all that follow belong to it.",
-        ),
-    ] = None,
+    scenario: ScenarioFile,
+    overrides: Overrides = None,
+    controllers: Controllers = None,
+    seeds: Seeds = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Keep each record as it ends; of one seed, a report."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the metrics as JSON instead of tables.")
-    ] = False,
+    jobs: Jobs = None,
+    as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Run one workload under several policies and compare them in one table.
 
-    With `compare.seeds` the table has the mean over seeds and its 95 % interval. Stopped, it shows what has
-    ended.
+    On several seeds (`--seeds`, or `compare.seeds`) the table has means and their 95 % intervals. Stopped, it
+    shows what has ended; with --out, the same command goes on where it was.
     """
-    config = load_scenario(scenario, overrides or ())
-    texts = _policy_texts(context, controllers)
+    of_seeds = [] if seeds is None else [f"compare.seeds={read_seeds(seeds, '--seeds')}"]
+    config = load_scenario(scenario, [*(overrides or ()), *of_seeds])
+    texts = policy_texts(context, controllers)
     has_seeds = bool(config.compare.seeds)
     say_if_many(config.workload.num_drawn_agents)
-    runs = Runs(config, config.compare.seeds or (config.seed,))
+    runs = Runs(config, config.compare.seeds or (config.seed,), workers=LocalWorkers(jobs))
     folder = None if out is None else ComparisonFolder(out, has_seeds=has_seeds)
     if folder is not None:
         folder.check(config, runs.workloads)
     warn(warnings_of_workloads(runs.workloads))
     num_agents = len(next(iter(runs.workloads.values())).agents)
-    texts = expand_oracle(texts, runs, say)
+    with tallying("searching the best static cap") as advance:
+        texts = expand_oracle(texts, runs, say, on_run=advance)
     chosen = policies(config, texts, num_agents=num_agents)
+    if folder is not None:
+        _know_kept(runs, chosen, folder)
     records: list[RunRecord] = []
     try:
         _run_all(runs, chosen, records, folder)
     except (KeyboardInterrupt, WorkersLostError):
         _say_what_has_ended(records, len(chosen) * len(runs.workloads), folder)
-        _show(records, has_seeds=has_seeds, as_json=as_json)
+        _show(records, has_seeds=has_seeds, as_json=as_json, wide=wide)
         raise
-    _show(records, has_seeds=has_seeds, as_json=as_json)
+    _show(records, has_seeds=has_seeds, as_json=as_json, wide=wide)
     if folder is not None:
         page = None if has_seeds else draw_report(in_order(records), folder.clear_report())
         _print_places(folder, page, as_json=as_json)
+
+
+def _know_kept(runs: Runs, chosen: Sequence[ControllerConfig], folder: ComparisonFolder) -> None:
+    """Take what an earlier comparison has left, if this very code made it."""
+    kept = folder.kept(runs.scenario, chosen, runs.workloads)
+    for record in kept:
+        runs.know(record)
+    if kept:
+        say(f"{len(kept)} of {len(chosen) * len(runs.workloads)} runs are in {folder.folder} already")
 
 
 def _run_all(
@@ -101,7 +115,7 @@ def _say_what_has_ended(records: Sequence[RunRecord], num_runs: int, folder: Com
     say(f"stopped: {len(records)} of {num_runs} runs had ended{kept}")
 
 
-def _show(records: Sequence[RunRecord], *, has_seeds: bool, as_json: bool) -> None:
+def _show(records: Sequence[RunRecord], *, has_seeds: bool, as_json: bool, wide: bool) -> None:
     if not records:
         return
     ordered = in_order(records)
@@ -110,9 +124,9 @@ def _show(records: Sequence[RunRecord], *, has_seeds: bool, as_json: bool) -> No
         metrics = {record.label: record.metrics for record in ordered}
         print(json.dumps(summary(table) if has_seeds else metrics, indent=1))
     elif has_seeds:
-        print_tables(interval_table(table))
+        print_tables(interval_table(table, is_wide=wide))
     else:
-        print_tables(comparison_table(ordered), phase_table(_noteworthy(ordered)))
+        print_tables(comparison_table(ordered, is_wide=wide), phase_table(_noteworthy(ordered)))
 
 
 def _of_whole_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -137,14 +151,7 @@ def _print_places(folder: ComparisonFolder, page: Path | None, *, as_json: bool)
             print(f"report: {page}")
 
 
-def _policy_texts(context: typer.Context, controllers: Sequence[str] | None) -> list[str]:
-    """Join what `--controllers` took with the bare policies after it."""
-    if context.args and not controllers:
-        raise typer.BadParameter(f"unexpected {context.args[0]!r}; policies come after --controllers")
-    return [*(controllers or ()), *context.args]
-
-
 def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Pick the runs whose phases are worth a table: all but the static caps, and the best of those."""
-    best = best_static_cap(records)
-    return [record for record in records if record is best or not record.label.startswith("agent_cap")]
+    best = best_static_run(records)
+    return [record for record in records if record is best or not is_static_cap(record.label)]

@@ -1,13 +1,14 @@
 """Does a tuned law keep its gain on seeds that it has not seen? Against its start and against static caps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from concur.sim.lab.oracle import best_static_cap
+from concur.sim.lab.oracle import search_static_cap
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs
 from concur.sim.runs.intervals import Interval, mean_interval, metric_value
+from concur.sim.runs.parallel import Workers
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.scenario.sections import ControllerConfig
 
@@ -53,19 +54,21 @@ def check(
     seeds: Sequence[int],
     objective: str,
     is_higher_better: bool,
+    workers: Workers | None = None,
+    on_run: Callable[[], None] = lambda: None,
 ) -> Check:
     """Run the start, the tuned law and the best static caps, by the objective, on `seeds`."""
-    runs = Runs(scenario, seeds)
-    before = runs if seeds == tuning_seeds else Runs(scenario, tuning_seeds)
+    runs = Runs(scenario, seeds, workers=workers)
+    before = runs if seeds == tuning_seeds else Runs(scenario, tuning_seeds, workers=workers)
     deployed, hindsight = (
-        f"agent_cap={best_static_cap(each, objective, is_higher_better=is_higher_better)}"
+        f"agent_cap={search_static_cap(each, objective, is_higher_better=is_higher_better, on_run=on_run)}"
         for each in (before, runs)
     )
     policies = {START: start, TUNED: tuned} | {
         label: scenario.policies(label)[0] for label in (deployed, hindsight)
     }
-    for _ in runs.run(list(policies.values())):
-        pass  # all at once on all cores
+    for _ in runs.run(list(policies.values())):  # all at once on all cores
+        on_run()
     return Check({name: runs.of(config) for name, config in policies.items()}, deployed, hindsight)
 
 

@@ -19,7 +19,13 @@ Measure = Callable[[Sequence[int]], Mapping[int, float]]
 """Return what is to be low of each cap, such as its mean makespan in seconds."""
 
 
-def best_static_cap(runs: Runs, metric: str = "makespan_s", *, is_higher_better: bool = False) -> int:
+def search_static_cap(
+    runs: Runs,
+    metric: str = "makespan_s",
+    *,
+    is_higher_better: bool = False,
+    on_run: Callable[[], None] = lambda: None,
+) -> int:
     """Return the agent cap with the best mean of `metric` over the seeds of `runs`; of equals, the smallest.
 
     See `search_cap`. A cap without a value in a run counts as the worst. What was run is kept in `runs`.
@@ -29,8 +35,8 @@ def best_static_cap(runs: Runs, metric: str = "makespan_s", *, is_higher_better:
 
     def measure(caps: Sequence[int]) -> dict[int, float]:
         configs = {cap: _static(cap, runs) for cap in caps}
-        for _ in runs.run(list(configs.values())):
-            pass  # all caps at once on all cores
+        for _ in runs.run(list(configs.values())):  # all caps at once on all cores
+            on_run()
         means = {cap: metric_interval(runs.of(config), metric) for cap, config in configs.items()}
         return {cap: math.inf if each is None else sign * each.mean for cap, each in means.items()}
 
@@ -55,7 +61,13 @@ def search_cap(num_agents: int, measure: Measure) -> int:
     return _best(known)
 
 
-def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) -> list[str]:
+def expand_oracle(
+    texts: Sequence[str],
+    runs: Runs,
+    say: Callable[[str], None],
+    *,
+    on_run: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Return policies with `oracle` replaced by the best static cap, and say which it is.
 
     No `texts`: those of the scenario's `[compare]`. A cap that another one names already is not named again.
@@ -73,7 +85,7 @@ def expand_oracle(texts: Sequence[str], runs: Runs, say: Callable[[str], None]) 
         raise ScenarioError(f"{ORACLE} is named twice; name each policy once")
     named = {config.label for config in policies(runs.scenario, others, num_agents=0)} if others else set()
     say(f"{ORACLE}: searching the best static cap")
-    found = f"agent_cap={best_static_cap(runs)}"
+    found = f"agent_cap={search_static_cap(runs, on_run=on_run)}"
     seeds = ", ".join(map(str, runs.workloads))
     say(f"{ORACLE}: {found}, the best static cap in hindsight (simulated, seed {seeds})")
     return others if found in named else [found if text == ORACLE else text for text in texts]

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from concur.sim.runs.policies import best_static_cap, is_static_cap
+
 MOST_ROWS: Final = 30
 
 Row = Mapping[str, Any]
@@ -20,7 +22,7 @@ def sweep_table(rows: Sequence[Row], keys: Sequence[str]) -> Table:
     """
     means = _mean_makespans_s(rows, keys)
     policies = list(dict.fromkeys(policy for by_policy in means.values() for policy in by_policy))
-    others = [policy for policy in policies if not _is_cap(policy)]
+    others = [policy for policy in policies if not is_static_cap(policy)]
     has_caps = len(others) < len(policies)
     table = Table(title="mean makespan over seeds (s)", caption=_caption(len(means), has_caps=has_caps))
     for key in keys:
@@ -53,13 +55,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _best_cap(by_policy: Mapping[str, float | None]) -> str:
-    caps = {policy: mean for policy, mean in by_policy.items() if _is_cap(policy) and mean is not None}
-    best = min(caps, key=lambda policy: caps[policy], default=None)
-    return "-" if best is None else f"{_cell(caps[best])} ({best.partition('=')[2]})"
-
-
-def _is_cap(policy: str) -> bool:
-    return policy.startswith("agent_cap=")
+    best = best_static_cap(by_policy)
+    return "-" if best is None else f"{_cell(by_policy[best])} ({best.partition('=')[2]})"
 
 
 def _cell(mean_s: float | None) -> str:

@@ -29,6 +29,7 @@ from concur.sim.lab.tune_space import Range, Value, settle, space_of, start_of
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.runs.compare import run_seeds
 from concur.sim.runs.intervals import METRICS, metric_interval
+from concur.sim.runs.parallel import Workers
 from concur.sim.scenario.scenario import Scenario, what_decides
 from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import explain
@@ -55,7 +56,7 @@ class Question:
 
     @property
     def policy(self) -> str:
-        """The law and its guards, as `--controller` takes them: `agent_cap`, `hybrid+fresh`."""
+        """The law and its guards, as `--controllers` takes them: `agent_cap`, `hybrid+fresh`."""
         return "+".join((self.start.kind, *self.start.wrappers))
 
     def controller(self, chosen: Mapping[str, Value]) -> ControllerConfig:
@@ -65,7 +66,7 @@ class Question:
         try:
             return ControllerConfig.model_validate(raw)
         except ValidationError as error:
-            raise explain(error, f"--controller {self.policy}") from None
+            raise explain(error, f"--controllers {self.policy}") from None
 
     @property
     def digest(self) -> str:
@@ -117,7 +118,12 @@ def ask(
 
 
 def search(
-    question: Question, folder: Path, *, num_trials: int, on_done: Callable[[int], None] = lambda done: None
+    question: Question,
+    folder: Path,
+    *,
+    num_trials: int,
+    workers: Workers | None = None,
+    on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Trial]:
     """Make trials until there are `num_trials`; each is kept in `folder` as it ends.
 
@@ -134,7 +140,7 @@ def search(
             study.enqueue_trial(start_of(question.space, question.start.parameters))
         trial = study.ask(_distributions(question))
         trial.set_user_attr("git_commit", git_commit())
-        study.tell(trial, _measure(question, trial.params))
+        study.tell(trial, _measure(question, trial.params, workers))
     return trials_in(question, folder)[:num_trials]
 
 
@@ -235,10 +241,10 @@ def _distribution(within: Range) -> BaseDistribution:
     return FloatDistribution(within.low, within.high, log=within.is_log)
 
 
-def _measure(question: Question, chosen: Mapping[str, Value]) -> list[float]:
+def _measure(question: Question, chosen: Mapping[str, Value], workers: Workers | None = None) -> list[float]:
     """Return the mean of each objective over the seeds, which run in parallel."""
     config = question.controller(chosen)
-    records = run_seeds(question.scenario, [config], question.workloads)
+    records = run_seeds(question.scenario, [config], question.workloads, workers=workers)
     runs = {int(record.run["seed"]): record for record in records}
     means = []
     for name in question.objectives:

@@ -90,7 +90,7 @@ def provenance(question: Question, trials: Sequence[Trial], best: Trial) -> list
         for name, old, new in zip(question.objectives, trials[0].values, best.values, strict=True)
     )
     return [
-        f"concur tune --controller {question.policy}: trial {best.number} of {len(trials)}",
+        f"concur tune --controllers {question.policy}: trial {best.number} of {len(trials)}",
         f"{source}, tuning seeds {seeds}: {before_after}",
         f"concur-admission {versions()['concur']}, commit {best.git_commit or 'unknown'}",
     ]

@@ -78,7 +78,7 @@ def space_of(kind: str, *, num_agents: int) -> dict[str, Range]:
     """
     if kind not in SPACE:
         known = "nothing to tune" if kind in CATALOG else "not a law"
-        raise ScenarioError(f"--controller {kind}: {known}; choose one of {', '.join(SPACE)}")
+        raise ScenarioError(f"--controllers {kind}: {known}; choose one of {', '.join(SPACE)}")
     space = dict(SPACE[kind])
     if "cap" in space:
         space["cap"] = Range(1, max(2, num_agents), is_log=True)

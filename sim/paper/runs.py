@@ -12,6 +12,7 @@ from concur.sim.record.phases import demand_over_time
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import run_seeds
 from concur.sim.runs.intervals import Interval, metric_interval, speed_up
+from concur.sim.runs.parallel import Workers
 from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.sections import ControllerConfig
 
@@ -90,7 +91,8 @@ BySeed = Mapping[int, RunRecord]
 class Book:
     """Every run so far, by setting, policy and seed; records keep their metrics and a thinned timeline."""
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], *, workers: Workers | None = None) -> None:
+        self._workers = workers
         self.seeds = tuple(seeds)
         self._runs: dict[tuple[Setting, str], dict[int, RunRecord]] = {}
 
@@ -117,7 +119,9 @@ class Book:
         for batch in self.missing(jobs):
             configs = [policy.config() for policy in batch.policies]
             scenario = batch.setting.scenario()
-            for record in run_seeds(scenario, configs, build_workloads(scenario, batch.seeds)):
+            for record in run_seeds(
+                scenario, configs, build_workloads(scenario, batch.seeds), workers=self._workers
+            ):
                 key = batch.setting, _fingerprint(record.run["scenario"]["controller"])
                 self._runs.setdefault(key, {})[int(record.run["seed"])] = _slim(record, batch.setting)
                 on_run()

@@ -1,11 +1,10 @@
 """One workload, several policies, one table."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from concur.sim.errors import ScenarioError
-from concur.sim.record.record import RunRecord, write_record
-from concur.sim.runs.parallel import run_tasks
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.parallel import Workers, run_tasks
 from concur.sim.runs.policies import in_order
 from concur.sim.scenario.build import build_workload, build_workloads
 from concur.sim.scenario.scenario import Scenario
@@ -60,15 +59,26 @@ def run_policies(
 
 
 def run_seeds(
-    scenario: Scenario, configs: Sequence[ControllerConfig], workloads: Mapping[int, Workload]
+    scenario: Scenario,
+    configs: Sequence[ControllerConfig],
+    workloads: Mapping[int, Workload],
+    *,
+    workers: Workers | None = None,
 ) -> Iterator[RunRecord]:
     """Run the scenario under each controller on each seed's workload; yield records as they finish."""
-    tasks = [
-        (scenario.with_seed(seed).with_controller(config), workload)
-        for seed, workload in workloads.items()
-        for config in configs
-    ]
-    for _, record in run_tasks(_run, tasks):
+    pairs = [(config, seed) for seed in workloads for config in configs]
+    yield from run_pairs(scenario, pairs, workloads, workers)
+
+
+def run_pairs(
+    scenario: Scenario,
+    pairs: Iterable[tuple[ControllerConfig, int]],
+    workloads: Mapping[int, Workload],
+    workers: Workers | None = None,
+) -> Iterator[RunRecord]:
+    """Run the scenario under each controller on the seed beside it; yield records as they finish."""
+    tasks = [(scenario.with_seed(seed).with_controller(config), workloads[seed]) for config, seed in pairs]
+    for _, record in run_tasks(_run, tasks, workers=workers):
         yield record
 
 
@@ -79,27 +89,25 @@ def _run(task: tuple[Scenario, Workload]) -> RunRecord:
 class Runs:
     """The runs of one scenario on some seeds: each policy runs once, however often it is asked for."""
 
-    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
+    def __init__(self, scenario: Scenario, seeds: Sequence[int], *, workers: Workers | None = None) -> None:
         self.scenario = scenario
         self.workloads = build_workloads(scenario, seeds)
-        self._records: dict[str, dict[int, RunRecord]] = {}
+        self._workers = workers
+        self._records: dict[tuple[str, int], RunRecord] = {}
+
+    def know(self, record: RunRecord) -> None:
+        """Take note of a run that has been made already."""
+        config = ControllerConfig.model_validate(record.run["scenario"]["controller"])
+        self._records[_key(config), int(record.run["seed"])] = record
 
     def run(self, configs: Sequence[ControllerConfig]) -> Iterator[RunRecord]:
-        """Yield the records of each controller on each seed, those that have to run as they finish.
-
-        They are remembered once all have been taken.
-        """
-        wanted = {_key(config): config for config in configs}
-        for key in wanted:
-            yield from self._records.get(key, {}).values()
-        missing = [config for key, config in wanted.items() if key not in self._records]
-        fresh: list[RunRecord] = []
-        for record in run_seeds(self.scenario, missing, self.workloads):
-            fresh.append(record)
+        """Yield the records of each controller on each seed: the known ones, then others as they finish."""
+        wanted = {(_key(config), seed): (config, seed) for seed in self.workloads for config in configs}
+        missing = [pair for key, pair in wanted.items() if key not in self._records]
+        yield from [self._records[key] for key in wanted if key in self._records]
+        for record in run_pairs(self.scenario, missing, self.workloads, self._workers):
+            self.know(record)
             yield record
-        for record in fresh:
-            key = _key(ControllerConfig.model_validate(record.run["scenario"]["controller"]))
-            self._records.setdefault(key, {})[int(record.run["seed"])] = record
 
     def of(self, config: ControllerConfig) -> dict[int, RunRecord]:
         """Return the runs of one controller by seed, in the order of seeds."""
@@ -117,12 +125,3 @@ def by_policy(records: Iterable[RunRecord]) -> dict[str, dict[int, RunRecord]]:
     for record in sorted(in_order(records), key=lambda record: int(record.run["seed"])):
         runs.setdefault(record.label, {})[int(record.run["seed"])] = record
     return runs
-
-
-def write_records(records: Iterable[RunRecord], folder: Path) -> list[Path]:
-    """Write each record under `folder`, named after its policy."""
-    paths = []
-    for record in records:
-        paths.append(folder / record.label)
-        write_record(record, paths[-1])
-    return paths

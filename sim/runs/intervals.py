@@ -8,6 +8,7 @@ from typing import Any, Final
 from scipy.special import stdtrit
 
 from concur.sim.record.record import RunRecord
+from concur.sim.runs.policies import best_static_cap
 
 _LEVEL: Final = 0.975  # two-sided 95 %
 
@@ -70,9 +71,9 @@ def speed_up(runs: Mapping[int, RunRecord], baseline: Mapping[int, RunRecord]) -
 
 
 def best_static_label(runs: ByPolicy) -> str | None:
-    """Return the static agent cap with the shortest mean makespan; chosen afterwards, so it flatters caps."""
-    caps = [label for label in runs if label.startswith("agent_cap=")]
-    return min(caps, key=lambda label: _mean_makespan_s(runs[label]), default=None)
+    """Return the static agent cap with the shortest mean makespan."""
+    means = {label: metric_interval(own, "makespan_s") for label, own in runs.items()}
+    return best_static_cap({label: None if each is None else each.mean for label, each in means.items()})
 
 
 def summary(runs: ByPolicy) -> dict[str, Any]:
@@ -89,10 +90,6 @@ def summary(runs: ByPolicy) -> dict[str, Any]:
                 row[name] = speed_up(own, runs[baseline]).to_json()
         result[label] = row
     return result
-
-
-def _mean_makespan_s(runs: Mapping[int, RunRecord]) -> float:
-    return math.fsum(run.metrics["makespan_s"] for run in runs.values()) / len(runs)
 
 
 def metric_value(run: RunRecord, name: str) -> float | None:

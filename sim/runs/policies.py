@@ -1,7 +1,7 @@
 """Runs of one workload under several policies, as a set: their order, and the baseline that counts."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from concur.controllers import CATALOG
@@ -48,12 +48,24 @@ def of_one_workload(records: Iterable[RunRecord]) -> list[RunRecord]:
     return distinct
 
 
-def best_static_cap(records: Iterable[RunRecord]) -> RunRecord | None:
-    """Return the `agent_cap` run with the shortest makespan: the baseline that counts."""
-    caps = [
-        record
-        for record in records
-        if record.run["scenario"]["controller"]["kind"] == "agent_cap"
-        and record.metrics["makespan_s"] is not None
-    ]
-    return min(caps, key=lambda record: float(record.metrics["makespan_s"]), default=None)
+def is_static_cap(label: str) -> bool:
+    """Tell whether a policy is a static cap on agents: the baseline that counts is the best of these."""
+    return label.startswith("agent_cap=")
+
+
+def best_static_cap(makespans_s: Mapping[str, float | None]) -> str | None:
+    """Return the label of the static cap with the shortest makespan, or mean of it; `None` without one.
+
+    It is chosen afterwards, which flatters caps. Without a makespan a run did not come to its end.
+    """
+    caps = {
+        label: value for label, value in makespans_s.items() if is_static_cap(label) and value is not None
+    }
+    return min(caps, key=lambda label: caps[label], default=None)
+
+
+def best_static_run(records: Iterable[RunRecord]) -> RunRecord | None:
+    """Return the run of the best static cap."""
+    runs = {record.label: record for record in records}
+    best = best_static_cap({label: record.metrics["makespan_s"] for label, record in runs.items()})
+    return None if best is None else runs[best]

@@ -53,6 +53,14 @@ def counting(what: str, total: int) -> Iterator["Advance"]:
 
 
 @contextmanager
+def tallying(what: str) -> Iterator[Callable[[], None]]:
+    """Count up while the block runs, where nobody knows how many there will be."""
+    with _bars(transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
 def one_bar_each() -> Iterator[OnProgress]:
     """Show a bar for each label that is reported, and leave them; in a log file, a line where each begins."""
     with _bars(transient=False) as progress:

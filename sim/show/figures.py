@@ -18,7 +18,7 @@ from concur.signals import UNLIMITED
 from concur.sim.record.provenance import short_commit
 from concur.sim.record.rates import window_of, windowed_hit_rate, windowed_rate
 from concur.sim.record.record import RunRecord
-from concur.sim.runs.policies import best_static_cap
+from concur.sim.runs.policies import best_static_run
 
 # Okabe and Ito's colour-blind-safe palette; one colour per policy, in every figure.
 COLOURS: Final = {
@@ -87,7 +87,7 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure:
     """Draw the story of a comparison: the collapse, the curve over caps, where the time went."""
     figure = Figure(figsize=(12.0, 3.6), layout="constrained")
     collapse, curve, split = figure.subplots(1, 3)
-    shown = [record for record in (_first(records, "none"), best_static_cap(records)) if record is not None]
+    shown = [record for record in (_first(records, "none"), best_static_run(records)) if record is not None]
     shown += [record for record in records if _kind(record) not in ("none", "request_cap", "agent_cap")]
     shown = shown or list(records)
     shade_phases(collapse, shown[0])

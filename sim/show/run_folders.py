@@ -6,16 +6,17 @@ stay apart.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from concur.errors import ConcurError
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
-from concur.sim.record.record import RunRecord, is_record_or_empty
-from concur.sim.runs.compare import write_records
+from concur.sim.record.provenance import git_commit, versions
+from concur.sim.record.record import RunRecord, is_record_or_empty, load_record, write_record
 from concur.sim.scenario.scenario import Scenario, parse_scenario, what_decides
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.show.report import check_report_folder
 from concur.sim.workload.spec import Workload
 
@@ -25,12 +26,13 @@ _OF_A_SEED: Final = "seed-"
 
 
 class ComparisonFolder:
-    """Where a comparison goes. Life: `check`, `keep` for each run as it ends, `clear_report`."""
+    """Where a comparison goes. Life: `check`, `kept`, `keep` for each run as it ends, `clear_report`."""
 
     def __init__(self, folder: Path, *, has_seeds: bool) -> None:
         self.folder = folder
         self._has_seeds = has_seeds
         self._names: list[str] = []
+        self._there: set[Path] = set()
 
     def check(self, scenario: Scenario, workloads: Mapping[int, Workload]) -> None:
         """Refuse, before any work is done, a folder that holds anything but records of this very scenario.
@@ -52,14 +54,30 @@ class ComparisonFolder:
                     "another --out, or remove it"
                 )
 
+    def kept(
+        self, scenario: Scenario, configs: Sequence[ControllerConfig], seeds: Iterable[int]
+    ) -> list[RunRecord]:
+        """Return the runs that are there already, made by this very code: what was stopped goes on."""
+        found = []
+        for seed in seeds:
+            for config in configs:
+                path = self._place(config.label, seed)
+                if (path / "run.json").exists() and _is_same_run(_read(path), scenario, config, seed):
+                    found.append(load_record(path))
+                    self._there.add(path)
+        return found
+
     def keep(self, record: RunRecord) -> None:
         """Write a run that has ended, and take note that it belongs to this comparison."""
-        seed = record.run["seed"]
-        parent = self.folder / f"{_OF_A_SEED}{seed}" if self._has_seeds else self.folder
-        (path,) = write_records([record], parent)
+        path = self._place(record.label, record.run["seed"])
+        if path not in self._there:
+            write_record(record, path)
         self._names.append(str(path.relative_to(self.folder)))
         with whole_file(self.folder / REPORT / _RUNS, RecordError) as temporary:
             temporary.write_text(json.dumps(sorted(self._names), indent=1) + "\n", encoding="utf-8")
+
+    def _place(self, label: str, seed: int) -> Path:
+        return (self.folder / f"{_OF_A_SEED}{seed}" if self._has_seeds else self.folder) / label
 
     def clear_report(self) -> Path:
         """Remove the report of an earlier comparison, and return where the new one goes."""
@@ -67,6 +85,18 @@ class ComparisonFolder:
         for path in (*report.glob("*.png"), report / "index.html"):
             path.unlink(missing_ok=True)
         return report
+
+
+def _is_same_run(run: Mapping[str, Any], scenario: Scenario, config: ControllerConfig, seed: int) -> bool:
+    """Tell whether a complete run is of that policy and seed, and of this code; the rest has been checked."""
+    ours = versions() | scenario.with_controller(config).packages
+    return (
+        bool(run.get("complete", True))
+        and run["seed"] == seed
+        and run["scenario"]["controller"] == config.model_dump(mode="json")
+        and run.get("versions") == ours
+        and run.get("git_commit") == git_commit()
+    )
 
 
 def runs_below(folder: Path) -> list[Path]:

@@ -18,13 +18,14 @@ from concur.sim.runs.intervals import (
     metric_interval,
     speed_up,
 )
-from concur.sim.runs.policies import best_static_cap
+from concur.sim.runs.policies import best_static_run
 from concur.sim.show.columns import narrow
 from concur.sim.show.remarks import warnings_of_runs
 from concur.sim.workload.describe import QUANTILES, TraceSummary
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
 _LEAST_WIDTH: Final = 40
+_MORE: Final = ("tokens/s", "preempted", "p50 s", "p99 s", "gate p99 s", "Jain")  # with --wide
 PHASES = ("warm_up", "middle", "cool_down")
 
 
@@ -42,63 +43,65 @@ def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
             console.print(table.caption, style="table.caption", highlight=False)
 
 
-def comparison_table(records: Sequence[RunRecord]) -> Table:
-    """Return one row per policy; speed-up is against no control, `*` marks the best static cap."""
+def comparison_table(records: Sequence[RunRecord], *, is_wide: bool = True) -> Table:
+    """Return one row per policy; speed-up is against no control, `*` marks the best static cap.
+
+    Not wide, it has the five columns that matter most.
+    """
     none = next((record for record in records if record.label == "none"), None)
     baseline_s = none.metrics["makespan_s"] if none is not None else None
-    best = best_static_cap(records)
+    best = best_static_run(records)
     table = Table(title="one workload, several policies", caption=_caption(records))
     table.add_column("policy")
-    headings = ("makespan s", "speed-up", "tokens/s", "hits", "recompute", "preempted", "active")
-    for heading in (*headings, "p50 s", "p99 s", "gate p99 s", "Jain"):
+    for heading in ("makespan s", "speed-up", "hits", "recompute", "active", *(_MORE if is_wide else ())):
         table.add_column(heading, justify="right")
     for record in records:
         m = record.metrics
         speed_up = baseline_s / m["makespan_s"] if baseline_s and m["makespan_s"] else None
-        table.add_row(
+        cells = (
             record.label + (" *" if record is best else ""),
             _number(m["makespan_s"], 1),
             "-" if speed_up is None else f"{speed_up:.2f}x",
-            _number(m["throughput_tokens_per_s"], 0),
             percent(m["hit_rate"]),
             percent(m["recompute_time_fraction"]),
-            _number(m["num_preemptions"], 0),
             _number(m["mean_active_agents"], 1),
+            _number(m["throughput_tokens_per_s"], 0),
+            _number(m["num_preemptions"], 0),
             _number(m["agent_latency_s"]["p50"], 0),
             _number(m["agent_latency_s"]["p99"], 0),
             _number(m["step_wait_s"]["p99"], 0),
             _number(m["jain_fairness"], 2),
-            style="bold" if record is best else None,
         )
+        table.add_row(*cells[: len(table.columns)], style="bold" if record is best else None)
     return table
 
 
-def interval_table(runs: ByPolicy) -> Table:
+def interval_table(runs: ByPolicy, *, is_wide: bool = True) -> Table:
     """Return one row per policy: means over seeds and 95 % intervals; `*` marks the best static cap.
 
-    Speed-ups are paired by seed: against no control, and against the best static cap.
+    Speed-ups are paired by seed: against no control, and against the best static cap. Not wide, it has the
+    five columns that matter most.
     """
     best = best_static_label(runs)
     table = Table(title="one workload, several policies", caption=_seeds_caption(runs))
     table.add_column("policy")
-    for heading in ("makespan s", "speed-up", "of best cap", "tokens/s", "hits", "recompute"):
-        table.add_column(heading, justify="right")
-    for heading in ("p50 s", "p99 s", "gate p99 s", "Jain"):
+    more = [heading for heading in _MORE if heading != "preempted"] if is_wide else []
+    for heading in ("makespan s", "speed-up", "of best cap", "hits", "recompute", *more):
         table.add_column(heading, justify="right")
     for label, own in runs.items():
         numbers = {name: metric_interval(own, name) for name in METRICS}
-        table.add_row(
+        cells = (
             label + (" *" if label == best else ""),
             plus_minus(numbers["makespan_s"], 0),
             plus_minus(speed_up(own, runs["none"]) if "none" in runs else None, 2),
             plus_minus(speed_up(own, runs[best]) if best is not None else None, 3),
-            plus_minus(numbers["throughput_tokens_per_s"], 0),
             *(plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
+            plus_minus(numbers["throughput_tokens_per_s"], 0),
             *(plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
             plus_minus(numbers["step_wait_s.p99"], 0),
             plus_minus(numbers["jain_fairness"], 2),
-            style="bold" if label == best else None,
         )
+        table.add_row(*cells[: len(table.columns)], style="bold" if label == best else None)
     return table
 
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from concur.calib.cli import register
+from concur.calib.cli import app as calibrate
 from concur.calib.fit.samples import write_samples
 from concur.errors import ConcurError
 from tests.calib.helpers import make_profile, make_samples
@@ -16,7 +16,7 @@ from tests.calib.helpers import make_profile, make_samples
 @pytest.fixture
 def app() -> typer.Typer:
     app = typer.Typer()
-    register(app)
+    app.add_typer(calibrate, name="calibrate")
     return app
 
 

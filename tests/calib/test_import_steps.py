@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from concur.calib.cli import register
+from concur.calib.cli import app as calibrate
 from concur.calib.errors import SamplesError
 from concur.calib.fit.import_steps import import_steps
 from concur.calib.fit.samples import read_samples
@@ -175,7 +175,7 @@ def test_the_older_form_needs_its_meta(tmp_path: Path) -> None:
 
 def command() -> typer.Typer:
     app = typer.Typer(pretty_exceptions_enable=False)
-    register(app)
+    app.add_typer(calibrate, name="calibrate")
     app.callback()(lambda: None)
     return app
 

@@ -33,7 +33,7 @@ def test_no_control_thrashes_and_a_cap_does_not_as_simulated(tmp_path: Path) -> 
         str(SCENARIO),
         *overrides,
     ]
-    command += ["--policies", "none", "agent_cap=8", "--out", str(out), "--no-judge", "--json"]
+    command += ["--controllers", "none", "agent_cap=8", "--out", str(out), "--no-judge", "--json"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)

@@ -48,7 +48,7 @@ class Run:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str, policies: str = "none") -> tuple[int, str, str]:
-        command = ["validate", "run", "s.toml", *arguments, "--policies", policies]
+        command = ["validate", "run", "s.toml", *arguments, "--controllers", policies]
         return self.verb(*command, *(() if "--out" in arguments else ("--out", "o")))
 
     def verb(self, *command: str) -> tuple[int, str, str]:

@@ -125,7 +125,7 @@ def test_a_policy_named_twice_is_refused_before_anything_runs(
         '[workload]\ngenerator = "react"\nnum_agents = 6\n'
         "[engine]\nnum_gpu_blocks = 601\nmax_model_len = 8192\n"
     )
-    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", never)
+    monkeypatch.setattr("concur.sim.runs.compare.run_pairs", never)
     out = tmp_path / "out"
     arguments = ["compare", str(tmp_path / "s.toml"), "--out", str(out), "--controllers", *texts]
     assert concur(monkeypatch, *arguments) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from concur.cli import main
-from concur.sim.lab.oracle import best_static_cap, search_cap
+from concur.sim.lab.oracle import search_cap, search_static_cap
 from concur.sim.runs.compare import Runs
 from concur.sim.scenario.policy_texts import parse_controllers
 from tests.helpers import make_scenario
@@ -48,30 +48,30 @@ def test_it_is_the_best_of_all_caps_on_these_seeds() -> None:
         config.parameters["cap"]: sum(run.metrics["makespan_s"] for run in runs.of(config).values())
         for config in configs
     }
-    assert best_static_cap(runs) == min(means_s, key=lambda cap: (means_s[cap], cap))
+    assert search_static_cap(runs) == min(means_s, key=lambda cap: (means_s[cap], cap))
 
 
 def test_the_best_cap_is_by_the_metric_asked_for_in_its_direction() -> None:
     runs = Runs(make_scenario(workload={"num_agents": 6}, engine={"num_gpu_blocks": 1601}), [0])
-    assert best_static_cap(runs, "mean_active_agents") == 1
-    assert best_static_cap(runs, "mean_active_agents", is_higher_better=True) > 1
+    assert search_static_cap(runs, "mean_active_agents") == 1
+    assert search_static_cap(runs, "mean_active_agents", is_higher_better=True) > 1
 
 
 def test_each_policy_runs_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def counted(scenario: object, configs: list[object], workloads: object) -> list[object]:
-        made.append(len(configs))
+    def counted(scenario: object, pairs: list[object], *more: object) -> list[object]:
+        made.append(len(pairs))
         return []
 
     scenario = make_scenario(workload={"num_agents": 4, "mean_steps": 2})
     runs = Runs(scenario, [0, 1])
     none, cap = (parse_controllers(text, scenario.controller)[0] for text in ("none", "agent_cap=2"))
     first = runs.of(none)
-    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", counted)
+    monkeypatch.setattr("concur.sim.runs.compare.run_pairs", counted)
     assert runs.of(none) == first
     assert len(list(runs.run([none, cap, none]))) == 2
-    assert made == [0, 1]
+    assert made == [0, 2]
 
 
 def test_compare_takes_the_oracle_for_the_cap_it_finds(

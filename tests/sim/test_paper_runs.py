@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from concur.cli import main
-from concur.sim.paper import cli, fig1, fig6, sensitivity, table1
+from concur.sim.cli import paper as cli
+from concur.sim.paper import fig1, fig6, sensitivity, table1
 from concur.sim.paper.figures import FIGURES
 from concur.sim.paper.numbers import printed
 from concur.sim.paper.page import write_results
@@ -54,8 +55,8 @@ def test_a_law_with_its_defaults_written_out_is_run_once() -> None:
 
 
 def test_runs_are_in_the_order_of_seeds_whichever_ended_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    def backwards(*asked: object) -> list[RunRecord]:
-        return list(run_seeds(*asked))[::-1]  # type: ignore[arg-type]
+    def backwards(*asked: object, **options: object) -> list[RunRecord]:
+        return list(run_seeds(*asked, **options))[::-1]  # type: ignore[arg-type]
 
     monkeypatch.setattr("concur.sim.paper.runs.run_seeds", backwards)
     book, setting = Book([0, 1]), small(1.0)

@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from concur.sim.errors import RecordError
 from concur.sim.lab.held_out import check, verdict
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.intervals import Interval
+from concur.sim.runs.parallel import Workers
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, load_scenario
 from concur.sim.scenario.sections import ControllerConfig
@@ -53,21 +54,36 @@ class Count:
         self.stop_at = stop_at
 
     def __call__(
-        self, scenario: Scenario, configs: Sequence[ControllerConfig], workloads: Mapping[int, Workload]
+        self,
+        scenario: Scenario,
+        configs: Sequence[ControllerConfig],
+        workloads: Mapping[int, Workload],
+        *,
+        workers: Workers,
     ) -> Iterator[RunRecord]:
         self.num_trials += 1
         if self.num_trials == self.stop_at:
             raise KeyboardInterrupt
-        for seed, workload in workloads.items():
-            for config in configs:
-                yield simulate(scenario.with_seed(seed).with_controller(config), workload)
+        yield from in_this_process(
+            scenario, [(config, seed) for seed in workloads for config in configs], workloads, workers
+        )
+
+
+def in_this_process(
+    scenario: Scenario,
+    pairs: Iterable[tuple[ControllerConfig, int]],
+    workloads: Mapping[int, Workload],
+    _: Workers | None,
+) -> Iterator[RunRecord]:
+    for config, seed in pairs:
+        yield simulate(scenario.with_seed(seed).with_controller(config), workloads[seed])
 
 
 @pytest.fixture
 def count(monkeypatch: pytest.MonkeyPatch) -> Count:
     counter = Count()
     monkeypatch.setattr(tuning, "run_seeds", counter)
-    monkeypatch.setattr("concur.sim.runs.compare.run_seeds", Count())  # the check on held-out seeds
+    monkeypatch.setattr("concur.sim.runs.compare.run_pairs", in_this_process)  # the check on held-out seeds
     return counter
 
 
@@ -84,7 +100,7 @@ def question(folder: Path, policy: str = "concur", objectives: str = OBJECTIVES)
 def test_the_best_is_never_worse_than_the_defaults_and_can_be_pasted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
 ) -> None:
-    arguments = ["--controller", "concur", "--trials", "11", "--seeds", "0,1", "--held-out-seeds", "5..6"]
+    arguments = ["--controllers", "concur", "--trials", "11", "--seeds", "0,1", "--held-out-seeds", "5..6"]
     assert tune(monkeypatch, *arguments, "--out", "t") == 0
     printed = capsys.readouterr().out
     assert "on held-out seeds 5, 6" in printed
@@ -104,7 +120,7 @@ def test_the_best_is_never_worse_than_the_defaults_and_can_be_pasted(
 def test_the_same_command_makes_the_same_trials_in_one_go_or_interrupted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
 ) -> None:
-    arguments = ["--controller", "hybrid", "--objectives", OBJECTIVES, "--trials", "13", "--seeds", "0"]
+    arguments = ["--controllers", "hybrid", "--objectives", OBJECTIVES, "--trials", "13", "--seeds", "0"]
     assert tune(monkeypatch, *arguments, "--out", "one") == 0
     count.stop_at = count.num_trials + 12
     assert tune(monkeypatch, *arguments, "--out", "two") == 130
@@ -143,18 +159,18 @@ def test_a_gain_whose_interval_includes_one_is_not_called_a_gain() -> None:
     ("arguments", "said"),
     [
         (
-            ["--controller", "concur", "--seeds", "0..3", "--held-out-seeds", "3,4"],
+            ["--controllers", "concur", "--seeds", "0..3", "--held-out-seeds", "3,4"],
             "seed 3 is to tune on and",
         ),
-        (["--controller", "concur", "--seeds", "0,0"], "each named once"),
-        (["--controller", "concur", "--seeds", "few"], "must be whole numbers"),
-        (["--controller", "concur", "--seeds", ""], "--seeds "),
-        (["--controller", "concur", "--held-out-seeds", ""], "--held-out-seeds "),
-        (["--controller", "concur", "--objective", "speed"], "objective 'speed': must be one of makespan_s"),
-        (["--controller", "none"], "nothing to tune"),
-        (["--controller", "magic"], "not a law"),
+        (["--controllers", "concur", "--seeds", "0,0"], "each named once"),
+        (["--controllers", "concur", "--seeds", "few"], "must be whole numbers"),
+        (["--controllers", "concur", "--seeds", ""], "--seeds "),
+        (["--controllers", "concur", "--held-out-seeds", ""], "--held-out-seeds "),
+        (["--controllers", "concur", "--objective", "speed"], "objective 'speed': must be one of makespan_s"),
+        (["--controllers", "none"], "nothing to tune"),
+        (["--controllers", "magic"], "not a law"),
         (
-            ["--controller", "concur", "--set", "controller.kind=concur", "--set", "controller.alpha=99"],
+            ["--controllers", "concur", "--set", "controller.kind=concur", "--set", "controller.alpha=99"],
             "alpha = 99",
         ),
     ],
@@ -185,7 +201,7 @@ def test_a_trace_has_no_seeds_to_hold_out(
     (folder / "t.jsonl").write_text(line + line.replace('"a"', '"b"'))
     text = SCENARIO.replace('generator = "react"\nnum_agents = 8\nmean_steps = 4', 'trace = "t.jsonl"')
     (folder / "s.toml").write_text(text)
-    arguments = ["--controller", "agent_cap", "--trials", "2", "--out", "t"]
+    arguments = ["--controllers", "agent_cap", "--trials", "2", "--out", "t"]
     assert tune(monkeypatch, *arguments, "--held-out-seeds", "5") == 2
     assert "nothing can be held out" in capsys.readouterr().err
     assert tune(monkeypatch, *arguments) == 0
@@ -198,7 +214,7 @@ def test_without_the_optimiser_the_extra_is_named(
     monkeypatch.delattr("concur.sim.lab.tune")
     monkeypatch.delitem(sys.modules, "concur.sim.lab.tune")
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert tune(monkeypatch, "--controller", "concur", "--out", "t") == 2
+    assert tune(monkeypatch, "--controllers", "concur", "--out", "t") == 2
     assert "in a checkout: pip install -e '.[tune]'; from an index" in capsys.readouterr().err
 
 
@@ -269,10 +285,10 @@ def test_a_profile_fitted_anew_is_another_question_and_one_that_moved_is_not(fol
 def test_each_trial_names_the_commit_that_made_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
 ) -> None:
-    arguments = ["--controller", "agent_cap", "--seeds", "0", "--held-out-seeds", "1", "--out", "t"]
+    arguments = ["--controllers", "agent_cap", "--seeds", "0", "--held-out-seeds", "1", "--out", "t"]
 
     def tuned_at(commit: str, num_trials: int) -> str:
-        for module in ("concur.sim.lab.tune", "concur.sim.lab.tune_cli"):
+        for module in ("concur.sim.lab.tune", "concur.sim.cli.tune"):
             monkeypatch.setattr(f"{module}.git_commit", lambda: commit)
         assert tune(monkeypatch, *arguments, "--trials", str(num_trials)) == 0
         return capsys.readouterr().err
@@ -291,7 +307,7 @@ def test_each_trial_names_the_commit_that_made_it(
 def test_a_tuned_cap_has_its_own_label_and_its_command_is_accepted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
 ) -> None:
-    arguments = ["--controller", "agent_cap+fresh", "--objective", "num_preemptions", "--trials", "5"]
+    arguments = ["--controllers", "agent_cap+fresh", "--objective", "num_preemptions", "--trials", "5"]
     assert tune(monkeypatch, *arguments, "--seeds", "0", "--held-out-seeds", "1", "--out", "t") == 0
     printed = capsys.readouterr().out
     best = (folder / "t" / "best.toml").read_text()
@@ -299,7 +315,7 @@ def test_a_tuned_cap_has_its_own_label_and_its_command_is_accepted(
     assert int(cap) < 8
     assert f"agent_cap={cap}+fresh, tuned" in printed
     assert "agent_cap=8+fresh, tuned" not in printed
-    assert "concur tune --controller agent_cap+fresh: trial" in best
+    assert "concur tune --controllers agent_cap+fresh: trial" in best
 
 
 def test_a_cap_given_in_the_scenario_is_the_start(folder: Path) -> None:
@@ -321,7 +337,7 @@ def test_a_journal_that_cannot_be_used_is_refused_in_one_line(
     (log if broken is None else log.parent).mkdir(parents=True)
     if broken is not None:
         log.write_text(broken)
-    assert tune(monkeypatch, "--controller", "gradient", "--out", "t") == 2
+    assert tune(monkeypatch, "--controllers", "gradient", "--out", "t") == 2
     error = capsys.readouterr().err
     assert "cannot be read and written as a journal of trials" in error
     assert error.count("\n") == 1
@@ -369,8 +385,8 @@ def test_importances_are_of_the_trials_given_with_thresholds_in_order(folder: Pa
 @pytest.mark.parametrize(
     ("stop_in", "said"),
     [
-        ("concur.sim.lab.tune_cli.build_workloads", "stopped before the first trial; nothing is kept"),
-        ("concur.sim.lab.tune_cli.check", "finished trials are kept in t; the same command continues"),
+        ("concur.sim.cli.tune.build_workloads", "stopped before the first trial; nothing is kept"),
+        ("concur.sim.cli.tune.check", "finished trials are kept in t; the same command continues"),
     ],
 )
 def test_every_interrupt_says_what_is_kept(
@@ -385,5 +401,5 @@ def test_every_interrupt_says_what_is_kept(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stop_in, stop)
-    assert tune(monkeypatch, "--controller", "agent_cap", "--trials", "1", "--out", "t") == 130
+    assert tune(monkeypatch, "--controllers", "agent_cap", "--trials", "1", "--out", "t") == 130
     assert said in capsys.readouterr().err

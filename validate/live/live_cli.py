@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from concur.sim.cli.options import Controllers, Json, Overrides, ScenarioFile, policy_texts
 from concur.sim.engine.config import EngineConfig
 from concur.sim.lab.oracle import expand_oracle
 from concur.sim.record.record import check_writable
@@ -35,20 +36,13 @@ from concur.validate.live.live_runs import (
 from concur.validate.live.scope import check_both_worlds
 from concur.validate.live.server import Server, ServerOptions, attach, started
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
 
 def run(
     context: typer.Context,
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
+    scenario: ScenarioFile,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Records of both worlds and the report.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key.")
-    ] = None,
-    policy_texts: Annotated[
-        list[str] | None,
-        typer.Option("--policies", metavar="POLICY...", help="As `concur compare --controllers` takes them."),
-    ] = None,
+    overrides: Overrides = None,
+    controllers: Controllers = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="cpu|gpu|URL", help="Start a server, or use one that runs.")
     ] = "cpu",
@@ -63,7 +57,7 @@ def run(
     judge: Annotated[
         bool, typer.Option("--judge/--no-judge", help="Whether tolerances decide the exit status.")
     ] = True,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Replay policies on a live engine, simulate the same, and compare.
 
@@ -75,7 +69,7 @@ def run(
     check_both_worlds(config)
     simulations = Runs(config, [config.seed])
     workload = simulations.workloads[config.seed]
-    texts = expand_oracle([*(policy_texts or ()), *context.args], simulations, say)
+    texts = expand_oracle(policy_texts(context, controllers), simulations, say)
     chosen = policies(config, texts, num_agents=len(workload.agents))
     runs = plan(out, config, workload, chosen, repeats=repeats)
     for folder in (*(each.folder for each in runs), *(out / "sim" / each.label for each in chosen)):
@@ -105,7 +99,7 @@ def run(
 
 def compare(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `concur validate run` left.")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Compare the records of both worlds; exit status 1 if they differ by more than the tolerances."""
     simulated, live = load_worlds(folder)

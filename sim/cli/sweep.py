@@ -3,6 +3,7 @@
 Results go to stdout, progress and diagnostics to stderr.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from concur.sim.cli.examples import or_example
+from concur.sim.cli.options import Jobs, Json, Overrides
 from concur.sim.errors import ExtraMissingError
 from concur.sim.lab.grid import load_grid
 from concur.sim.lab.sweep import Store, rows, run_points, write_plan, write_table
@@ -21,26 +24,22 @@ from concur.sim.show.remarks import merged_warnings
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
 
-_Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
-]
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("sweep")(sweep)
-
-
+@app.command()
 def sweep(
     grid: Annotated[
         Path,
-        typer.Argument(metavar="GRID.toml", help="A scenario, keys with lists of values, policies, seeds."),
+        typer.Argument(
+            metavar="GRID.toml",
+            help="A scenario, keys with lists of values, policies, seeds.",
+            callback=or_example,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Finished runs and the table.")],
-    overrides: _Set = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Runs at once; default: one per core.")
-    ] = None,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
     backend: Annotated[
         Literal["loky", "ray"], typer.Option("--backend", help="Processes on this machine, or Ray.")
     ] = "loky",
@@ -48,6 +47,7 @@ def sweep(
         str | None,
         typer.Option("--ray-address", metavar="HOST:PORT", help="The cluster; default: one made here."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Run all combinations of a grid; one row per run in DIR/runs.parquet.
 
@@ -72,8 +72,11 @@ def sweep(
                 raise
     table = rows(plan.points, results)
     path = write_table(table, out)
-    print_tables(sweep_table(table, list(plan.config.grid)))
-    print(f"table: {path}")
+    if as_json:
+        print(json.dumps(table, indent=1))
+    else:
+        print_tables(sweep_table(table, list(plan.config.grid)))
+        print(f"table: {path}")
     _warn_of_commits({row["git_commit"] for row in table if row["error"] is None}, store)
     warn(merged_warnings((each.name, results[each.key].get("warnings", ())) for each in plan.points))
     errors = [row["error"] for row in table if row["error"] is not None]

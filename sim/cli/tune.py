@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from concur.sim.cli.options import Jobs, Overrides, ScenarioFile
 from concur.sim.errors import ExtraMissingError, ScenarioError
 from concur.sim.lab.held_out import check
 from concur.sim.record.provenance import git_commit
-from concur.sim.runs.progress import counting, say, warn
+from concur.sim.runs.parallel import LocalWorkers
+from concur.sim.runs.progress import counting, say, tallying, warn
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.scenario import Scenario, load_scenario
@@ -21,16 +23,14 @@ from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("tune")(tune)
+app = typer.Typer()
 
 
+@app.command()
 def tune(
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The experiment.")],
+    scenario: ScenarioFile,
     controller: Annotated[
-        str, typer.Option("--controller", metavar="POLICY", help="The law: concur, hybrid, agent_cap, ...")
+        str, typer.Option("--controllers", metavar="POLICY", help="The law: concur, hybrid, agent_cap, ...")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Trials, best.toml, sensitivity.png.")],
     objectives: Annotated[
@@ -44,9 +44,8 @@ def tune(
     held_out_seeds: Annotated[
         str | None, typer.Option("--held-out-seeds", metavar="N[,N]|N..N", help="Default 100..104.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key.")
-    ] = None,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
 ) -> None:
     """Search a law's parameters, and check the best on seeds that it was not tuned on.
 
@@ -62,6 +61,7 @@ def tune(
     config = load_scenario(scenario, overrides or ())
     on, held_out = _seeds(config, seeds, held_out_seeds)
     check_report_folder(out)
+    workers = LocalWorkers(jobs)
     with _saying_what_is_kept(out):
         workloads = build_workloads(config, on)
         warn(warnings_of_workloads(workloads))
@@ -69,7 +69,7 @@ def tune(
         num_done = len(tuning.trials_in(question, out))  # refuses another question's folder, before the bar
         with counting(f"tuning {question.policy}", num_trials) as advance:
             advance.to(num_done)
-            trials = tuning.search(question, out, num_trials=num_trials, on_done=advance.to)
+            trials = tuning.search(question, out, num_trials=num_trials, workers=workers, on_done=advance.to)
         if doubt := report.doubt_of_code(trials, today=git_commit()):
             say(doubt)
         front = tuning.front(question, trials)
@@ -78,15 +78,18 @@ def tune(
         shares = tuning.importances(question, trials)
         write_sensitivity(question, trials, front[0], shares, out / "sensitivity.png")
         print_tables(report.best_table(question, trials, front))
-        checked = check(
-            config,
-            start=question.start,
-            tuned=question.controller(front[0].parameters),
-            tuning_seeds=on,
-            seeds=held_out or on,
-            objective=question.objectives[0],
-            is_higher_better=question.objectives[0] in tuning.HIGHER_IS_BETTER,
-        )
+        with tallying("checking on other seeds, against the best static caps") as on_run:
+            checked = check(
+                config,
+                start=question.start,
+                tuned=question.controller(front[0].parameters),
+                tuning_seeds=on,
+                seeds=held_out or on,
+                objective=question.objectives[0],
+                is_higher_better=question.objectives[0] in tuning.HIGHER_IS_BETTER,
+                workers=workers,
+                on_run=on_run,
+            )
     print_tables(report.check_table(question, checked, is_held_out=bool(held_out)))
     print(report.verdicts(question, checked, is_held_out=bool(held_out)))
     print(f"section to paste: {out / 'best.toml'}")

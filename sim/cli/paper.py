@@ -6,11 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
+from concur.sim.cli.options import Jobs, Seeds
 from concur.sim.errors import ScenarioError
 from concur.sim.paper import a1, fig1, fig3, fig6, sensitivity, table1, table2
 from concur.sim.paper.page import tables_of, write_results
 from concur.sim.paper.parts import Part
 from concur.sim.paper.runs import Book, Job
+from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.runs.progress import counting, say
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.show.report import check_report_folder
@@ -30,6 +32,10 @@ PARTS: Final[dict[str, tuple[Callable[[], list[Job]], Callable[[Book], Part]]]] 
 _WIDTH_WITHOUT_TERMINAL: Final = 200
 
 
+app = typer.Typer()
+
+
+@app.command()
 def paper(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path(
         "runs/paper"
@@ -37,19 +43,18 @@ def paper(
     only: Annotated[
         str, typer.Option("--only", metavar="PART,...", help=f"Some of {', '.join(PARTS)}.")
     ] = ",".join(PARTS),
-    seeds: Annotated[
-        str, typer.Option("--seeds", metavar="N[,N]|N..N", help="Seeds of the agents.")
-    ] = "0,1,2",
+    seeds: Seeds = "0,1,2",
+    jobs: Jobs = None,
 ) -> None:
     """Regenerate the CONCUR paper's tables and figures beside the printed numbers."""
-    names, chosen_seeds = _names(only), read_seeds(seeds, "--seeds")
+    names, chosen_seeds = _names(only), read_seeds(seeds or "", "--seeds")
     check_report_folder(out)
-    book = Book(chosen_seeds)
-    jobs = [job for name in names for job in PARTS[name][0]()]
-    num_runs = sum(batch.num_runs for batch in book.missing(jobs))
+    book = Book(chosen_seeds, workers=LocalWorkers(jobs))
+    wanted = [job for name in names for job in PARTS[name][0]()]
+    num_runs = sum(batch.num_runs for batch in book.missing(wanted))
     with counting("simulating and drawing", num_runs + len(names)) as advance:
         try:
-            book.run(jobs, on_run=advance)
+            book.run(wanted, on_run=advance)
         except KeyboardInterrupt:
             say("stopped: nothing is kept; --only PART and --seeds take less time")
             raise
