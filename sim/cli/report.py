@@ -8,6 +8,7 @@ import typer
 
 from concur.sim.cli.compare import draw_report
 from concur.sim.errors import RecordError
+from concur.sim.lab.sweep_report import is_sweep, write_sweep_report
 from concur.sim.record.record import RunRecord, load_record
 from concur.sim.runs.policies import of_one_workload
 from concur.sim.runs.progress import counting, say
@@ -23,7 +24,7 @@ app = typer.Typer()
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders with run.json, or one that `concur compare` made."),
+        typer.Argument(metavar="RUN...", help="Folders with run.json, or what `compare` or `sweep` left."),
     ],
     out: Annotated[
         Path | None,
@@ -37,6 +38,11 @@ def report(
     ] = None,
 ) -> None:
     """Write PNG figures and one self-contained HTML page from run records, or one of them as a trace."""
+    if len(runs) == 1 and is_sweep(runs[0]):
+        if perfetto is not None:
+            raise typer.BadParameter("a sweep keeps no timelines; --perfetto needs a run of `compare`")
+        print(f"report: {write_sweep_report(runs[0], out or runs[0] / REPORT)}")
+        return
     is_comparison = len(runs) == 1 and runs[0].is_dir() and not (runs[0] / "run.json").exists()
     if out is None and perfetto is None and is_comparison:
         out = runs[0] / REPORT

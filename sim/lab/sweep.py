@@ -31,6 +31,7 @@ from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 
 TABLE: Final = "runs.parquet"
+PLAN: Final = "sweep.json"
 _KEPT: Final = ("scenario", "workload", "metrics", "warnings", "profile_hash", "git_commit")
 _NOT_IN_TABLE: Final = {"phases.rule"}
 
@@ -102,7 +103,7 @@ def write_plan(grid: Grid, folder: Path) -> None:
             for each in grid.points
         ],
     }
-    with whole_file(folder / "sweep.json", RecordError) as temporary:
+    with whole_file(folder / PLAN, RecordError) as temporary:
         temporary.write_text(json.dumps(plan) + "\n", encoding="utf-8")
         (folder / TABLE).unlink(missing_ok=True)
 

@@ -14,28 +14,30 @@ Row = Mapping[str, Any]
 """One run, as `concur.sim.lab.sweep.rows` returns it."""
 
 
-def sweep_table(rows: Sequence[Row], keys: Sequence[str]) -> Table:
+def sweep_table(rows: Sequence[Row], keys: Sequence[str], *, most_rows: int = MOST_ROWS) -> Table:
     """Return one row per value of the grid's `keys`: mean makespan over seeds by policy.
 
     All static caps share one column: the best of them, chosen afterwards. `-`: a run of it failed. More than
-    30 rows are cut.
+    `most_rows` are cut.
     """
-    means = _mean_makespans_s(rows, keys)
+    means = mean_makespans_s(rows, keys)
     policies = list(dict.fromkeys(policy for by_policy in means.values() for policy in by_policy))
     others = [policy for policy in policies if not is_static_cap(policy)]
     has_caps = len(others) < len(policies)
-    table = Table(title="mean makespan over seeds (s)", caption=_caption(len(means), has_caps=has_caps))
+    table = Table(
+        title="mean makespan over seeds (s)", caption=_caption(len(means), most_rows, has_caps=has_caps)
+    )
     for key in keys:
         table.add_column(key)  # to the left: it names the row
     for heading in (*others, *(["best static cap *"] if has_caps else [])):
         table.add_column(heading, justify="right")
-    for values, by_policy in list(means.items())[:MOST_ROWS]:
+    for values, by_policy in list(means.items())[:most_rows]:
         cells = [_cell(by_policy.get(policy)) for policy in others]
         table.add_row(*values, *cells, *([_best_cap(by_policy)] if has_caps else []))
     return table
 
 
-def _mean_makespans_s(
+def mean_makespans_s(
     rows: Sequence[Row], keys: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, float | None]]:
     """Return grid point -> policy -> mean makespan, `None` where a run has none."""
@@ -63,8 +65,8 @@ def _cell(mean_s: float | None) -> str:
     return "-" if mean_s is None else f"{mean_s:,.1f}"
 
 
-def _caption(num_rows: int, *, has_caps: bool) -> str:
+def _caption(num_rows: int, most_rows: int, *, has_caps: bool) -> str:
     parts = ["* chosen afterwards, its cap in brackets"] if has_caps else []
-    if num_rows > MOST_ROWS:
-        parts.append(f"the first {MOST_ROWS} of {num_rows} grid points")
+    if num_rows > most_rows:
+        parts.append(f"the first {most_rows} of {num_rows} grid points")
     return "; ".join(parts)

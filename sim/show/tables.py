@@ -86,7 +86,7 @@ def interval_table(runs: ByPolicy, *, is_wide: bool = True) -> Table:
     table = Table(title="one workload, several policies", caption=_seeds_caption(runs))
     table.add_column("policy")
     more = [heading for heading in _MORE if heading != "preempted"] if is_wide else []
-    for heading in ("makespan s", "speed-up", "of best cap", "hits", "recompute", *more):
+    for heading in ("makespan s", "speed-up", "of best", "hits", "recomp.", *more):
         table.add_column(heading, justify="right")
     for label, own in runs.items():
         numbers = {name: metric_interval(own, name) for name in METRICS}
@@ -94,7 +94,7 @@ def interval_table(runs: ByPolicy, *, is_wide: bool = True) -> Table:
             label + (" *" if label == best else ""),
             plus_minus(numbers["makespan_s"], 0),
             plus_minus(speed_up(own, runs["none"]) if "none" in runs else None, 2),
-            plus_minus(speed_up(own, runs[best]) if best is not None else None, 3),
+            plus_minus(speed_up(own, runs[best]) if best is not None else None, 2),
             *(plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
             plus_minus(numbers["throughput_tokens_per_s"], 0),
             *(plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
@@ -174,7 +174,7 @@ def _seeds_caption(runs: ByPolicy) -> Text:
     seeds = ", ".join(map(str, next(iter(runs.values()))))
     return Text(
         f"{records[0].run['workload']['source']}, seeds {seeds}: mean and 95 % interval (Student's t); hits "
-        "and recompute in %; speed-ups are paired by seed; `of best cap` is the speed-up over *"
+        "and recompute in %; speed-ups are paired by seed; `of best` is the speed-up over *"
         + _warnings(records)
     )
 

@@ -1,11 +1,16 @@
 """The command as a user meets it: what it prints, and one clear line with status 2 for every bad input."""
 
 import json
+import subprocess
+import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from concur.cli import verbs
 from concur.sim.record.provenance import git_commit, short_commit
 from concur.sim.record.record import load_record
 from tests.helpers import concur
@@ -251,3 +256,71 @@ def test_an_interrupt_while_the_packages_load_is_status_130_too(
 
     monkeypatch.setattr("concur.cli.build_app", interrupted)
     assert concur(monkeypatch, "simulate", "s.toml") == 130
+
+
+def test_the_list_of_verbs_loads_none_of_them(folder: Path) -> None:
+    """What takes a second to import is there for whoever runs it."""
+    code = (
+        "import sys\n"
+        "from concur.cli import main\n"
+        "sys.argv = ['concur', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pandas', 'pyarrow', 'scipy', 'matplotlib', 'numpy', 'pydantic', 'simpy', 'joblib'}\n"
+        "print('heavy:', *sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy:"
+    for verb in ("simulate", "compare", "report", "sweep", "tune", "trace", "paper", "example"):
+        assert f" {verb} " in done.stdout
+    for verb in ("validate", "calibrate"):
+        assert f" {verb} " in done.stdout
+
+
+def test_every_verb_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in verbs():
+        assert concur(monkeypatch, verb.name, "--help") == 0
+        assert f"Usage: concur {verb.name}" in capsys.readouterr().out
+
+
+def test_one_word_means_one_thing_in_every_verb() -> None:
+    """Who knows `--seeds` of one verb knows it of all."""
+    words: dict[str, set[str]] = {}
+    for verb in verbs():
+        module, _, attribute = verb.application.partition(":")
+        command = get_command(getattr(import_module(module), attribute))
+        for each in getattr(command, "commands", {"": command}).values():
+            for parameter in each.params:
+                for option in parameter.opts:
+                    words.setdefault(option, set()).add(parameter.type.name)
+    assert {"--controllers", "--seeds", "--jobs", "--json", "--out", "--set"} <= words.keys()
+    assert not {"--controller", "--policies"} & words.keys()
+    assert all(
+        len(words[option]) == 1 for option in ("--controllers", "--seeds", "--jobs", "--json", "--out")
+    )
+
+
+def test_a_packaged_example_runs_from_any_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--set", "workload.num_agents=3", "--json"]
+    assert concur(monkeypatch, "simulate", "react.toml", *small) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[0] == "react.toml is not here: the packaged example"
+    assert json.loads(printed.out)["num_agents"] == 3
+    assert concur(monkeypatch, "example") == 0
+    assert "hurts/host_cache.toml" in capsys.readouterr().out
+    assert concur(monkeypatch, "example", "react.toml") == 0
+    (folder / "mine.toml").write_text(capsys.readouterr().out)
+    assert concur(monkeypatch, "simulate", "mine.toml", *small) == 0
+    assert concur(monkeypatch, "example", "nothing.toml") == 2
+
+
+def test_a_file_of_ones_own_goes_before_an_example_of_that_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "react.toml").write_text(SCENARIO)
+    assert concur(monkeypatch, "simulate", "react.toml", "--json") == 0
+    printed = capsys.readouterr()
+    assert "packaged" not in printed.err
+    assert json.loads(printed.out)["num_agents"] == 6

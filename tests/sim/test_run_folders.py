@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 
 from concur.sim.record.record import RunRecord, load_record
-from concur.sim.runs.compare import Runs
+from concur.sim.runs.compare import Runs, run_pairs
 from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.run_folders import ComparisonFolder, left_out_below, runs_below
@@ -197,6 +198,43 @@ def test_a_comparison_that_is_stopped_keeps_and_shows_what_has_ended(
 
 def _seed_and_label(record: RunRecord) -> tuple[int, str]:
     return record.run["seed"], record.label
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(monkeypatch, policies=("none", "agent_cap=2")) == 0
+    before = (folder / "d" / "none" / "run.json").read_bytes()
+    asked: list[str] = []
+
+    def counted(scenario: object, pairs: list[Any], *more: Any) -> Iterator[RunRecord]:
+        asked.extend(config.label for config, _ in pairs)
+        return run_pairs(scenario, pairs, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("concur.sim.runs.compare.run_pairs", counted)
+    capsys.readouterr()
+    assert compare(monkeypatch, policies=("none", "agent_cap=2,3")) == 0
+    assert asked == ["agent_cap=3"]
+    assert "2 of 3 runs are in d already" in capsys.readouterr().err
+    assert (folder / "d" / "none" / "run.json").read_bytes() == before
+    assert len(runs_below(folder / "d")) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"git_commit": "0" * 40}, {"versions": {"concur": "0.0"}}, {"complete": False}],
+    ids=["other code", "other versions", "not complete"],
+)
+def test_a_run_of_other_code_or_half_a_run_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    assert compare(monkeypatch, policies=("none",)) == 0
+    path = folder / "d" / "none" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    capsys.readouterr()
+    assert compare(monkeypatch, policies=("none",)) == 0
+    assert "already" not in capsys.readouterr().err
+    assert load_record(path.parent).is_complete
 
 
 def hear_the_keyboard() -> None:

@@ -106,6 +106,24 @@ def test_the_same_command_repeats_nothing_and_a_changed_grid_what_is_new(
     assert len(table(folder)) == 12
 
 
+def test_a_sweep_can_be_reported_once_it_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
+) -> None:
+    count.stop_at = 6
+    assert sweep(monkeypatch) == 130
+    assert concur(monkeypatch, "report", "o") == 2
+    assert "o: has no runs.parquet: it has not come to its end; run it again" in capsys.readouterr().err
+    assert sweep(monkeypatch, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 16
+    assert concur(monkeypatch, "report", "o") == 0
+    assert "report: o/report/index.html" in capsys.readouterr().out
+    page = (folder / "o" / "report" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "best static cap" in page
+    assert concur(monkeypatch, "report", "o", "--perfetto", "t.json.gz") == 2
+
+
 def test_an_interrupt_keeps_what_is_finished_and_the_rest_follows(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: Count
 ) -> None:

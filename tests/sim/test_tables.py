@@ -70,6 +70,22 @@ def test_the_comparison_can_be_read_on_a_narrow_terminal(
             assert all(str(cell) in text for cell in column.cells)
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_the_key_columns_of_a_comparison_fit_eighty_characters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_wide: bool
+) -> None:
+    """With the longest names and the largest numbers of the committed results."""
+    monkeypatch.setenv("COLUMNS", "80" if not is_wide else "140")
+    one, other = (simulate(make_scenario(controller={"kind": "agent_cap", "cap": cap})) for cap in (105, 240))
+    for record, makespan_s in ((one, 1_234.5), (other, 1_240.0)):
+        record.metrics["makespan_s"] = makespan_s
+    by_seed = {"agent_cap=105": {0: one, 1: other}, "agent_cap=240": {0: other, 1: one}}
+    for table in (comparison_table([one, other], is_wide=is_wide), interval_table(by_seed, is_wide=is_wide)):
+        lines = [line for line in printed(table, capsys) if line.startswith("┃")]
+        assert len(lines) == 1 or (is_wide and len(lines) == 2)
+        assert len(table.columns) == 6 or is_wide
+
+
 def test_the_keys_of_a_sweep_name_its_rows_in_every_part(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
