@@ -28,9 +28,21 @@ What is left out: the order of sequences, the imbalance among them, and any slow
 from bisect import bisect_left
 from collections.abc import Callable
 from math import exp
+from typing import NamedTuple
 
 from concur.sim.step_time.profile import StepTimeProfile
 from concur.sim.step_time.step_time import StepBatch
+
+
+class Regressors(NamedTuple):
+    """The sums over a batch that its duration depends on, or their largest values in the fit's samples."""
+
+    num_tokens: int
+    prefill_seqs: int
+    prefill_context_tokens: int
+    prefill_pairs: int
+    decode_seqs: int
+    context_tokens: int
 
 
 class RooflineStepTime:
@@ -40,7 +52,7 @@ class RooflineStepTime:
     `largest` (by regressor) grow as steps beyond the domain are seen.
     """
 
-    __slots__ = ("_coefficients", "_decode_s", "_limits", "_sizes", "_tokens_s", "largest", "num_outside")
+    __slots__ = ("_coefficients", "_decode_s", "_most", "_sizes", "_tokens_s", "largest", "num_outside")
 
     def __init__(self, profile: StepTimeProfile) -> None:
         self._coefficients = c = profile.coefficients
@@ -48,14 +60,7 @@ class RooflineStepTime:
         self._tokens_s: dict[int, float] = {}
         self._decode_s = (c.decode_s, c.per_decode_seq_s, c.per_context_token_s)
         domain = profile.domain
-        self._limits = (
-            domain.num_tokens[1],
-            domain.prefill_seqs[1],
-            domain.prefill_context_tokens[1],
-            domain.prefill_pairs[1],
-            domain.decode_seqs[1],
-            domain.context_tokens[1],
-        )
+        self._most = Regressors(*(getattr(domain, name)[1] for name in Regressors._fields))
         self.num_outside = 0
         self.largest: dict[str, int] = {}
 
@@ -84,7 +89,7 @@ class RooflineStepTime:
         decode_s, per_decode_seq_s, per_context_token_s = self._decode_s
         fixed_s = self._tokens_s.get(decode_seqs) or self._of_tokens(decode_seqs)
         fixed_s += decode_s + per_decode_seq_s * decode_seqs  # in the order of __call__
-        limit = self._limits[5] if decode_seqs <= self._limits[4] else -1
+        limit = self._most.context_tokens if decode_seqs <= self._most.decode_seqs else -1
 
         def step_s(context_tokens: int) -> float:
             if context_tokens > limit:
@@ -95,14 +100,14 @@ class RooflineStepTime:
 
     def observe(self, batch: StepBatch) -> None:
         """Take note of a step that is run, to tell later what lay beyond the domain."""
-        tokens, seqs, prefill_context, pairs, decodes, context = self._limits
+        most = self._most
         if (
-            batch.prefill_pairs > pairs
-            or batch.context_tokens > context
-            or batch.decode_seqs > decodes
-            or batch.prefill_seqs > seqs
-            or batch.prefill_context_tokens > prefill_context
-            or batch.prefill_tokens + batch.decode_seqs > tokens
+            batch.prefill_pairs > most.prefill_pairs
+            or batch.context_tokens > most.context_tokens
+            or batch.decode_seqs > most.decode_seqs
+            or batch.prefill_seqs > most.prefill_seqs
+            or batch.prefill_context_tokens > most.prefill_context_tokens
+            or batch.prefill_tokens + batch.decode_seqs > most.num_tokens
         ):
             self._note(batch)
 
@@ -130,14 +135,14 @@ class RooflineStepTime:
             return []
         seen = ", ".join(
             f"{name} {self.largest[name]} (fitted up to {limit})"
-            for name, limit in zip(_REGRESSORS, self._limits, strict=True)
+            for name, limit in self._most._asdict().items()
             if self.largest.get(name, 0) > limit
         )
         return [f"about {self.num_outside} steps were beyond the step-time profile's domain: {seen}"]
 
     def _note(self, batch: StepBatch) -> None:
         self.num_outside += 1
-        for name, value in zip(_REGRESSORS, regressors(batch), strict=True):
+        for name, value in regressors(batch)._asdict().items():
             if value > self.largest.get(name, 0):
                 self.largest[name] = value
 
@@ -168,13 +173,13 @@ class RooflineStepTime:
         return c.per_token_s * num_tokens + reduce_s
 
 
-_REGRESSORS = (
-    *("num_tokens", "prefill_seqs", "prefill_context_tokens", "prefill_pairs"),
-    *("decode_seqs", "context_tokens"),
-)
-
-
-def regressors(batch: StepBatch) -> tuple[int, ...]:
-    """Return a batch's regressors, in the order of `_REGRESSORS`."""
-    tokens = batch.prefill_tokens + batch.decode_seqs
-    return tokens, *(getattr(batch, name) for name in _REGRESSORS[1:])
+def regressors(batch: StepBatch) -> Regressors:
+    """Return what the duration of a batch is a function of."""
+    return Regressors(
+        batch.prefill_tokens + batch.decode_seqs,
+        batch.prefill_seqs,
+        batch.prefill_context_tokens,
+        batch.prefill_pairs,
+        batch.decode_seqs,
+        batch.context_tokens,
+    )

@@ -29,7 +29,8 @@ class StepBatch:
     `prefill_seqs`: K, number of prefills. `prefill_context_tokens`: R, sum over prefills of c.
     `recomputed_tokens`, `recomputed_pairs`: the part of P and Q that was computed for the same agent before;
     within a prefill those tokens come first. `recomputed_seqs`: prefills that are all recompute.
-    `useful_context_tokens`: R if what is recomputed were context, and what is all recompute were not there.
+    `useful_context_tokens`: what R would be in a cache that never evicts. There a prefill has what it
+    recomputes among its context, and one that is all recompute does not take place.
     """
 
     prefill_tokens: int = 0
