@@ -2,15 +2,20 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from concur.cli import main
 from concur.signals import Snapshot
 from concur.sim.engine.stepping import StepCore
 from concur.sim.engine.vllm.build import build_reference_core
+from concur.sim.record.record import RunRecord
+from concur.sim.record.tables import arrow_schema
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
@@ -44,6 +49,20 @@ def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:
 def reference_core(scenario: Scenario) -> StepCore:
     """The engine of a scenario, step by step and block by block."""
     return build_reference_core(scenario.engine, make_step_time(scenario.step_time))
+
+
+def with_tables(record: RunRecord, **tables: pa.Table) -> RunRecord:
+    """The record with other tables."""
+    return replace(record, tables=record.tables | tables)
+
+
+def with_frames(record: RunRecord, **frames: pd.DataFrame) -> RunRecord:
+    """The record with other tables, given as data frames."""
+    tables = {
+        name: pa.Table.from_pandas(frame, schema=arrow_schema(name), preserve_index=False)
+        for name, frame in frames.items()
+    }
+    return with_tables(record, **tables)
 
 
 def make_agent(

@@ -1,14 +1,14 @@
 """The packaged examples, by the path that they have below `examples/`."""
 
+from importlib.resources import files
 from pathlib import Path
 
-import concur
 from concur.sim.runs.progress import say
 
 
 def folder() -> Path:
     """Return where they are: in a checkout, or in the installed package."""
-    return Path(concur.__file__).parent / "examples"
+    return Path(str(files("concur"))) / "examples"
 
 
 def names() -> list[str]:

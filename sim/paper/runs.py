@@ -10,6 +10,7 @@ import numpy as np
 from concur.sim.paper.settings import Setting
 from concur.sim.record.phases import demand_over_time
 from concur.sim.record.record import RunRecord
+from concur.sim.record.tables import columns_of
 from concur.sim.runs.compare import run_seeds
 from concur.sim.runs.intervals import Interval, metric_interval, speed_up
 from concur.sim.runs.parallel import Workers
@@ -144,23 +145,22 @@ class Book:
 
 def _slim(record: RunRecord, setting: Setting) -> RunRecord:
     """Add what the tables need of the record's tables to its metrics, and let go of the tables."""
-    demand = demand_over_time(record.requests, record.agents)[1]
-    ticks = record.ticks[record.ticks["agents_waiting"] > 0]
+    demand = demand_over_time(*(columns_of(record.tables[name]) for name in ("requests", "agents")))[1]
+    ticks = columns_of(record.tables["ticks"])
+    usage_frac = ticks["kv_cache_usage_frac"][ticks["agents_waiting"] > 0]
     extra: dict[str, Any] = {
         "peak_demand_frac": float(demand.max()) / setting.pool_tokens,
-        "may_grow_frac": float((ticks["kv_cache_usage_frac"] < U_LOW_FRAC).mean()) if len(ticks) else None,
+        "may_grow_frac": float((usage_frac < U_LOW_FRAC).mean()) if usage_frac.size else None,
         "link_busy_frac": _link_busy_frac(record),
     }
-    every = -(-len(record.timeline) // _MOST_SAMPLES)
-    last = len(record.timeline) - 1
+    num_samples = record.tables["timeline"].num_rows
+    every, last = -(-num_samples // _MOST_SAMPLES), num_samples - 1
     rows = np.unique(np.append(np.arange(0, last + 1, every), last))
     return replace(
         record,
         run=record.run | {"metrics": record.metrics | extra},
-        requests=record.requests.iloc[:0],
-        agents=record.agents.iloc[:0],
-        ticks=record.ticks.iloc[:0],
-        timeline=record.timeline.iloc[rows],
+        tables={name: table.slice(0, 0) for name, table in record.tables.items()}
+        | {"timeline": record.tables["timeline"].take(rows)},
     )
 
 

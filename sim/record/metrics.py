@@ -7,9 +7,9 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
+from concur.sim.record.tables import Columns
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
@@ -44,9 +44,9 @@ _PHASES: Final = ("warm_up", "middle", "cool_down")
 
 def compute_metrics(
     *,
-    requests: pd.DataFrame,
-    agents: pd.DataFrame,
-    timeline: pd.DataFrame,
+    requests: Columns,
+    agents: Columns,
+    timeline: Columns,
     pool_tokens: int,
     block_size: int,
     num_agents_skipped: int,
@@ -83,18 +83,17 @@ def compute_metrics(
     ======================== =====================================================================
     """
     makespan_s = float(requests["finished_s"].max())
-    last = timeline.iloc[-1]
-    latencies_s = (agents["finished_s"] - agents["arrived_s"]).to_numpy(np.float64)
-    waits_s = (requests["submitted_s"] - requests["ready_s"]).to_numpy(np.float64)
+    latencies_s = agents["finished_s"] - agents["arrived_s"]
+    waits_s = requests["submitted_s"] - requests["ready_s"]
     generated = int(requests["output_tokens"].sum())
-    busy_s = _total(last, "prefill_s", "recompute_s", "decode_s")
+    busy_s = _total(timeline, "prefill_s", "recompute_s", "decode_s")
     phases = find_phases(requests, agents, pool_tokens=pool_tokens, end_s=makespan_s)
     return {
-        "num_agents": len(agents),
+        "num_agents": len(latencies_s),
         "num_agents_skipped": num_agents_skipped,
         "makespan_s": makespan_s,
         "num_engine_steps": num_engine_steps,
-        "num_requests": len(requests),
+        "num_requests": len(waits_s),
         "prompt_tokens": int(requests["prompt_tokens"].sum()),
         "cached_tokens": _sum(requests["cached_tokens"]),
         "host_tokens": _sum(requests["host_tokens"]),
@@ -103,7 +102,7 @@ def compute_metrics(
         "recomputed_tokens": _sum(requests["recomputed_tokens"]),
         "generated_tokens": generated,
         "throughput_tokens_per_s": generated / makespan_s,
-        "recompute_time_fraction": _ratio(_total(last, "recompute_s"), makespan_s),
+        "recompute_time_fraction": _ratio(_total(timeline, "recompute_s"), makespan_s),
         "idle_fraction": None if busy_s is None else 1.0 - busy_s / makespan_s,
         "num_preemptions": _sum(requests["num_preemptions"]),
         "mean_active_agents": _time_average(timeline, "agents_active"),
@@ -131,22 +130,23 @@ def _unknown_phase() -> dict[str, None]:
     return {field.name: None for field in fields(Phase) if field.name != "name"}
 
 
-def ideal_hit_rate(requests: pd.DataFrame, agents: pd.DataFrame, *, block_size: int) -> float | None:
+def ideal_hit_rate(requests: Columns, agents: Columns, *, block_size: int) -> float | None:
     """Return the hit rate that a cache that never evicts would have had on the same calls.
 
     A call finds the full blocks of its history (`kept_tokens`, all but the last sampled token of which were
     computed), or of the shared prefix once a call of its group was scheduled before; never its last token.
     """
-    shared = agents.set_index("agent_index")["shared_prefix_tokens"].to_dict()
-    grouped = agents.dropna(subset=["prefix_group"])
-    group = grouped.set_index("agent_index")["prefix_group"].to_dict()
+    indices = agents["agent_index"].tolist()
+    shared = dict(zip(indices, agents["shared_prefix_tokens"].tolist(), strict=True))
+    group = dict(zip(indices, agents["prefix_group"].tolist(), strict=True))
     computed: dict[int, int] = {}
     warm_tokens: dict[str, int] = {}
     ideal = 0
-    calls = requests.sort_values(["scheduled_s", "agent_index", "call_index"], kind="stable")
-    columns = ["agent_index", "prompt_tokens", "kept_tokens", "output_tokens"]
-    for agent, prompt, kept, output in zip(*(calls[name].tolist() for name in columns), strict=True):
-        name = group.get(agent)
+    order = np.lexsort((requests["call_index"], requests["agent_index"], requests["scheduled_s"]))
+    names = ("agent_index", "prompt_tokens", "kept_tokens", "output_tokens")
+    calls = zip(*(requests[each][order].tolist() for each in names), strict=True)
+    for agent, prompt, kept, output in calls:
+        name = group[agent]
         warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
         known = max(min(computed.get(agent, 0), kept), min(warm, kept))
         ideal += min(known, prompt - 1) // block_size * block_size
@@ -166,16 +166,17 @@ def _fairness(output_tokens: np.ndarray, latencies_s: np.ndarray) -> float | Non
     return jain_fairness(output_tokens / latencies_s) if (latencies_s > 0).all() else None
 
 
-def _output_tokens(requests: pd.DataFrame, agents: pd.DataFrame) -> np.ndarray:
-    totals = requests.groupby("agent_index")["output_tokens"].sum()
-    return totals.loc[agents["agent_index"]].to_numpy(np.float64)
+def _output_tokens(requests: Columns, agents: Columns) -> np.ndarray:
+    """Return what each agent has generated, in the order of `agents`."""
+    indices, place = np.unique(requests["agent_index"], return_inverse=True)
+    totals = np.bincount(place, requests["output_tokens"])
+    return np.asarray(totals[np.searchsorted(indices, agents["agent_index"])])
 
 
-def _time_average(timeline: pd.DataFrame, column: str) -> float:
+def _time_average(timeline: Columns, column: str) -> float:
     """Average a gauge over time; each sample holds until the next one."""
-    times_s = timeline["t_s"].to_numpy(np.float64)
-    values = timeline[column].to_numpy(np.float64)
-    widths_s = np.diff(times_s)
+    values = timeline[column].astype(np.float64)
+    widths_s = np.diff(timeline["t_s"])
     return float((values[:-1] * widths_s).sum() / widths_s.sum()) if widths_s.sum() > 0 else float(values[0])
 
 
@@ -183,12 +184,14 @@ def _quantiles(values: np.ndarray, levels: dict[str, float]) -> dict[str, float]
     return {name: float(np.quantile(values, level)) for name, level in levels.items()}
 
 
-def _sum(column: "pd.Series[Any]") -> int | None:
-    return None if column.isna().any() else int(column.sum())
+def _sum(column: np.ndarray) -> int | None:
+    return None if np.isnan(column).any() else int(column.sum())
 
 
-def _total(row: "pd.Series[Any]", *columns: str) -> float | None:
-    return None if row[list(columns)].isna().any() else float(sum(row[column] for column in columns))
+def _total(timeline: Columns, *columns: str) -> float | None:
+    """Return the sum of counters at the end of a run."""
+    last = [float(timeline[column][-1]) for column in columns]
+    return None if np.isnan(last).any() else float(sum(last))
 
 
 def _ratio(part: float | None, whole: float) -> float | None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pandas as pd
+
+from concur.sim.record.tables import Columns
 
 RULE: Final = (
     "demand = tokens of the histories of admitted, unfinished agents (prompt of the call in flight, else "
@@ -47,9 +48,7 @@ class Phase:
         return self.end_s - self.start_s
 
 
-def find_phases(
-    requests: pd.DataFrame, agents: pd.DataFrame, *, pool_tokens: int, end_s: float
-) -> list[Phase]:
+def find_phases(requests: Columns, agents: Columns, *, pool_tokens: int, end_s: float) -> list[Phase]:
     """Return the three phases of a run, in order; a phase that does not occur has length 0."""
     times_s, demand = demand_over_time(requests, agents)
     above = np.flatnonzero(demand > pool_tokens)
@@ -61,29 +60,31 @@ def find_phases(
         first_s = last_s = end_s
     bounds = [("warm_up", 0.0, first_s), ("middle", first_s, last_s), ("cool_down", last_s, end_s)]
     columns = ["scheduled_s", "finished_s", "call_index", "prompt_tokens", "cached_tokens", "output_tokens"]
-    calls = {name: requests[name].to_numpy(np.float64, na_value=np.nan) for name in columns}
+    calls = {name: requests[name].astype(np.float64) for name in columns}
     return [_phase(name, start_s, stop_s, calls) for name, start_s, stop_s in bounds]
 
 
-def demand_over_time(requests: pd.DataFrame, agents: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def demand_over_time(requests: Columns, agents: Columns) -> tuple[np.ndarray, np.ndarray]:
     """Return the times at which the demand changes and its value from then on, in tokens.
 
     Returns
     -------
     times_s, demand_tokens : arrays of shape (num_changes,), times increasing
     """
-    in_group = agents["shared_prefix_tokens"].where(agents["prefix_group"].notna(), 0)
-    shared = in_group.set_axis(agents["agent_index"])
-    calls = requests.sort_values(["agent_index", "call_index"])
-    prefix = shared.loc[calls["agent_index"]].to_numpy(np.int64)
-    prompt = calls["prompt_tokens"].to_numpy(np.int64)
-    is_first = calls["call_index"].to_numpy(np.int64) == 0
+    order = np.lexsort((requests["call_index"], requests["agent_index"]))
+    calls = {name: column[order] for name, column in requests.items()}
+    by_index = np.argsort(agents["agent_index"])
+    place = by_index[np.searchsorted(agents["agent_index"], calls["agent_index"], sorter=by_index)]
+    is_in_group = np.array([group is not None for group in agents["prefix_group"]], bool)
+    prefix = np.where(is_in_group, agents["shared_prefix_tokens"], 0)[place]
+    prompt = calls["prompt_tokens"]
+    is_first = calls["call_index"] == 0
     in_flight = np.maximum(prompt - prefix, 0)
-    after = np.maximum(prompt + calls["output_tokens"].to_numpy(np.int64) - prefix, 0)
+    after = np.maximum(prompt + calls["output_tokens"] - prefix, 0)
     after[np.append(is_first[1:], True)] = 0  # its last call takes an agent out
     before = np.where(is_first, 0, np.insert(after[:-1], 0, 0))
     group_times, group_changes = _shared_prefix_changes(requests, agents)
-    times = np.concatenate((calls["submitted_s"], calls["finished_s"], group_times)).astype(np.float64)
+    times = np.concatenate((calls["submitted_s"], calls["finished_s"], group_times))
     changes = np.concatenate((in_flight - before, after - in_flight, group_changes))
     order = np.argsort(times, kind="stable")
     times_s, totals = times[order], np.cumsum(changes[order])
@@ -91,15 +92,27 @@ def demand_over_time(requests: pd.DataFrame, agents: pd.DataFrame) -> tuple[np.n
     return times_s[is_final], totals[is_final]
 
 
-def _shared_prefix_changes(requests: pd.DataFrame, agents: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _shared_prefix_changes(requests: Columns, agents: Columns) -> tuple[np.ndarray, np.ndarray]:
     """A group's prefix counts from its first call until its last agent has finished."""
-    grouped = agents.dropna(subset=["prefix_group"]).groupby("prefix_group", sort=True)
-    first_call_s = requests[requests["call_index"] == 0].set_index("agent_index")["submitted_s"]
+    is_first = requests["call_index"] == 0
+    first_call_s = dict(
+        zip(
+            requests["agent_index"][is_first].tolist(),
+            requests["submitted_s"][is_first].tolist(),
+            strict=True,
+        )
+    )
+    members: dict[str, list[int]] = {}
+    for number, group in enumerate(agents["prefix_group"].tolist()):
+        if group is not None:
+            members.setdefault(group, []).append(number)
     times: list[float] = []
     changes: list[int] = []
-    for _, group in grouped:
-        tokens = int(group["shared_prefix_tokens"].max())
-        times += [float(first_call_s[group["agent_index"]].min()), float(group["finished_s"].max())]
+    for group in sorted(members):
+        own = members[group]
+        tokens = int(agents["shared_prefix_tokens"][own].max())
+        begin_s = min(first_call_s[index] for index in agents["agent_index"][own].tolist())
+        times += [begin_s, float(agents["finished_s"][own].max())]
         changes += [tokens, -tokens]
     return np.array(times, np.float64), np.array(changes, np.int64)
 
@@ -125,9 +138,9 @@ def _quotient(part: float, whole: float) -> float | None:
     return float(part / whole) if whole > 0 and not np.isnan(part) else None
 
 
-def hit_rate(requests: pd.DataFrame) -> float | None:
+def hit_rate(requests: Columns) -> float | None:
     """Return cached / prompt tokens of the calls, `None` if there are none or it was not recorded."""
     prompt = int(requests["prompt_tokens"].sum())
-    if not prompt or requests["cached_tokens"].isna().any():
+    if not prompt or np.isnan(requests["cached_tokens"]).any():
         return None
     return int(requests["cached_tokens"].sum()) / prompt

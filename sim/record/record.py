@@ -9,31 +9,50 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from concur.sim.errors import RecordError
 from concur.sim.record.metrics import no_metrics
 from concur.sim.record.rows import TABLES
-from concur.sim.record.tables import arrow_schema, to_pandas
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION: Final = 1
 _RUN_KEYS: Final = {"schema_version", "world", "label", "scenario", "seed", "workload", "metrics", "warnings"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run: `run` is the content of `run.json`, the tables are data frames with the rows' columns."""
+    """A run: the content of `run.json`, and the tables, as they are kept and as data frames."""
 
     run: dict[str, Any]
-    requests: pd.DataFrame
-    agents: pd.DataFrame
-    ticks: pd.DataFrame
-    timeline: pd.DataFrame
+    tables: dict[str, pa.Table]
+
+    @cached_property
+    def requests(self) -> "pd.DataFrame":
+        """One row per call, see `RequestRow`."""
+        return _to_pandas(self.tables["requests"])
+
+    @cached_property
+    def agents(self) -> "pd.DataFrame":
+        """One row per agent, see `AgentRow`."""
+        return _to_pandas(self.tables["agents"])
+
+    @cached_property
+    def ticks(self) -> "pd.DataFrame":
+        """One row per decision, see `TickRow`."""
+        return _to_pandas(self.tables["ticks"])
+
+    @cached_property
+    def timeline(self) -> "pd.DataFrame":
+        """One row per sample, see `TimelineRow`."""
+        return _to_pandas(self.tables["timeline"])
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -67,10 +86,7 @@ def write_record(record: RunRecord, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name in TABLES:
-            table = pa.Table.from_pandas(
-                getattr(record, name), schema=arrow_schema(name), preserve_index=False
-            ).replace_schema_metadata(None)
-            pq.write_table(table, partial / f"{name}.parquet", compression="zstd")
+            pq.write_table(record.tables[name], partial / f"{name}.parquet", compression="zstd")
         (partial / "run.json").write_text(
             json.dumps(record.run, indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
@@ -131,7 +147,18 @@ def load_record(folder: Path) -> RunRecord:
                 f"{SCHEMA_VERSION}; update it"
             )
         run["metrics"] = no_metrics() | run["metrics"]  # an incomplete or an older run wrote fewer
-        tables = {name: to_pandas(pq.read_table(folder / f"{name}.parquet")) for name in TABLES}
+        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise RecordError(f"{folder}: not a run record ({error}); name a folder with run.json") from None
-    return RunRecord(run=run, **tables)
+    return RunRecord(run, tables)
+
+
+def _to_pandas(table: pa.Table) -> "pd.DataFrame":
+    """Return a table with null apart from NaN for whole numbers, and plain NumPy types otherwise."""
+    import pandas as pd  # half a second, for who wants it
+
+    def typed(arrow_type: pa.DataType) -> Any:
+        return pd.Int64Dtype() if pa.types.is_integer(arrow_type) else None
+
+    data_frame: pd.DataFrame = table.to_pandas(types_mapper=typed)
+    return data_frame

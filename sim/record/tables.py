@@ -1,14 +1,17 @@
 """The tables of a run in the making, and the types of their columns."""
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Union, get_args, get_origin
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 
 from concur.sim.record.rows import TABLES, AgentRow, Row
+
+Columns = Mapping[str, np.ndarray]
+"""A table by columns."""
 
 
 class Rows:
@@ -30,27 +33,33 @@ class Rows:
         if len(self._loose) == self._MOST_LOOSE:
             self._pack()
 
-    def frame(self) -> pd.DataFrame:
-        """Return all rows as a data frame with exactly the table's columns and types."""
+    def table(self) -> pa.Table:
+        """Return all rows, with exactly the table's columns and types."""
         self._pack()
-        return to_pandas(pa.Table.from_batches(self._batches, self._schema))
+        return pa.Table.from_batches(self._batches, self._schema).combine_chunks()
 
     def _pack(self) -> None:
         if self._loose:
             columns = zip(*self._loose, strict=True)
             arrays = [
-                pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
+                pa.array(column, field.type, from_pandas=True)
+                for column, field in zip(columns, self._schema, strict=True)
             ]
             self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
             self._loose.clear()
 
 
-def frame(table: str, rows: Iterable[Row]) -> pd.DataFrame:
-    """Return the rows of one table as a data frame with exactly that table's columns and types."""
-    collected = Rows(table)
+def table_of(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Return the rows of one table with exactly that table's columns and types."""
+    collected = Rows(name)
     for row in rows:
         collected.append(row)
-    return collected.frame()
+    return collected.table()
+
+
+def columns_of(table: pa.Table) -> Columns:
+    """Return the columns of a table, shape (num_rows,) each; a number that is not known is NaN."""
+    return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +71,13 @@ class RunTables:
     ticks: Rows = field(default_factory=lambda: Rows("ticks"))
     timeline: Rows = field(default_factory=lambda: Rows("timeline"))
 
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """Return them as data frames, agents by index."""
+    def finished(self) -> dict[str, pa.Table]:
+        """Return them as they are kept, agents by index."""
         return {
-            "requests": self.requests.frame(),
-            "agents": frame("agents", sorted(self.agents)),
-            "ticks": self.ticks.frame(),
-            "timeline": self.timeline.frame(),
+            "requests": self.requests.table(),
+            "agents": table_of("agents", sorted(self.agents)),
+            "ticks": self.ticks.table(),
+            "timeline": self.timeline.table(),
         }
 
 
@@ -81,14 +90,3 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 def arrow_schema(table: str) -> pa.Schema:
     """Return names and types of a table's columns."""
     return pa.schema([(name, _arrow_type(hint)) for name, hint in TABLES[table].__annotations__.items()])
-
-
-def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Return a table as a data frame with null apart from NaN."""
-    data_frame: pd.DataFrame = table.to_pandas(types_mapper=_pandas_type)
-    return data_frame
-
-
-def _pandas_type(arrow_type: pa.DataType) -> Any:
-    """Keep null apart from NaN for whole numbers; plain NumPy types otherwise."""
-    return pd.Int64Dtype() if pa.types.is_integer(arrow_type) else None

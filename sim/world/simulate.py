@@ -18,7 +18,7 @@ from concur.sim.record.metrics import compute_metrics
 from concur.sim.record.publish import StepWork, published, run_json, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.rows import AgentRow
-from concur.sim.record.tables import RunTables
+from concur.sim.record.tables import RunTables, columns_of
 from concur.sim.scenario.build import build_workload, check_fits
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
@@ -180,12 +180,12 @@ class _World:
 
     def to_record(self, began_s: float) -> RunRecord:
         """Put the tables, the metrics and the provenance together."""
-        tables = self.tables.frames()
+        tables = self.tables.finished()
         engine = self.scenario.engine
         metrics = compute_metrics(
-            requests=tables["requests"],
-            agents=tables["agents"],
-            timeline=tables["timeline"],
+            requests=columns_of(tables["requests"]),
+            agents=columns_of(tables["agents"]),
+            timeline=columns_of(tables["timeline"]),
             pool_tokens=engine.pool_tokens,
             block_size=engine.block_size,
             num_agents_skipped=self.workload.num_agents_skipped,
@@ -200,7 +200,7 @@ class _World:
             metrics=metrics,
             warnings=[*self.workload.warnings, *self.core.warnings(), *self.warnings],
         )
-        return RunRecord(run=run, **tables)
+        return RunRecord(run, tables)
 
 
 def _catalog_law(scenario: Scenario) -> Law:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from concur.sim.record.rows import RequestRow, TimelineRow
-from concur.sim.record.tables import frame
+from concur.sim.record.tables import table_of
 from concur.validate.live.account import account, explain_foreign
 from concur.validate.live.fake_server import RESET, FakeEngine, FakeServer, Faults
 from concur.validate.live.replay import LiveRun
@@ -87,7 +87,7 @@ def tables(*, queries: int, hits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     zeros = (
         dict.fromkeys(TimelineRow._fields, 0) | {"prompt_tokens": 1000, "generation_tokens": 50} | counters
     )
-    return frame("requests", [call]), frame("timeline", [TimelineRow(**zeros)])
+    return table_of("requests", [call]).to_pandas(), table_of("timeline", [TimelineRow(**zeros)]).to_pandas()
 
 
 def test_a_release_that_counts_refused_admissions_again_is_not_believed() -> None:

@@ -21,6 +21,7 @@ from concur.sim.show.report import write_report
 from concur.sim.show.tables import comparison_table, metrics_table, phase_table
 from concur.sim.world.simulate import simulate
 from concur.validate.live.fake_server import Faults
+from tests.helpers import with_tables
 from tests.live.helpers import live_scenario, run_on_fake, small_workload
 
 NONE = live_scenario()
@@ -41,13 +42,8 @@ def died() -> RunRecord:
 
 def barely_begun(record: RunRecord) -> RunRecord:
     """Stop a run before anything but its first sample was there."""
-    return replace(
-        record,
-        requests=record.requests.iloc[:0],
-        agents=record.agents.iloc[:0],
-        ticks=record.ticks.iloc[:0],
-        timeline=record.timeline.iloc[:1],
-    )
+    num_rows = {"requests": 0, "agents": 0, "ticks": 0, "timeline": 1}
+    return with_tables(record, **{name: record.tables[name][:number] for name, number in num_rows.items()})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +105,7 @@ def test_an_incomplete_run_is_neither_baseline_nor_best_cap(complete: RunRecord)
 
 def test_a_record_without_a_single_sample_is_one_clear_line(tmp_path: Path) -> None:
     record = failed("none")
-    empty = replace(barely_begun(record), timeline=record.timeline.iloc[:0])
+    empty = with_tables(barely_begun(record), timeline=record.tables["timeline"][:0])
     with pytest.raises(ValueError, match="none holds no sample of its timeline"):
         write_report([empty], tmp_path / "report")
     assert not (tmp_path / "report").exists()

@@ -11,6 +11,7 @@ from concur.signals import UNLIMITED, Snapshot
 from concur.sim.errors import ScenarioError
 from concur.sim.record.phases import demand_over_time
 from concur.sim.record.record import RunRecord
+from concur.sim.record.tables import columns_of
 from concur.sim.runs.policies import in_order
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.show.perfetto import trace_events
@@ -286,7 +287,7 @@ def test_a_shared_prefix_without_a_group_is_the_agents_own() -> None:
     )
     assert own.metrics["cached_tokens"] < none.metrics["cached_tokens"]
     assert own.metrics["hit_rate"] == pytest.approx(own.metrics["ideal_hit_rate"], abs=0.001)
-    _, demand = demand_over_time(own.requests, own.agents)
+    _, demand = demand_over_time(columns_of(own.tables["requests"]), columns_of(own.tables["agents"]))
     assert demand.max() >= 3 * (64 + 60)
 
 

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from concur.sim.errors import RecordError
 from concur.sim.record.record import RunRecord, write_record
 from concur.sim.record.rows import RequestRow, TickRow
-from concur.sim.record.tables import frame
+from concur.sim.record.tables import table_of
 from concur.sim.show.perfetto import write_perfetto
 from concur.sim.world.simulate import simulate
-from tests.helpers import concur, make_scenario
+from tests.helpers import concur, make_scenario, with_frames
 from tests.live.helpers import live_scenario, run_on_fake, small_workload
 
 Parts = dict[str, int]
@@ -192,7 +192,7 @@ def test_a_live_run_has_one_prefill_slice_and_no_tracks_of_what_is_not_published
     told = live.requests.assign(scheduled_s=live.requests["submitted_s"])
     for run, parts in (
         (live, {"queue + prefill", "decode"}),
-        (replace(live, requests=told), {"prefill", "decode"}),
+        (with_frames(live, requests=told), {"prefill", "decode"}),
     ):
         trace = written(run, tmp_path)
         for lane in trace.lanes().values():
@@ -212,7 +212,9 @@ def test_a_boundary_that_the_engine_did_not_tell_joins_its_sides(record: RunReco
     for row, parts in zip(
         rows, ({"queue + prefill": 1, "decode": 1}, {"queue + prefill + decode": 2}), strict=True
     ):
-        trace = written(replace(record, requests=frame("requests", [row])), tmp_path)
+        trace = written(
+            replace(record, tables=record.tables | {"requests": table_of("requests", [row])}), tmp_path
+        )
         (lane,) = trace.lanes().values()
         assert totals(lane) == {
             name: 1e6 * seconds for name, seconds in {"call": 3, "gate wait": 1, **parts}.items()
@@ -223,7 +225,9 @@ def test_a_boundary_that_the_engine_did_not_tell_joins_its_sides(record: RunReco
 def test_what_json_does_not_have_is_told_in_words(record: RunRecord, tmp_path: Path) -> None:
     first: dict[str, Any] = record.ticks.iloc[0].to_dict()  # type: ignore[assignment]
     ticks = [TickRow(**first | {"window_before": 2**31 - 1, "window": 8, "state": '{"limit": Infinity}'})]
-    (decision,) = written(replace(record, ticks=frame("ticks", ticks)), tmp_path).all_of(Instant)
+    (decision,) = written(
+        replace(record, tables=record.tables | {"ticks": table_of("ticks", ticks)}), tmp_path
+    ).all_of(Instant)
     assert decision.args["window_before"] == "unlimited"
     assert decision.args["state"] == {"limit": "Infinity"}
 

@@ -3,19 +3,18 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from concur.sim.record.metrics import compute_metrics, ideal_hit_rate, jain_fairness
 from concur.sim.record.phases import demand_over_time, find_phases
 from concur.sim.record.rows import AgentRow, RequestRow, TimelineRow
-from concur.sim.record.tables import frame
+from concur.sim.record.tables import Columns, columns_of, table_of
 
 Call = tuple[int, int, float, float, int, int, int]
 """agent, call, submitted_s, finished_s, prompt, output, cached"""
 
 
-def requests(*calls: Call) -> pd.DataFrame:
+def requests(*calls: Call) -> Columns:
     rows = [
         RequestRow(
             agent_index=agent,
@@ -35,23 +34,23 @@ def requests(*calls: Call) -> pd.DataFrame:
         )
         for agent, call, submitted_s, finished_s, prompt, output, cached in calls
     ]
-    return frame("requests", rows)
+    return columns_of(table_of("requests", rows))
 
 
-def agents(*ends: tuple[float, float], group: str | None = None, shared: int = 0) -> pd.DataFrame:
+def agents(*ends: tuple[float, float], group: str | None = None, shared: int = 0) -> Columns:
     rows = [
         AgentRow(number, f"a{number}", group, shared, 2, 0, arrived_s, arrived_s, finished_s, 0.0, 1)
         for number, (arrived_s, finished_s) in enumerate(ends)
     ]
-    return frame("agents", rows)
+    return columns_of(table_of("agents", rows))
 
 
-def timeline(*samples: tuple[float, int, float]) -> pd.DataFrame:
+def timeline(*samples: tuple[float, int, float]) -> Columns:
     rows = [
         TimelineRow(t_s, 0, 0, usage, None, 0, 0, 0, 0, 0, 0, 0, 1.0, 2.0, 3.0, active, 0, 0, 0, 9)
         for t_s, active, usage in samples
     ]
-    return frame("timeline", rows)
+    return columns_of(table_of("timeline", rows))
 
 
 TWO = requests(
@@ -129,8 +128,8 @@ def test_every_metric_by_hand() -> None:
 
 
 def test_what_a_live_engine_does_not_publish_is_none_not_zero() -> None:
-    unknown = TWO.assign(cached_tokens=pd.array([None] * 4, "Int64"))
-    samples = timeline((0.0, 2, 0.5), (10.0, 1, 0.25)).assign(recompute_s=np.nan)
+    unknown = {**TWO, "cached_tokens": np.full(4, np.nan)}
+    samples = {**timeline((0.0, 2, 0.5), (10.0, 1, 0.25)), "recompute_s": np.full(2, np.nan)}
     metrics = compute_metrics(
         requests=unknown,
         agents=TWO_AGENTS,
@@ -148,7 +147,7 @@ def test_ideal_hits_by_hand() -> None:
     # agent 0: 119 tokens computed, 112 in full blocks; agent 1: 319 computed, 304 in full blocks
     assert ideal_hit_rate(TWO, TWO_AGENTS, block_size=16) == (112 + 304) / 1000
     grouped = agents((0.0, 4.0), (0.0, 10.0), group="g", shared=50)
-    with_prefix = TWO.assign(kept_tokens=[50, 50, 190, 390])
+    with_prefix = {**TWO, "kept_tokens": np.array([50, 50, 190, 390])}
     # agent 1 now finds 48 tokens of the prefix that agent 0 has computed
     assert ideal_hit_rate(with_prefix, grouped, block_size=16) == (112 + 304 + 48) / 1000
 

@@ -12,7 +12,7 @@ from concur.validate.confront.confront import confront
 from concur.validate.confront.confront_report import confrontation_table
 from concur.validate.confront.reasons import pace
 from concur.validate.confront.verdicts import PolicyVerdict
-from tests.helpers import make_agent, make_scenario, make_workload
+from tests.helpers import make_agent, make_scenario, make_workload, with_frames
 
 AGENTS = make_workload(*(make_agent(n, [(400, 20)] * 3, wait_s=0.5) for n in range(6)))
 
@@ -41,7 +41,7 @@ def live(
     metrics["ideal_hit_rate"] = run.pop("ideal", metrics["ideal_hit_rate"])
     changed = {"world": "live", "complete": True, "metrics": metrics, "engine": {"num_gpu_blocks": 900}}
     frame = pd.DataFrame(rows).astype(record.requests.dtypes)
-    return replace(record, run=record.run | changed | run, requests=frame)
+    return with_frames(replace(record, run=record.run | changed | run), requests=frame)
 
 
 def verdict(simulated: RunRecord, *runs: RunRecord) -> PolicyVerdict:
@@ -130,5 +130,5 @@ def test_reasons_stand_under_the_table(simulated: RunRecord) -> None:
 def test_times_that_were_not_recorded_are_no_reason(simulated: RunRecord) -> None:
     run = live(simulated, makespan=1.3)
     unknown = run.requests.assign(first_token_s=float("nan"))
-    (reason,) = verdict(simulated, replace(run, requests=unknown)).reasons
+    (reason,) = verdict(simulated, with_frames(run, requests=unknown)).reasons
     assert "per decoded token not known" in reason

@@ -19,7 +19,7 @@ from concur.sim.record.metrics import compute_metrics, no_metrics
 from concur.sim.record.publish import run_json
 from concur.sim.record.record import RunRecord
 from concur.sim.record.rows import RequestRow
-from concur.sim.record.tables import RunTables
+from concur.sim.record.tables import RunTables, columns_of
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import StepSpec, Workload
 from concur.validate.errors import OutOfScopeError
@@ -143,9 +143,9 @@ def make_record(
     wall_clock_s: float,
 ) -> RunRecord:
     """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing."""
-    frames = tables.frames()
-    balance = _account(frames, faults)
-    metrics = _metrics(frames, faults, first, workload, balance)
+    record = RunRecord({}, tables.finished())
+    balance = _account(record, faults)
+    metrics = _metrics(record, faults, first, workload, balance)
     metrics["wall_clock_s"] = wall_clock_s
     run = run_json(
         scenario,
@@ -168,7 +168,7 @@ def make_record(
         "failures": [asdict(failure) for failure in faults.failures],
         "foreign_tokens": balance.foreign_tokens if balance else None,
     }
-    return RunRecord(run=run, **frames)
+    return replace(record, run=run)
 
 
 def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[Snapshot, int]]:
@@ -199,27 +199,29 @@ def recorded_ticks(record: RunRecord, controller: Controller) -> Iterator[tuple[
         yield snapshot, tick["agents_active"]
 
 
-def _account(frames: Mapping[str, pd.DataFrame], faults: Faults) -> Account | None:
+def _account(record: RunRecord, faults: Faults) -> Account | None:
     """Hold calls against counters; `None` for a run that did not come to its end."""
-    if faults.failures or frames["agents"].empty:
+    if faults.failures or record.agents.empty:
         return None
     is_once = faults.is_complete and not faults.retries
-    return account(frames["requests"], frames["timeline"], is_once=is_once)
+    return account(record.requests, record.timeline, is_once=is_once)
 
 
 def _metrics(
-    frames: Mapping[str, pd.DataFrame],
+    record: RunRecord,
     faults: Faults,
     first: Snapshot,
     workload: Workload,
     balance: Account | None,
 ) -> dict[str, Any]:
-    requests, agents, timeline = frames["requests"], frames["agents"], frames["timeline"]
+    requests, agents, timeline = (
+        columns_of(record.tables[name]) for name in ("requests", "agents", "timeline")
+    )
     if balance is None:  # a makespan of part of the work is no makespan
         return no_metrics() | {
-            "num_agents": len(agents),
+            "num_agents": len(agents["agent_index"]),
             "num_agents_skipped": workload.num_agents_skipped,
-            "num_requests": len(requests),
+            "num_requests": len(requests["agent_index"]),
             "prompt_tokens": int(requests["prompt_tokens"].sum()),
             "generated_tokens": int(requests["output_tokens"].sum()),
         }
@@ -232,7 +234,7 @@ def _metrics(
         num_agents_skipped=workload.num_agents_skipped,
         num_engine_steps=None,
     )
-    counted = None if faults.num_counter_resets else int(timeline["num_preemptions"].iloc[-1])
+    counted = None if faults.num_counter_resets else int(timeline["num_preemptions"][-1])
     # vLLM counts preemptions for the engine, not per call
     return metrics | balance.cache_metrics() | {"num_preemptions": counted}
 
