@@ -178,10 +178,13 @@ class SegmentCache:
         self.take(num_blocks)
         self._holdings[request_id].num_blocks += num_blocks
 
-    def catch_up(self, request_id: str, num_tokens: int) -> None:
-        """Book the blocks that `take` has taken for a request, up to `num_tokens` tokens, and cache them."""
+    def catch_up(self, request_id: str, num_tokens: int, num_known_tokens: int) -> None:
+        """Book the blocks that `take` has taken for a request, up to `num_tokens` tokens.
+
+        Those that known tokens fill are cached.
+        """
         self._holdings[request_id].num_blocks = -(-num_tokens // self.block_size)
-        self.cache_blocks(request_id, num_tokens)
+        self.cache_blocks(request_id, num_known_tokens)
 
     def cache_blocks(self, request_id: str, num_tokens: int) -> None:
         """Make the full blocks among the request's first `num_tokens` tokens findable.

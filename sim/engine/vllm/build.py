@@ -22,8 +22,6 @@ def build_core(config: EngineConfig, step_time: StepTime) -> EngineCore:
         watermark=config.watermark,
         enable_caching=config.enable_prefix_caching,
     )
-    if config.async_scheduling:
-        return StepCore(config, step_time, Scheduler(config, cache))
     return FastCore(config, step_time, FastScheduler(config, cache))
 
 

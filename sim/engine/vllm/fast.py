@@ -1,28 +1,37 @@
 """The fast core: vLLM's scheduler with its decodes as sums, and leaps over steps that are certain beforehand.
 
-The same decisions as the reference, byte for byte in a run's record. For synchronous scheduling on segments.
+On segments; the same decisions as the reference, byte for byte in a run's record.
 """
 
+from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request
 from concur.sim.engine.stepping import Step, StepCore
 from concur.sim.engine.vllm.decodes import Decodes
-from concur.sim.engine.vllm.leap import Flight, fly_decodes, fly_prefill
+from concur.sim.engine.vllm.leap import Flight, fly_ahead, fly_decodes, fly_prefill
 from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.segments import SegmentCache
 from concur.sim.step_time.step_time import StepTime, StepTotals
 
 
+class Bulk(NamedTuple):
+    """A step in flight, and how many members of the decodes it computes that are not in its list."""
+
+    output: SchedulerOutput
+    num_decodes: int
+
+
 @dataclass(slots=True)
 class Leap:
-    """What a leap did: when it ended, what was published last, and the step in flight."""
+    """What a leap did: when its last step ended, what was published then, and the steps in flight."""
 
     end_s: float
     stats: SchedulerStats | None
-    step: Step | None
+    steps: list[Step]
 
 
 class FastScheduler(Scheduler[SegmentCache]):
@@ -33,11 +42,10 @@ class FastScheduler(Scheduler[SegmentCache]):
     """
 
     def __init__(self, config: EngineConfig, cache: SegmentCache) -> None:
-        assert not config.async_scheduling, "sums are up to date only where every output is in"
         super().__init__(config, cache)
         self._decodes = Decodes(cache)
-        self._num_decodes_in_flight = 0
-        self._is_full = False  # the last step left somebody waiting for a seat or for room, not for budget
+        self._in_flight: deque[Bulk] = deque()
+        self._is_full = False  # the last decision left somebody waiting, and not for budget
         self.is_quiet = False
 
     def add_request(self, request: Request) -> None:
@@ -49,18 +57,21 @@ class FastScheduler(Scheduler[SegmentCache]):
     def schedule(self) -> SchedulerOutput:
         """Decide the next step; the decodes are in its batch, and not in its list."""
         output = SchedulerOutput()
-        num_decodes = self._num_decodes_in_flight = self._schedule_decodes(output)
+        num_decodes = self._schedule_decodes(output)
         budget = self.config.max_num_batched_tokens - num_decodes
-        budget = self._fill(output, budget, first=num_decodes)
-        self._is_full = budget > 0 and not output.preempted and bool(self.waiting)
+        budget = self._fill(output, budget, first=self._decodes.num_leading)
+        self._is_full = budget > 0 and not output.preempted and self._someone_is_blocked()
+        if not output.batch.is_empty:
+            self._in_flight.append(Bulk(output, num_decodes))
         return output
 
     def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
         """Give each request that sampled its token; return the finished ones, their blocks freed."""
         finished = []
-        if self._num_decodes_in_flight:
-            self._stats.generation_tokens += self._num_decodes_in_flight
-            finished = self._decodes.take_out_finished()
+        num_decodes = self._in_flight.popleft().num_decodes
+        if num_decodes:
+            self._stats.generation_tokens += num_decodes
+            finished = self._decodes.take_output()
             for request in finished:
                 self._finish(request, time_s)
         finished += super().update_from_output(output, time_s=time_s)
@@ -84,21 +95,45 @@ class FastScheduler(Scheduler[SegmentCache]):
         )
         return self._land(flight, prefill, chunk)
 
+    def leap_ahead(
+        self, step_time: StepTime, totals: StepTotals, *, first_s: float, begin_s: float, until_s: float
+    ) -> Leap | None:
+        """Do the same where a step that takes `first_s` computes while the next one is decided."""
+        decodes = self._decodes
+        (bulk,) = self._in_flight
+        if not self.is_quiet or bulk.output.scheduled or bulk.num_decodes != decodes.count:
+            return None
+        if not decodes.steps_to_first_end():
+            return None
+        flight = fly_ahead(decodes, step_time, totals, first_s=first_s, begin_s=begin_s, until_s=until_s)
+        leap = self._land(flight)
+        leap.steps.insert(0, Step(bulk.output, flight.in_flight_s))
+        return leap
+
     def _schedule_decodes(self, output: SchedulerOutput) -> int:
         """Schedule one token for every member, or, if that takes more care, for none; return how many."""
         decodes, cache = self._decodes, self.kv_cache_manager
+        decodes.let_end()
         if not decodes.count:
             return 0
         num_due = decodes.num_due()
         if decodes.count > self.config.max_num_batched_tokens or num_due > cache.num_free_blocks:
-            decodes.take_out_all()
+            self._take_out_all()
             return 0
         if num_due:
             cache.take(num_due)
         output.batch.decode_seqs = decodes.count
         output.batch.context_tokens = decodes.context_tokens
-        decodes.advance(1)
+        decodes.advance(1, num_outputs=0)
         return decodes.count
+
+    def _take_out_all(self) -> None:
+        """Turn the sums into a list again, in the step in flight too."""
+        with_a_token_in_flight = self._decodes.take_out_all()
+        if with_a_token_in_flight:
+            output, _ = self._in_flight.pop()
+            output.scheduled[:0] = [(request, 1, True) for request in with_a_token_in_flight]
+            self._in_flight.append(Bulk(output, 0))
 
     def _take_in_decodes(self, *, is_blocked: bool) -> None:
         """Take in those that decode from now on, and find out if nothing else will happen.
@@ -107,10 +142,14 @@ class FastScheduler(Scheduler[SegmentCache]):
         blocked: the last step had budget left for it, and no blocks or seats have become free since.
         """
         decodes, running = self._decodes, self.running
-        while decodes.count < len(running) and _decodes_next(running[decodes.count]):
-            decodes.put(running[decodes.count])
+        while decodes.num_leading < len(running) and _decodes_next(running[decodes.num_leading]):
+            decodes.put(running[decodes.num_leading])
         everyone_decodes = decodes.count == len(running) > 0
         self.is_quiet = everyone_decodes and (not self.waiting or is_blocked)
+
+    def _someone_is_blocked(self) -> bool:
+        """Tell whether somebody waits who was asked in; with stale output in flight nobody is."""
+        return bool(self.waiting) and not self.waiting[0].num_stale_output_tokens
 
     def _chunk_of_long_prefill(self) -> int:
         """Tokens per step of a last prefill that takes all the budget that the decodes leave, else 0."""
@@ -130,27 +169,27 @@ class FastScheduler(Scheduler[SegmentCache]):
         stats = self.make_stats() if flight.num_steps else None
         if flight.num_next_blocks:
             cache.take(flight.num_next_blocks)
-        decodes.advance(flight.num_decided)
+        if decodes.count:
+            decodes.advance(flight.num_decided, num_outputs=flight.num_steps)
         if prefill is not None:
             self._land_prefill(flight, prefill, chunk)
         if flight.next_batch is None:
-            return Leap(flight.end_s, stats, None)
+            return Leap(flight.end_s, stats, [])
         output = SchedulerOutput(batch=flight.next_batch)
-        self._num_decodes_in_flight = decodes.count
-        self._is_full = prefill is None and bool(
-            self.waiting
-        )  # whoever waits is blocked, or it were not quiet
-        if prefill is not None:
-            prefill.num_in_flight_tokens += chunk
-            output.scheduled.append((prefill, chunk, False))
-        return Leap(flight.end_s, stats, Step(output, flight.next_s))
+        self._in_flight.append(Bulk(output, decodes.count))
+        self._is_full = prefill is None and self._someone_is_blocked()
+        if prefill is None:
+            return Leap(flight.end_s, stats, [Step(output, flight.next_s)])
+        prefill.num_in_flight_tokens += chunk
+        output.scheduled.append((prefill, chunk, False))
+        return Leap(flight.end_s, stats, [Step(output, flight.next_s)])
 
     def _land_prefill(self, flight: Flight, prefill: Request, chunk: int) -> None:
         before = prefill.num_computed_tokens
         num_computed = before + chunk * flight.num_decided
         prefill.num_recomputed_tokens += max(0, min(num_computed, prefill.known_tokens) - before)
         prefill.num_computed_tokens = num_computed
-        self.kv_cache_manager.catch_up(prefill.request_id, num_computed)
+        self.kv_cache_manager.catch_up(prefill.request_id, num_computed, num_computed)
 
 
 class FastCore(StepCore):
@@ -163,18 +202,27 @@ class FastCore(StepCore):
     def _decide(self, until_s: float) -> None:
         """Go through the steps that end before anything else happens, and decide the next one."""
         self._join()
-        until_s = min(until_s, self._next_join_s())
-        leap = self._fast.leap(self.step_time, self.totals, begin_s=self.time_s, until_s=until_s)
+        leap = self._leap(min(until_s, self._next_join_s()))
         if leap is not None:
             self.time_s = leap.end_s
             if leap.stats is not None:
                 self.stats = leap.stats
-            if leap.step is not None:
-                self._steps.append(leap.step)
+            self._steps = deque(leap.steps)
         super()._decide(until_s)
+
+    def _leap(self, until_s: float) -> Leap | None:
+        if self._max_steps_in_flight == 1:
+            return self._fast.leap(self.step_time, self.totals, begin_s=self.time_s, until_s=until_s)
+        if len(self._steps) != 1:
+            return None
+        first_s = self._steps[0].duration_s
+        return self._fast.leap_ahead(
+            self.step_time, self.totals, first_s=first_s, begin_s=self.time_s, until_s=until_s
+        )
 
 
 def _decodes_next(request: Request) -> bool:
-    """Tell whether a request lacks only its last sampled token."""
-    num_tokens = request.num_tokens
-    return request.num_computed_tokens == num_tokens - 1 and num_tokens > request.num_prompt_tokens
+    """Tell whether a request lacks only tokens to come, and is scheduled for the next of them."""
+    num_known = request.num_tokens + request.num_output_placeholders
+    is_decode = request.num_computed_tokens == num_known - 1 and num_known > request.num_prompt_tokens
+    return is_decode and num_known < request.num_final_tokens

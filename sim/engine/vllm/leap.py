@@ -25,7 +25,8 @@ from concur.sim.step_time.step_time import StepBatch, StepTime, StepTotals, step
 class Flight:
     """The steps of a leap: how many ended, when the last of them did, the blocks taken for them.
 
-    `next_batch` is the step left in flight, then its duration, and the blocks that it takes; `None` without.
+    `next_batch` is the last step that was decided and has not ended, then its duration, and the blocks that
+    it takes; `None` without. Where steps are decided ahead, one that takes `in_flight_s` computes before it.
     """
 
     num_steps: int
@@ -34,6 +35,7 @@ class Flight:
     next_batch: StepBatch | None = None
     next_s: float = 0.0
     num_next_blocks: int = 0
+    in_flight_s: float = 0.0
 
     @property
     def num_decided(self) -> int:
@@ -63,6 +65,42 @@ def fly_decodes(
         context_tokens += count
     else:
         flight = Flight(step, end_s, taken)
+    totals.decode_s = decode_s
+    totals.num_steps += step
+    return flight
+
+
+def fly_ahead(
+    decodes: Decodes,
+    step_time: StepTime,
+    totals: StepTotals,
+    *,
+    first_s: float,
+    begin_s: float,
+    until_s: float,
+) -> Flight:
+    """Find out how far requests decode undisturbed where each step is decided while the one before computes.
+
+    A step of theirs that takes `first_s` begins at `begin_s`. In the result it is the first to end, and
+    `in_flight_s` is the duration of the one that computes at the end. Changes `totals` only.
+    """
+    count, context_tokens, max_steps = decodes.count, decodes.context_tokens, decodes.steps_to_first_end()
+    num_free_blocks, step_s = decodes.cache.num_free_blocks, step_time.of_decodes(count)
+    step, taken, end_s, in_flight_s, decode_s = 0, 0, begin_s, first_s, totals.decode_s
+    while taken + (num_due := decodes.num_due(step)) <= num_free_blocks:
+        duration_s = step_s(context_tokens)
+        decode_s += duration_s
+        step += 1
+        if step == max_steps or end_s + in_flight_s >= until_s:
+            batch = StepBatch(decode_seqs=count, context_tokens=context_tokens)
+            flight = Flight(step - 1, end_s, taken, batch, duration_s, num_due, in_flight_s)
+            break
+        end_s += in_flight_s
+        in_flight_s = duration_s
+        taken += num_due
+        context_tokens += count
+    else:
+        flight = Flight(step, end_s, taken, in_flight_s=in_flight_s)
     totals.decode_s = decode_s
     totals.num_steps += step
     return flight
