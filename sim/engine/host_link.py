@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 from math import inf
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.request import Request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 @dataclass(slots=True)
 class _Transfer:
     request: Request
     remaining_bytes: float
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class HostLink:
     """Processor sharing: n loads in flight run at bandwidth / n each.
 

@@ -1,7 +1,9 @@
 """One model call inside the engine, with vLLM's counters (`v1/request.py`, 0.32.0)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
+
+from mypy_extensions import mypyc_attr
 
 from concur.sim.kv.history import History
 
@@ -16,7 +18,8 @@ class RequestStatus(Enum):
     FINISHED = auto()
 
 
-@dataclass(slots=True, eq=False)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+@dataclass(init=False, slots=True, eq=False)
 class Request:
     """Life: WAITING -> RUNNING (<-> PREEMPTED) -> FINISHED, by way of a host load where there is one.
 
@@ -38,24 +41,54 @@ class Request:
     known_tokens: int
     arrival_s: float
 
-    status: RequestStatus = RequestStatus.WAITING
-    num_tokens: int = field(init=False)
-    num_final_tokens: int = field(init=False)
-    num_computed_tokens: int = 0
-    num_output_placeholders: int = 0
-    num_in_flight_tokens: int = 0
-    num_stale_output_tokens: int = 0
-    num_cached_tokens: int = -1
-    num_host_tokens: int = 0
-    num_recomputed_tokens: int = 0
-    num_preemptions: int = 0
-    scheduled_s: float | None = None
-    first_token_s: float | None = None
-    finished_s: float | None = None
+    status: RequestStatus
+    num_tokens: int
+    num_final_tokens: int
+    num_computed_tokens: int
+    num_output_placeholders: int
+    num_in_flight_tokens: int
+    num_stale_output_tokens: int
+    num_cached_tokens: int
+    num_host_tokens: int
+    num_recomputed_tokens: int
+    num_preemptions: int
+    scheduled_s: float | None
+    first_token_s: float | None
+    finished_s: float | None
 
-    def __post_init__(self) -> None:
-        self.num_tokens = self.num_prompt_tokens
-        self.num_final_tokens = self.num_prompt_tokens + self.max_tokens
+    def __init__(
+        self,
+        request_id: str,
+        agent_index: int,
+        call_index: int,
+        num_prompt_tokens: int,
+        max_tokens: int,
+        history: History,
+        known_tokens: int,
+        arrival_s: float,
+    ) -> None:
+        self.request_id = request_id
+        self.agent_index = agent_index
+        self.call_index = call_index
+        self.num_prompt_tokens = num_prompt_tokens
+        self.max_tokens = max_tokens
+        self.history = history
+        self.known_tokens = known_tokens
+        self.arrival_s = arrival_s
+        self.status = RequestStatus.WAITING
+        self.num_tokens = num_prompt_tokens
+        self.num_final_tokens = num_prompt_tokens + max_tokens
+        self.num_computed_tokens = 0
+        self.num_output_placeholders = 0
+        self.num_in_flight_tokens = 0
+        self.num_stale_output_tokens = 0
+        self.num_cached_tokens = -1
+        self.num_host_tokens = 0
+        self.num_recomputed_tokens = 0
+        self.num_preemptions = 0
+        self.scheduled_s = None
+        self.first_token_s = None
+        self.finished_s = None
 
     @property
     def num_output_tokens(self) -> int:

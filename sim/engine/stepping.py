@@ -11,7 +11,9 @@ from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.host_link import HostLink
@@ -48,13 +50,18 @@ class StepScheduler(Protocol):
         ...
 
 
-class Step(NamedTuple):
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class Step:
     """A step in flight; it begins when the one before it ends."""
 
-    output: SchedulerOutput
-    duration_s: float
+    __slots__ = ("duration_s", "output")
+
+    def __init__(self, output: SchedulerOutput, duration_s: float) -> None:
+        self.output = output
+        self.duration_s = duration_s
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class StepCore:
     """An `EngineCore` whose scheduler decides every single step."""
 

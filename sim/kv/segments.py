@@ -20,6 +20,8 @@ its record says so.
 
 from collections import OrderedDict, defaultdict
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.kv.history import History, Stretch
 
 
@@ -35,6 +37,7 @@ class DuplicateBlockError(Exception):
         self.block_index = block_index
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Residency:
     """What of one stretch is here: the first `num_cached` blocks can be found.
 
@@ -68,6 +71,7 @@ class Residency:
                 del self.held[length]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Segment:
     """Blocks `low` to `high` (exclusive) of a stretch in the free queue; `high - 1` is evicted first."""
 
@@ -79,6 +83,7 @@ class Segment:
         self.high = high
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class _Holding:
     """What one request holds: `num_cached_blocks` of its blocks, from the start, are findable."""
 
@@ -90,6 +95,7 @@ class _Holding:
         self.num_cached_blocks = num_blocks
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SegmentCache:
     """The block pool and the cache manager in one, on segments.
 

@@ -30,6 +30,8 @@ from collections.abc import Callable
 from math import exp
 from typing import NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.step_time.profile import StepTimeProfile
 from concur.sim.step_time.step_time import StepBatch
 
@@ -45,6 +47,7 @@ class Regressors(NamedTuple):
     context_tokens: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RooflineStepTime:
     """The formula of the module docstring; the part that depends on T alone is computed once per T.
 

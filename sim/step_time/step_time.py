@@ -13,10 +13,13 @@ prefill token to all before it (Q). Coefficients are the scenario's; the default
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from mypy_extensions import mypyc_attr
 
 
-@dataclass(slots=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+@dataclass(init=False, slots=True)
 class StepBatch:
     """What one step computes.
 
@@ -33,16 +36,40 @@ class StepBatch:
     recomputes among its context, and one that is all recompute does not take place.
     """
 
-    prefill_tokens: int = 0
-    decode_seqs: int = 0
-    context_tokens: int = 0
-    prefill_pairs: int = 0
-    recomputed_tokens: int = 0
-    recomputed_pairs: int = 0
-    prefill_seqs: int = 0
-    prefill_context_tokens: int = 0
-    recomputed_seqs: int = 0
-    useful_context_tokens: int = 0
+    prefill_tokens: int
+    decode_seqs: int
+    context_tokens: int
+    prefill_pairs: int
+    recomputed_tokens: int
+    recomputed_pairs: int
+    prefill_seqs: int
+    prefill_context_tokens: int
+    recomputed_seqs: int
+    useful_context_tokens: int
+
+    def __init__(
+        self,
+        prefill_tokens: int = 0,
+        decode_seqs: int = 0,
+        context_tokens: int = 0,
+        prefill_pairs: int = 0,
+        recomputed_tokens: int = 0,
+        recomputed_pairs: int = 0,
+        prefill_seqs: int = 0,
+        prefill_context_tokens: int = 0,
+        recomputed_seqs: int = 0,
+        useful_context_tokens: int = 0,
+    ) -> None:
+        self.prefill_tokens = prefill_tokens
+        self.decode_seqs = decode_seqs
+        self.context_tokens = context_tokens
+        self.prefill_pairs = prefill_pairs
+        self.recomputed_tokens = recomputed_tokens
+        self.recomputed_pairs = recomputed_pairs
+        self.prefill_seqs = prefill_seqs
+        self.prefill_context_tokens = prefill_context_tokens
+        self.recomputed_seqs = recomputed_seqs
+        self.useful_context_tokens = useful_context_tokens
 
     def add_decode(self, num_computed_tokens: int) -> None:
         """Add one decoding sequence with that many tokens before it."""
@@ -118,6 +145,9 @@ class LinearStepTime:
     per_context_token_s: float
     per_prefill_pair_s: float
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LinearStepTime":
+        return self
+
     def __call__(self, batch: StepBatch) -> float:
         """Return the duration of one step in seconds."""
         return (
@@ -144,7 +174,7 @@ class LinearStepTime:
         return ["step time is not calibrated: linear coefficients from the scenario"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class StepCost:
     """One step's duration and whom it served: `total_s` = `prefill_s` + `recompute_s` + `decode_s`.
 
@@ -158,7 +188,20 @@ class StepCost:
     recompute_s: float
     decode_s: float
 
+    def __init__(
+        self,
+        total_s: float,
+        prefill_s: float,
+        recompute_s: float,
+        decode_s: float,
+    ) -> None:
+        self.total_s = total_s
+        self.prefill_s = prefill_s
+        self.recompute_s = recompute_s
+        self.decode_s = decode_s
 
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 @dataclass(slots=True)
 class StepTotals:
     """What all steps of an engine add up to; the three sums of time are as in `StepCost`."""

@@ -6,21 +6,30 @@ block, and in which step each has its last token.
 """
 
 from heapq import heappop, heappush
-from typing import NamedTuple
+
+from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.request import Request
 from concur.sim.kv.segments import SegmentCache
 
 
-class _Member(NamedTuple):
-    """A request whose counters have stood still since step `since`; it has its last token in step `end`."""
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class _Member:
+    """A request whose counters have stood still since step `since`; it has its last token in step `end`.
 
-    end: int
-    number: int  # in the order in which they were taken in
-    since: int
-    request: Request
+    `number` is its place in the order in which they were taken in.
+    """
+
+    __slots__ = ("end", "number", "request", "since")
+
+    def __init__(self, end: int, number: int, since: int, request: Request) -> None:
+        self.end = end
+        self.number = number
+        self.since = since
+        self.request = request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Decodes:
     """Life of a member: `put` -> its tokens are only counted -> taken out, its counters up to date.
 
@@ -37,7 +46,7 @@ class Decodes:
         self.num_outputs = 0
         self.blocks_due = [0] * cache.block_size
         self._num_put = 0
-        self._members: list[_Member] = []  # a heap
+        self._members: list[tuple[int, int, _Member]] = []  # a heap of (end, number, member)
         self._ending: list[_Member] = []
 
     @property
@@ -50,7 +59,8 @@ class Decodes:
         num_computed = request.num_computed_tokens
         self._num_put += 1
         num_left = request.num_final_tokens - request.num_tokens - request.num_output_placeholders
-        heappush(self._members, _Member(self.step + num_left, self._num_put, self.step, request))
+        member = _Member(self.step + num_left, self._num_put, self.step, request)
+        heappush(self._members, (member.end, member.number, member))
         self.blocks_due[(self.step - num_computed) % len(self.blocks_due)] += 1
         self.context_tokens += num_computed
         self.count += 1
@@ -61,12 +71,12 @@ class Decodes:
 
     def steps_to_first_end(self) -> int:
         """Return in how many steps the first member has its last token; there must be one."""
-        return self._members[0].end - self.step
+        return self._members[0][0] - self.step
 
     def let_end(self) -> None:
         """Schedule no more those whose last token is in flight."""
-        while self._members and self._members[0].end == self.step:
-            member = heappop(self._members)
+        while self._members and self._members[0][0] == self.step:
+            member = heappop(self._members)[2]
             self._ending.append(member)
             self._forget(member, member.request.num_computed_tokens + self.step - member.since)
 
@@ -93,7 +103,8 @@ class Decodes:
 
     def take_out_all(self) -> list[Request]:
         """Bring everyone up to date; return those with a token in flight, in the order of their putting."""
-        everyone = sorted([*self._members, *self._ending], key=lambda member: member.number)
+        everyone = [*(member for _, _, member in self._members), *self._ending]
+        everyone.sort(key=lambda member: member.number)
         is_in_flight = [max(each.since, self.num_outputs) < min(each.end, self.step) for each in everyone]
         for member in everyone:
             self._bring_up_to_date(member)

@@ -5,7 +5,8 @@ On segments; the same decisions as the reference, byte for byte in a run's recor
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
@@ -18,14 +19,18 @@ from concur.sim.kv.segments import SegmentCache
 from concur.sim.step_time.step_time import StepTime, StepTotals
 
 
-class Bulk(NamedTuple):
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class Bulk:
     """A step in flight, and how many members of the decodes it computes that are not in its list."""
 
-    output: SchedulerOutput
-    num_decodes: int
+    __slots__ = ("num_decodes", "output")
+
+    def __init__(self, output: SchedulerOutput, num_decodes: int) -> None:
+        self.output = output
+        self.num_decodes = num_decodes
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Leap:
     """What a leap did: when its last step ended, what was published then, and the steps in flight."""
 
@@ -33,7 +38,18 @@ class Leap:
     stats: SchedulerStats | None
     steps: list[Step]
 
+    def __init__(
+        self,
+        end_s: float,
+        stats: SchedulerStats | None,
+        steps: list[Step],
+    ) -> None:
+        self.end_s = end_s
+        self.stats = stats
+        self.steps = steps
 
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FastScheduler(Scheduler[SegmentCache]):
     """The reference, where the leading requests that decode are no list but sums.
 
@@ -131,9 +147,9 @@ class FastScheduler(Scheduler[SegmentCache]):
         """Turn the sums into a list again, in the step in flight too."""
         with_a_token_in_flight = self._decodes.take_out_all()
         if with_a_token_in_flight:
-            output, _ = self._in_flight.pop()
-            output.scheduled[:0] = [(request, 1, True) for request in with_a_token_in_flight]
-            self._in_flight.append(Bulk(output, 0))
+            bulk = self._in_flight[-1]
+            bulk.output.scheduled[:0] = [(request, 1, True) for request in with_a_token_in_flight]
+            bulk.num_decodes = 0
 
     def _take_in_decodes(self, *, is_blocked: bool) -> None:
         """Take in those that decode from now on, and find out if nothing else will happen.
@@ -192,6 +208,7 @@ class FastScheduler(Scheduler[SegmentCache]):
         self.kv_cache_manager.catch_up(prefill.request_id, num_computed, num_computed)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FastCore(StepCore):
     """An `EngineCore` that leaps where the scheduler can, and steps where it cannot."""
 

@@ -21,7 +21,7 @@ from concur.sim.engine.vllm.decodes import Decodes
 from concur.sim.step_time.step_time import StepBatch, StepTime, StepTotals, step_cost
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Flight:
     """The steps of a leap: how many ended, when the last of them did, the blocks taken for them.
 
@@ -32,10 +32,28 @@ class Flight:
     num_steps: int
     end_s: float
     num_blocks: int
-    next_batch: StepBatch | None = None
-    next_s: float = 0.0
-    num_next_blocks: int = 0
-    in_flight_s: float = 0.0
+    next_batch: StepBatch | None
+    next_s: float
+    num_next_blocks: int
+    in_flight_s: float
+
+    def __init__(
+        self,
+        num_steps: int,
+        end_s: float,
+        num_blocks: int,
+        next_batch: StepBatch | None = None,
+        next_s: float = 0.0,
+        num_next_blocks: int = 0,
+        in_flight_s: float = 0.0,
+    ) -> None:
+        self.num_steps = num_steps
+        self.end_s = end_s
+        self.num_blocks = num_blocks
+        self.next_batch = next_batch
+        self.next_s = next_s
+        self.num_next_blocks = num_next_blocks
+        self.in_flight_s = in_flight_s
 
     @property
     def num_decided(self) -> int:

@@ -26,6 +26,8 @@ structured output, priorities, pipeline parallelism.
 from collections import deque
 from typing import Generic, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
@@ -35,6 +37,7 @@ from concur.sim.kv.tier import Tier
 Cache = TypeVar("Cache", bound=KVCache)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Scheduler(Generic[Cache]):
     """Queues and decisions of one engine; knows nothing of time."""
 

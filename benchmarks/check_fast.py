@@ -1,0 +1,80 @@
+"""`make test-fast`: the compiled form does what the sources do, byte for byte, and passes the engine's tests.
+
+It is made in a copy of this tree, so that nothing here changes. Records of all parity scenarios and of random
+worlds are compared between both forms; tests that replace a part of what is compiled are left out.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from benchmarks.fast import ROOT, why_not
+
+TESTS: Final = (
+    "tests/sim/test_engine_core.py",
+    "tests/sim/test_fast_equals_reference.py",
+    "tests/sim/test_driver.py",
+    "tests/sim/test_compare.py",
+    "tests/laws/test_families.py",
+    "tests/theory",
+)
+
+
+def main() -> int:
+    """Run the check; return its exit status."""
+    problem = why_not()
+    if problem is not None:
+        print(f"not checked: {problem}", file=sys.stderr)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(ROOT, tree, symlinks=True, ignore=_ignored)
+        plain = _digests(tree)
+        _run(tree, "-m", "benchmarks.fast")
+        compiled = _digests(tree)
+        differing = [name for name in plain if plain[name] != compiled[name]]
+        print(f"{len(plain)} records: {len(differing)} differ between sources and compiled form")
+        if differing or plain.keys() != compiled.keys():
+            print(f"the first: {differing[:1]}", file=sys.stderr)
+            return 1
+        return _run(tree, "-m", "pytest", "-q", "-n", "auto", *TESTS)
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    """Leave out what is no source: hidden folders, what was compiled, and at the top what runs have left."""
+    at_top = {"build", "runs"} if Path(folder) == ROOT else set()
+    return {
+        name
+        for name in names
+        if name.startswith(".") or name in at_top or name == "__pycache__" or name.endswith(".so")
+    }
+
+
+def _digests(tree: Path) -> dict[str, str]:
+    """Return the SHA-256 of each record, made in a process that imports from that tree."""
+    path = tree / "digests.json"
+    if _run(tree, "-m", "benchmarks.digests", str(path)):
+        raise RuntimeError("the records could not be made")
+    digests: dict[str, str] = json.loads(path.read_text())
+    return digests
+
+
+def _run(tree: Path, *arguments: str) -> int:
+    """Run Python with that tree in the place of the installed package."""
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, "-c", code, str(tree), *arguments]
+    return subprocess.run(command, cwd=tree, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Digests of many small runs: to tell whether two forms or two states of the code do the same.
+
+The worlds are those of the parity suite, and random ones from a fixed seed, with and without a second tier,
+each on the fast core and on the reference.
+"""
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from hypothesis import HealthCheck, given, seed, settings
+
+from concur.sim.engine.vllm.build import build_reference_core
+from concur.sim.record.record import RunRecord
+from concur.sim.step_time.make import make_step_time
+from concur.sim.world.simulate import simulate
+from concur.validate.parity.worlds import World, worlds
+from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, trace_world
+
+_NUM_RANDOM: Final = 150  # of each kind: synchronous and ahead, then with a second tier
+_NOT_OF_THE_RUN: Final = ("versions", "git_commit")
+
+
+def main(path: Path) -> None:
+    """Write the digest of every run as JSON."""
+    digests: dict[str, str] = {}
+    for name, world in _worlds():
+        scenario, workload = world
+        core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
+        digests[f"{name}, fast"] = digest(simulate(scenario, workload))
+        if not name.endswith("ample"):  # block by block they take minutes
+            digests[f"{name}, reference"] = digest(simulate(scenario, workload, core=core))
+    path.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def digest(record: RunRecord) -> str:
+    """Return the SHA-256 of a record, without what differs from machine to machine."""
+    found = hashlib.sha256()
+    for table in record.tables.values():
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        found.update(sink.getvalue())
+    run = {name: value for name, value in record.run.items() if name not in _NOT_OF_THE_RUN}
+    run["metrics"] = record.metrics | {"wall_clock_s": 0}
+    found.update(json.dumps(run, sort_keys=True).encode())
+    return found.hexdigest()
+
+
+def _worlds() -> Iterator[tuple[str, World]]:
+    for is_async in (False, True):
+        for name in CORNERS:
+            yield f"{name}, async {is_async}", corner(name, is_async=is_async)
+        for case in TRACE_CASES:
+            for pool in case.pools:
+                yield f"{case.file}, async {is_async}, {pool}", trace_world(case, pool, is_async=is_async)
+    for has_tier in (False, True):
+        for number, world in enumerate(_random_worlds(has_tier=has_tier)):
+            yield f"random {number}, tier {has_tier}", world
+
+
+def _random_worlds(*, has_tier: bool) -> list[World]:
+    drawn: list[World] = []
+
+    @seed(int(has_tier))
+    @settings(max_examples=_NUM_RANDOM, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(worlds(with_host_cache=has_tier))
+    def draw(world: World) -> None:
+        drawn.append(world)
+
+    draw()
+    return drawn
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
