@@ -22,6 +22,7 @@ help:
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
 	@echo "make fast       compile the hot modules in place, for two to three times the speed; make slow undoes it"
+	@echo "make test-fast  the compiled form against the sources, byte for byte, in a copy of this tree"
 	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
@@ -56,7 +57,7 @@ test-fast: $(BIN)/.installed-dev
 fast: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.fast
 
-slow:
+slow: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.fast clean
 
 # torchvision, torchaudio and torchcodec come as CUDA builds and break the import of the CPU torch; a text
@@ -111,4 +112,5 @@ lint: $(BIN)/.installed-dev
 	PYTHONPATH=. $(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find concur sim -name '*.so' -delete
+	rm -rf $(VENV) $(VLLM_VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from benchmarks.digests import FORM
 from benchmarks.fast import ROOT, why_not
 
 TESTS: Final = (
@@ -35,8 +36,13 @@ def main() -> int:
         tree = Path(folder, "tree")
         shutil.copytree(ROOT, tree, symlinks=True, ignore=_ignored)
         plain = _digests(tree)
-        _run(tree, "-m", "benchmarks.fast")
+        if _run(tree, "-m", "benchmarks.fast"):
+            return 1
         compiled = _digests(tree)
+        forms = plain.pop(FORM), compiled.pop(FORM)
+        if forms[0] != ".py" or forms[1] == ".py":
+            print(f"both forms must run, but {forms[0]} and {forms[1]} did", file=sys.stderr)
+            return 1
         differing = [name for name in plain if plain[name] != compiled[name]]
         print(f"{len(plain)} records: {len(differing)} differ between sources and compiled form")
         if differing or plain.keys() != compiled.keys():

@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 from hypothesis import HealthCheck, given, seed, settings
 
+from concur.sim.engine.vllm import fast
 from concur.sim.engine.vllm.build import build_reference_core
 from concur.sim.record.record import RunRecord
 from concur.sim.step_time.make import make_step_time
@@ -22,18 +23,20 @@ from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
 from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, trace_world
 
+FORM: Final = "form"
+"""Beside the digests: the suffix of the file that the fast core was loaded from."""
 _NUM_RANDOM: Final = 150  # of each kind: synchronous and ahead, then with a second tier
 _NOT_OF_THE_RUN: Final = ("versions", "git_commit")
 
 
 def main(path: Path) -> None:
     """Write the digest of every run as JSON."""
-    digests: dict[str, str] = {}
+    digests = {FORM: Path(fast.__file__).suffix}
     for name, world in _worlds():
         scenario, workload = world
-        core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
         digests[f"{name}, fast"] = digest(simulate(scenario, workload))
         if not name.endswith("ample"):  # block by block they take minutes
+            core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
             digests[f"{name}, reference"] = digest(simulate(scenario, workload, core=core))
     path.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     problem = why_not()
     if problem is not None:
-        print(f"not compiled: {problem}; everything works, about half as fast", file=sys.stderr)
+        print(f"not compiled: {problem}; everything works, at a third to half of the speed", file=sys.stderr)
         return 0
     compile_in_place()
     print(f"{len(MODULES)} modules are compiled, in {ROOT / 'concur'} and below; `make slow` removes them")

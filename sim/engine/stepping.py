@@ -142,6 +142,7 @@ class StepCore:
     def _decide(self, until_s: float) -> None:
         """Fill the pipeline (`step_with_batch_queue`); an engine that finds nothing to do says so."""
         self._join()
+        self._leap(min(until_s, self._next_join_s()))
         self._is_due = False
         while len(self._steps) < self._max_steps_in_flight and self._scheduler.has_unfinished_requests():
             if not self._schedule():
@@ -150,6 +151,9 @@ class StepCore:
             is_stuck = self._scheduler.has_unfinished_requests() and self._link.next_arrival_s == inf
             assert not is_stuck, "requests wait, nothing runs and nothing loads"
             self.stats = self._scheduler.make_stats()
+
+    def _leap(self, until_s: float) -> None:
+        """Go through steps that are certain beforehand and end before `until_s`: none, step by step."""
 
     def _schedule(self) -> bool:
         """Decide the next step; `False` if it computes nothing and deciding again now would not either."""

@@ -6,8 +6,8 @@ from typing import Any
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.vllm.build import build_reference_scheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
-from concur.sim.kv.block_pool import BlockPool
 from concur.sim.kv.history import BlockHash, Histories, History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.sim.kv.tier import HostCache
@@ -22,15 +22,7 @@ def make_scheduler(*, num_blocks: int = 101, **engine: Any) -> OurScheduler:
     config = EngineConfig(
         **({"num_gpu_blocks": num_blocks, "max_num_batched_tokens": 1000, "max_model_len": 4096} | engine)
     )
-    capacity_blocks = config.host_cache.capacity_tokens // config.block_size
-    tier = HostCache(capacity_blocks) if capacity_blocks else None
-    pool = BlockPool(
-        config.num_gpu_blocks,
-        enable_caching=config.enable_prefix_caching,
-        on_evict=None if tier is None else tier.store,
-    )
-    manager = KVCacheManager(pool, block_size=config.block_size, watermark=config.watermark)
-    return Scheduler(config, manager, tier)
+    return build_reference_scheduler(config)
 
 
 class Agent:

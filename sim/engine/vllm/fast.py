@@ -216,18 +216,17 @@ class FastCore(StepCore):
         super().__init__(config, step_time, scheduler)
         self._fast = scheduler
 
-    def _decide(self, until_s: float) -> None:
-        """Go through the steps that end before anything else happens, and decide the next one."""
-        self._join()
-        leap = self._leap(min(until_s, self._next_join_s()))
-        if leap is not None:
-            self.time_s = leap.end_s
-            if leap.stats is not None:
-                self.stats = leap.stats
-            self._steps = deque(leap.steps)
-        super()._decide(until_s)
+    def _leap(self, until_s: float) -> None:
+        """Go through the steps that end before anything else happens, and leave the next one in flight."""
+        leap = self._leap_of_scheduler(until_s)
+        if leap is None:
+            return
+        self.time_s = leap.end_s
+        if leap.stats is not None:
+            self.stats = leap.stats
+        self._steps = deque(leap.steps)
 
-    def _leap(self, until_s: float) -> Leap | None:
+    def _leap_of_scheduler(self, until_s: float) -> Leap | None:
         if self._max_steps_in_flight == 1:
             return self._fast.leap(self.step_time, self.totals, begin_s=self.time_s, until_s=until_s)
         if len(self._steps) != 1:
