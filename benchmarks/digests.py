@@ -16,9 +16,8 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, seed, settings
 
 from concur.sim.engine.vllm import fast
-from concur.sim.engine.vllm.build import build_reference_core
 from concur.sim.record.record import RunRecord
-from concur.sim.step_time.make import make_step_time
+from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
 from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, trace_world
@@ -36,8 +35,8 @@ def main(path: Path) -> None:
         scenario, workload = world
         digests[f"{name}, fast"] = digest(simulate(scenario, workload))
         if not name.endswith("ample"):  # block by block they take minutes
-            core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
-            digests[f"{name}, reference"] = digest(simulate(scenario, workload, core=core))
+            record = simulate(scenario, workload, core=reference_core_of(scenario))
+            digests[f"{name}, reference"] = digest(record)
     path.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 

@@ -7,17 +7,8 @@ import pytest
 
 from benchmarks.workloads import BENCHMARKS, Case
 from concur.sim.engine.core import EngineCore
-from concur.sim.engine.vllm.build import build_core, build_reference_core
-from concur.sim.step_time.make import make_step_time
+from concur.sim.world.cores import core_of, reference_core_of
 from concur.sim.world.simulate import simulate
-
-
-def _fast(case: Case) -> EngineCore:
-    return build_core(case[0].engine, make_step_time(case[0].step_time))
-
-
-def _reference(case: Case) -> EngineCore:
-    return build_reference_core(case[0].engine, make_step_time(case[0].step_time))
 
 
 def _vllm(case: Case) -> EngineCore:
@@ -28,8 +19,8 @@ def _vllm(case: Case) -> EngineCore:
 
 
 SIDES: Final[Mapping[str, Callable[[Case], EngineCore]]] = {
-    "fast": _fast,
-    "reference": _reference,
+    "fast": lambda case: core_of(case[0]),
+    "reference": lambda case: reference_core_of(case[0]),
     "vllm": _vllm,
 }
 

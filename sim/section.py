@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_AGENTS: Final = 1_000_000
 """Bound of a run: an agent takes 5 to 12 kB, so that this many fit the memory of one machine with 24 GB."""
@@ -24,7 +24,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def gather_parameters(raw: Any, known: Iterable[str]) -> Any:
+class ParameterSection(Section):
+    """A section with `parameters` whose keys may be written flat, beside its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, raw: Any) -> Any:
+        return _gather_parameters(raw, cls.model_fields)
+
+
+def _gather_parameters(raw: Any, known: Iterable[str]) -> Any:
     """Move the flat keys that are not the section's own into `parameters`."""
     if not isinstance(raw, dict):
         return raw

@@ -12,12 +12,9 @@ import pytest
 
 from concur.cli import main
 from concur.signals import Snapshot
-from concur.sim.engine.stepping import StepCore
-from concur.sim.engine.vllm.build import build_reference_core
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import arrow_schema
 from concur.sim.scenario.scenario import Scenario, parse_scenario
-from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 ROOT: Final = Path(__file__).parents[1]
@@ -44,11 +41,6 @@ def make_scenario(*, seed: Any = 0, **sections: dict[str, Any]) -> Scenario:
     for name, section in sections.items():
         raw[name] = raw.get(name, {}) | section
     return parse_scenario(raw)
-
-
-def reference_core(scenario: Scenario) -> StepCore:
-    """The engine of a scenario, step by step and block by block."""
-    return build_reference_core(scenario.engine, make_step_time(scenario.step_time))
 
 
 def with_tables(record: RunRecord, **tables: pa.Table) -> RunRecord:

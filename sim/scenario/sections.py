@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from concur.controllers import WRAPPERS, controller_params
 from concur.gate.agents import LEASE_S
 from concur.orders import ORDERS
-from concur.sim.section import MAX_SEED, MAX_TOKENS, Seconds, Section, gather_parameters
+from concur.sim.section import MAX_SEED, MAX_TOKENS, ParameterSection, Seconds, Section
 
 
 class GateConfig(Section):
@@ -30,17 +30,12 @@ class GateConfig(Section):
         return self
 
 
-class ControllerConfig(Section):
+class ControllerConfig(ParameterSection):
     """`[controller]`: the law, its parameters, and the guards around it."""
 
     kind: str = "none"
     wrappers: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, raw: Any) -> Any:
-        return gather_parameters(raw, cls.model_fields)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from concur.sim.section import MAX_AGENTS, MAX_TOKENS, Seconds, Section, gather_parameters
+from concur.sim.section import MAX_AGENTS, MAX_TOKENS, ParameterSection, Seconds, Section
 from concur.sim.workload.generators import GENERATORS
 
 
@@ -25,7 +25,7 @@ Arrival = Annotated[
 ]
 
 
-class PartConfig(Section):
+class PartConfig(ParameterSection):
     """`[[workload.parts]]`: some of the agents, from one generator, that arrive from `start_s` on."""
 
     generator: str
@@ -34,18 +34,13 @@ class PartConfig(Section):
     start_s: Seconds = 0.0
     arrival: Arrival = "batch"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, raw: Any) -> Any:
-        return gather_parameters(raw, cls.model_fields)
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         _fill_in_generator(self.generator, self.parameters)
         return self
 
 
-class WorkloadConfig(Section):
+class WorkloadConfig(ParameterSection):
     """`[workload]`: a trace, a generator and its parameters, or several parts.
 
     `num_agents` = 0 takes every eligible agent of a trace. `max_context_tokens` skips (and counts) agents
@@ -65,11 +60,6 @@ class WorkloadConfig(Section):
     max_tool_latency_s: Seconds = 60.0
     default_tool_latency_s: Seconds = 1.0
     arrival: Arrival = "batch"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, raw: Any) -> Any:
-        return gather_parameters(raw, cls.model_fields)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

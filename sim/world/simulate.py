@@ -11,7 +11,6 @@ from concur.controllers import Law, interval_of, make_controller
 from concur.decision import decide
 from concur.signals import Snapshot
 from concur.sim.engine.core import EngineCore
-from concur.sim.engine.vllm.build import build_core, build_reference_core
 from concur.sim.kv.history import Histories
 from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.record.metrics import compute_metrics
@@ -22,10 +21,10 @@ from concur.sim.record.tables import RunTables, columns_of
 from concur.sim.scenario.build import build_workload, check_fits
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
-from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
 from concur.sim.world.agent import Agent, SimGate
 from concur.sim.world.clock import CONTROL, Clock, Instant
+from concur.sim.world.cores import core_of, reference_core_of
 from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_gate
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
@@ -62,9 +61,7 @@ def simulate(
         check_fits(workload, scenario.engine)
     new_law = law or partial(_catalog_law, scenario)
     report = None if on_progress is None else forward_only(on_progress)
-    step_time = make_step_time(scenario.step_time)
-    core = core or build_core(scenario.engine, step_time)
-    world = _World(scenario, workload, core, new_law(), report)
+    world = _World(scenario, workload, core or core_of(scenario), new_law(), report)
     try:
         world.env.run(until=world.all_finished)
     except DuplicateBlockError as duplicate:
@@ -73,8 +70,7 @@ def simulate(
         if on_warning is not None:
             on_warning(warning)
         controller = another(new_law, than=world.controller)
-        core = build_reference_core(scenario.engine, make_step_time(scenario.step_time))
-        world = _World(scenario, workload, core, controller, report)
+        world = _World(scenario, workload, reference_core_of(scenario), controller, report)
         world.warnings.append(warning)
         world.env.run(until=world.all_finished)
     world.sample()

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, event, given, settings
 from concur.orders import ORDERS
 from concur.sim.record.record import RunRecord
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
-from tests.helpers import make_scenario, reference_core
+from tests.helpers import make_scenario
 from tests.laws.register import Watch, watching
 
 
@@ -35,7 +36,7 @@ def test_every_law_holds_in_a_random_world(world: World) -> None:
     scenario, workload = world
     watch = Watch()
     with watching(watch):
-        record = simulate(scenario, workload, core=reference_core(scenario))
+        record = simulate(scenario, workload, core=reference_core_of(scenario))
     event(f"preempts: {watch.num_preemptions > 0}, evicts: {watch.num_evictions > 0}")
     assert watch.num_steps > 0
     assert watch.num_finished == watch.num_added == sum(len(agent.steps) for agent in workload.agents)
@@ -89,7 +90,7 @@ def test_the_random_worlds_are_not_vacuous() -> None:
     scenario = make_scenario(engine={"num_gpu_blocks": 41, "max_num_batched_tokens": 512})
     watch = Watch()
     with watching(watch):
-        record = simulate(scenario, Workload(agents, source="starved"), core=reference_core(scenario))
+        record = simulate(scenario, Workload(agents, source="starved"), core=reference_core_of(scenario))
     assert watch.num_preemptions > 5
     assert watch.num_evictions > 50
     assert record.metrics["recomputed_tokens"] > 500

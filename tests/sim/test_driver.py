@@ -16,8 +16,9 @@ from concur.sim.runs.policies import in_order
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.show.perfetto import trace_events
 from concur.sim.workload.spec import StepSpec, Workload
+from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
-from tests.helpers import make_agent, make_scenario, make_workload, reference_core
+from tests.helpers import make_agent, make_scenario, make_workload
 
 STEP_TIME = {
     "base_s": 1.0,
@@ -328,7 +329,7 @@ def test_a_run_that_starts_again_block_by_block_says_so(name: str) -> None:
     assert warning.endswith(why)
     assert said == [warning]
     assert progress == list(range(1, len(workload.agents) + 1)), "time never runs backwards"
-    reference = simulate(scenario, workload, core=reference_core(scenario))
+    reference = simulate(scenario, workload, core=reference_core_of(scenario))
     pd.testing.assert_frame_equal(record.requests, reference.requests)
     assert not any("block by block" in line for line in reference.run["warnings"])
 

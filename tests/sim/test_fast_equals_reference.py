@@ -12,16 +12,17 @@ from concur.sim.record.rows import TABLES
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
+from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
-from tests.helpers import make_scenario, reference_core
+from tests.helpers import make_scenario
 from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
 
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
 def both(scenario: Scenario, workload: Workload) -> tuple[RunRecord, RunRecord]:
-    reference = simulate(scenario, workload, core=reference_core(scenario))
+    reference = simulate(scenario, workload, core=reference_core_of(scenario))
     return simulate(scenario, workload), reference
 
 

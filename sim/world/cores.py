@@ -1,0 +1,17 @@
+"""The engine of a scenario, its cache empty."""
+
+from concur.sim.engine.core import EngineCore
+from concur.sim.engine.stepping import StepCore
+from concur.sim.engine.vllm.build import build_core, build_reference_core
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.step_time.make import make_step_time
+
+
+def core_of(scenario: Scenario) -> EngineCore:
+    """Return the fastest core that does what the scenario asks for."""
+    return build_core(scenario.engine, make_step_time(scenario.step_time))
+
+
+def reference_core_of(scenario: Scenario) -> StepCore:
+    """Return the reference: step by step and block by block."""
+    return build_reference_core(scenario.engine, make_step_time(scenario.step_time))
