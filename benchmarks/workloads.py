@@ -18,17 +18,17 @@ WEKA: Final = Path(__file__).parents[1] / "examples" / "traces" / "weka.jsonl.gz
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One row of the table: what is run, the figure it is held against, and the sides it is run on.
+    """One row of the table: what is run, what is aimed at, and the sides it is run on.
 
-    `repeats` for the fast engine; the others run once. The reference and vLLM's scheduler take minutes on the
-    large ones, and are left out there.
+    `repeats` for the fast sides; the reference and vLLM's scheduler run once, and not at all on the large ones,
+    on which they take minutes. Dynamo's mocker has no cap on sessions, so it is left out where there is one.
     """
 
     title: str
     build: Callable[[], Case]
     figure: str
     repeats: int = 5
-    sides: tuple[str, ...] = ("fast", "reference", "vllm")
+    sides: tuple[str, ...] = ("fast", "compiled", "reference", "vllm", "dynamo")
 
 
 def closed_loop(*, contexts: int = 1, outputs: int = 1) -> Case:
@@ -38,6 +38,13 @@ def closed_loop(*, contexts: int = 1, outputs: int = 1) -> Case:
     """
     workload = _looping_agents(64, 21, contexts=contexts, outputs=outputs)
     return _scenario(30_000 * contexts * outputs), workload
+
+
+def ahead(case: Case) -> Case:
+    """Return the case under asynchronous scheduling, vLLM's default on GPUs."""
+    scenario, workload = case
+    engine = scenario.engine.model_copy(update={"async_scheduling": True})
+    return scenario.model_copy(update={"engine": engine}), workload
 
 
 def open_loop() -> Case:
@@ -68,22 +75,20 @@ def weka() -> Case:
     return scenario, build_workload(scenario)
 
 
+_OURS: Final = ("fast", "compiled")
+_SYNC: Final = ("fast", "compiled", "reference", "vllm")
+
 BENCHMARKS: Final[Mapping[str, Benchmark]] = MappingProxyType(
     {
-        "closed": Benchmark("closed loop, 64 agents x 21 calls", closed_loop, "10,000 calls/s"),
-        "contexts": Benchmark(
-            "closed loop, contexts x10",
-            lambda: closed_loop(contexts=10),
-            "1.2x the CPU time",
+        "closed": Benchmark("closed loop, 64 agents x 21 calls", closed_loop, "Dynamo 2x (5x)\nvLLM (300x)"),
+        "async": Benchmark(
+            "the same under async scheduling", lambda: ahead(closed_loop()), "1.3x the time", sides=_SYNC
         ),
-        "outputs": Benchmark(
-            "closed loop, outputs x10",
-            lambda: closed_loop(outputs=10),
-            "1.5x the CPU time",
-        ),
-        "open": Benchmark("open loop, 3,000 requests", open_loop, "15,000 calls/s"),
-        "weka": Benchmark("Claude Code sessions, cap 24", weka, "6 s, 300 MB", 1, ("fast",)),
-        "agents": Benchmark("10,000 agents x 20 calls, cap 200", many_agents, "40 s, 500 MB", 1, ("fast",)),
+        "contexts": Benchmark("the same, contexts x10", lambda: closed_loop(contexts=10), "1.5x the time"),
+        "outputs": Benchmark("the same, outputs x10", lambda: closed_loop(outputs=10), "1.3x the time"),
+        "open": Benchmark("open loop, 3,000 requests", open_loop, "Dynamo 1.4x (3x)\nvLLM (120x)"),
+        "weka": Benchmark("471 Claude Code sessions, cap 24", weka, "5.5 s (2 s, 250 MB)", 2, _OURS),
+        "agents": Benchmark("10,000 agents x 20 calls, cap 200", many_agents, "15 s (4 s, 350 MB)", 2, _OURS),
     }
 )
 

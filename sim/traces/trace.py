@@ -1,75 +1,26 @@
-"""Read agent traces: JSONL or JSONL.gz, one agent a line, token counts only.
-
-::
-
-    {"agent_id": "a", "source": "...", "prefix_group": "g", "shared_prefix_tokens": 1256, "fresh_start": true,
-     "parent": null, "steps": [{"new_prompt_tokens": 24, "output_tokens": 25, "tool_latency_s": 1.4},
-                               {"new_prompt_tokens": 90, "output_tokens": 8, "tool_latency_s": null,
-                                "user_wait_s": 75.0, "kept_tokens": 40}]}
-
-prompt(0) = shared_prefix_tokens + new(0); prompt(i) = kept(i) + new(i), where kept(i) is `kept_tokens`
-if given, else the whole history prompt(i-1) + output(i-1). Agents of one `prefix_group` share their first
-`shared_prefix_tokens` tokens. `tool_latency_s` is the wait after the step; null means last or not recorded.
+"""Read agent traces; `concur.sim.traces.format` says what is in one.
 
 A line that breaks the format is an error that names file, line, field and remedy: nothing is repaired.
 """
 
 import gzip
 import hashlib
-import json
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from concur.sim.errors import TraceError
+from concur.sim.traces.checks import Where, check_agent, check_trees
+from concur.sim.traces.format import LINE, TraceAgent, TraceStep
 
-MAX_TOKENS = 1_000_000_000
-MAX_SECONDS = 1e9
-_AGENT_FIELDS = frozenset(
-    {"agent_id", "source", "prefix_group", "shared_prefix_tokens", "fresh_start", "parent", "steps"}
-)
-_STEP_FIELDS = frozenset(
-    {"new_prompt_tokens", "output_tokens", "tool_latency_s", "user_wait_s", "kept_tokens"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TraceStep:
-    """One recorded call; `None` where the recording is silent."""
-
-    new_prompt_tokens: int
-    output_tokens: int
-    tool_latency_s: float | None
-    user_wait_s: float | None
-    kept_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TraceAgent:
-    """One recorded agent."""
-
-    agent_id: str
-    source: str
-    prefix_group: str | None
-    shared_prefix_tokens: int
-    fresh_start: bool
-    parent: str | None
-    steps: tuple[TraceStep, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """A place in a trace, for error messages."""
-
-    path: Path
-    line: int
-    step: int | None = None
-
-    def error(self, field: str, problem: str, remedy: str) -> TraceError:
-        step = "" if self.step is None else f", step {self.step}"
-        return TraceError(f"{self.path}, line {self.line}{step}, {field}: {problem}; {remedy}")
+_KNOWN: Final = {
+    False: ", ".join(sorted(TraceAgent.__dataclass_fields__)),
+    True: ", ".join(sorted(TraceStep.__dataclass_fields__)),
+}
 
 
 def read_trace(path: Path) -> list[TraceAgent]:
@@ -81,19 +32,23 @@ def read_trace(path: Path) -> list[TraceAgent]:
         At the first line that breaks the format, or if the file is unreadable or holds no agent.
     """
     agents: list[TraceAgent] = []
+    places: list[Where] = []
     seen: dict[str, int] = {}
-    for line, text in _lines(path):
-        agent = _parse_agent(text, _Where(path, line))
+    for line, text in read_lines(path):
+        where = Where(path, line)
+        agent = _parse_agent(text, where)
         if agent.agent_id in seen:
-            raise _Where(path, line).error(
+            raise where.error(
                 "agent_id",
                 f"{agent.agent_id!r} is also on line {seen[agent.agent_id]}",
                 "give each agent its own id",
             )
         seen[agent.agent_id] = line
         agents.append(agent)
+        places.append(where)
     if not agents:
         raise TraceError(f"{path}: no agent in the file; a trace has one JSON object a line")
+    check_trees(agents, places)
     return agents
 
 
@@ -111,7 +66,14 @@ def trace_sha256(path: Path) -> str:
         raise TraceError(f"{path}: cannot be read ({error.strerror}); name a trace") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file, plain or compressed by gzip, that hold something, with their numbers.
+
+    Raises
+    ------
+    TraceError
+        If the file cannot be read.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
@@ -124,113 +86,42 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise TraceError(f"{path}: unreadable ({error}); is it JSONL, or JSONL compressed by gzip?") from None
 
 
-def _parse_agent(text: str, where: _Where) -> TraceAgent:
+def _parse_agent(text: str, where: Where) -> TraceAgent:
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise where.error("(whole line)", f"not JSON ({error})", "write one JSON object a line") from None
-    if not isinstance(raw, dict):
-        raise where.error("(whole line)", f"a JSON {type(raw).__name__}", "write one JSON object a line")
-    _refuse_unknown(raw, _AGENT_FIELDS, where)
-    steps = _required(raw, "steps", where)
-    if not isinstance(steps, list) or not steps:
-        raise where.error("steps", "not a list of at least one step", "leave agents without steps out")
-    shared = _count(raw, "shared_prefix_tokens", where, default=0)
-    group = _text(raw, "prefix_group", where)
-    if shared > 0 and group is None:
-        raise where.error("prefix_group", f"absent, with {shared} shared tokens", "name the group")
-    return TraceAgent(
-        agent_id=_text(raw, "agent_id", where, required=True) or "",
-        source=_text(raw, "source", where) or "",
-        prefix_group=group,
-        shared_prefix_tokens=shared,
-        fresh_start=_flag(raw, "fresh_start", where, default=True),
-        parent=_text(raw, "parent", where),
-        steps=_parse_steps(steps, shared, where),
-    )
+        agent = LINE.validate_json(text)
+    except ValidationError as error:
+        raise _explained(error.errors(include_url=False)[0], where) from None
+    check_agent(agent, where)
+    return agent
 
 
-def _parse_steps(steps: list[Any], shared: int, where: _Where) -> tuple[TraceStep, ...]:
-    parsed: list[TraceStep] = []
-    history = shared
-    for number, raw in enumerate(steps):
-        here = _Where(where.path, where.line, number)
-        if not isinstance(raw, dict):
-            raise here.error("(whole step)", f"{raw!r} is not an object", "write {...}")
-        _refuse_unknown(raw, _STEP_FIELDS, here)
-        step = TraceStep(
-            new_prompt_tokens=_count(raw, "new_prompt_tokens", here),
-            output_tokens=_count(raw, "output_tokens", here, at_least=1),
-            tool_latency_s=_seconds(raw, "tool_latency_s", here),
-            user_wait_s=_seconds(raw, "user_wait_s", here),
-            kept_tokens=None if raw.get("kept_tokens") is None else _count(raw, "kept_tokens", here),
-        )
-        if step.kept_tokens is not None and number == 0:
-            raise here.error("kept_tokens", "the first step has no history", "leave it out")
-        if step.kept_tokens is not None and step.kept_tokens > history:
-            raise here.error(
-                "kept_tokens",
-                f"{step.kept_tokens} but the history so far is {history} tokens",
-                f"give at most {history}, or leave it out to keep everything",
-            )
-        kept = history if step.kept_tokens is None else step.kept_tokens
-        if kept + step.new_prompt_tokens < 1:
-            raise here.error("new_prompt_tokens", "the prompt is empty", "give at least 1 token")
-        history = kept + step.new_prompt_tokens + step.output_tokens
-        parsed.append(step)
-    return tuple(parsed)
+def _explained(error: ErrorDetails, where: Where) -> TraceError:
+    """Say what pydantic found: the place, the field, the value, the bound, the remedy."""
+    if error["type"] == "json_invalid":
+        return where.error("(whole line)", f"not JSON ({error['msg']})", "write one JSON object a line")
+    place, field = _place(error["loc"], where)
+    message = error["msg"].replace("Input should", "must")
+    match error["type"]:
+        case "missing":
+            return place.error(field, "missing", "every line and step must have it")
+        case "unexpected_keyword_argument":
+            return place.error(field, "unknown field", f"known: {_KNOWN[place.step is not None]}")
+        case "dataclass_type":
+            return place.error(field, f"{_shown(error['input'])} is not an object", "write {...}")
+        case "too_short" if field == "steps":
+            return place.error(field, "not a list of at least one step", "leave agents without steps out")
+    return place.error(field, f"{_shown(error['input'])} but {message}", "correct it")
 
 
-def _refuse_unknown(raw: Mapping[str, Any], known: frozenset[str], where: _Where) -> None:
-    unknown = sorted(set(raw) - known)
-    if unknown:
-        raise where.error(unknown[0], "unknown field", f"known: {', '.join(sorted(known))}")
-
-
-def _required(raw: Mapping[str, Any], field: str, where: _Where) -> Any:
-    if field not in raw:
-        raise where.error(field, "missing", "every line and step must have it")
-    return raw[field]
-
-
-def _count(
-    raw: Mapping[str, Any], field: str, where: _Where, *, at_least: int = 0, default: int | None = None
-) -> int:
-    value = raw.get(field, default) if default is not None else _required(raw, field, where)
-    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= MAX_TOKENS:
-        bound = f"give a whole number of tokens, at least {at_least} and at most {MAX_TOKENS}"
-        raise where.error(field, _shown(value), bound)
-    return value
-
-
-def _seconds(raw: Mapping[str, Any], field: str, where: _Where) -> float | None:
-    value = raw.get(field)
-    if value is None:
-        return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= MAX_SECONDS:
-        bound = f"give seconds, at least 0 and at most {MAX_SECONDS:g}, or null where not recorded"
-        raise where.error(field, _shown(value), bound)
-    return float(value)
+def _place(loc: tuple[int | str, ...], where: Where) -> tuple[Where, str]:
+    """Return line and step of an error, and the name of the field."""
+    if len(loc) > 1 and loc[0] == "steps":
+        where = Where(where.path, where.line, int(loc[1]))
+        return where, str(loc[2]) if len(loc) > 2 else "(whole step)"
+    return where, ".".join(map(str, loc)) or "(whole line)"
 
 
 def _shown(value: Any) -> str:
     """Show a value in an error message, cut to a line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _text(raw: Mapping[str, Any], field: str, where: _Where, *, required: bool = False) -> str | None:
-    value = _required(raw, field, where) if required else raw.get(field)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str) or not value:
-        raise where.error(field, f"{value!r}", "give a non-empty string")
-    return value
-
-
-def _flag(raw: Mapping[str, Any], field: str, where: _Where, *, default: bool) -> bool:
-    value = raw.get(field, default)
-    if not isinstance(value, bool):
-        raise where.error(field, f"{value!r}", "give true or false")
-    return value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from concur.sim.traces.trace import TraceAgent
+from concur.sim.traces.format import TraceAgent
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.losses import loss_lines
 

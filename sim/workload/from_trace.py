@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from concur.sim.traces.trace import TraceAgent
+from concur.sim.traces.format import TraceAgent
 from concur.sim.workload.losses import Limits, Losses
 from concur.sim.workload.spec import AgentSpec, StepSpec
 
