@@ -55,11 +55,11 @@ def write_trace(agents: Iterable[TraceAgent], out: Path, notes: Notes, *, strict
     with whole_file(out, TraceError) as place, TemporaryDirectory(prefix=".", dir=out.parent) as folder:
         draft, finished = Path(folder) / "draft", Path(folder) / out.name
         first_s = _write_draft(agents, draft)
-        with _written(finished) as file:
-            file.writelines(_shifted(line, first_s) for line in draft.open(encoding="utf-8"))
+        with draft.open(encoding="utf-8") as lines, _written(finished) as file:
+            file.writelines(_shifted(line, first_s) for line in lines)
         draft.unlink()
-        if strict and (lines := list(notes.lines())):
-            raise TraceError(f"{lines[0]} (notes: {len(lines)}); import without --strict to accept them")
+        if strict and (noted := list(notes.lines())):
+            raise TraceError(f"{noted[0]} (notes: {len(noted)}); import without --strict to accept them")
         summary = _checked(finished, out)
         os.replace(finished, place)
     return summary

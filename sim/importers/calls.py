@@ -1,12 +1,12 @@
 """From the calls of a recording to the steps of a trace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from concur.sim.importers.importer import Notes
 from concur.sim.importers.values import count_of
-from concur.sim.traces.format import TraceStep
+from concur.sim.traces.format import MAX_SECONDS, TraceStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,15 @@ def steps_of(calls: Sequence[Call], notes: Notes, *, starting_tokens: int = 0) -
     return tuple(steps)
 
 
+def waits_after(calls: Sequence[Call]) -> list[Call]:
+    """Return calls whose `user_wait_s` is that before them with that after them, as steps have it."""
+    following = [*(call.user_wait_s for call in calls[1:]), None]
+    return [
+        replace(call, user_wait_s=None if wait_s is None else min(wait_s, MAX_SECONDS))
+        for call, wait_s in zip(calls, following, strict=False)
+    ]
+
+
 def _kept(call: Call, history: int, notes: Notes) -> int | None:
     """Return what a call keeps of the history; `None` for all of it."""
     if call.common_tokens is not None:
@@ -88,4 +97,7 @@ def _wait_s(call: Call, following: Call, notes: Notes) -> float | None:
     gap_s = following.began_s - call.ended_s
     if gap_s < 0 and following.ended_s is not None and following.began_s < (call.began_s or call.ended_s):
         notes.guess("calls that overlap stand one after the other", following.where)
+    if gap_s > MAX_SECONDS:
+        notes.leave_out("a wait that no clock can have measured", following.where)
+        return None
     return max(0.0, round(gap_s - (call.user_wait_s or 0.0), 6))

@@ -38,12 +38,11 @@ _OWN: Final[dict[str, Importer]] = {
         CONCUR,
     )
 }
-_PARTS: Final = ("name", "title", "needs_tokenizer", "recognises", "read")
 IMPORTERS: Final[Catalog[Importer]] = Catalog(
     "concur.importers",
     _OWN,
     what="format",
-    fits=lambda entry: all(hasattr(entry, part) for part in _PARTS),
+    fits=lambda entry: isinstance(entry, Importer),
     holds="a concur.sim.importers.importer.Importer",
 )
 

@@ -7,12 +7,12 @@ another begins with a copy of it: those lines count for the first session only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from concur.sim.importers.calls import Call, counted
-from concur.sim.importers.files import json_objects
+from concur.sim.importers.calls import Call, counted, waits_after
+from concur.sim.importers.files import json_objects, read_head
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
 from concur.sim.importers.values import count_of, list_of, object_of, text_of, time_of
@@ -21,7 +21,10 @@ from concur.sim.traces.format import TraceAgent
 _NAME: Final = "claude-code"
 _MARKS: Final = {"sessionId", "session_id", "messageId", "leafUuid", "uuid"}
 """Every line of a session has one of these."""
+_KINDS: Final = ("input", "cache_creation_input", "cache_read_input", "output")
 _Key = tuple[str, str]
+_Usage = tuple[int | None, ...]
+"""The tokens of `_KINDS`."""
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class _Message:
     began_s: float | None
     user_wait_s: float | None
     ended_s: float | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    tokens: _Usage = (None, None, None, None)
     is_open: bool = False
     """Whether no line said how it ended: its output may be a placeholder."""
 
@@ -87,13 +90,15 @@ def _told_by(head: Head) -> bool:
 
 def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
     owners: dict[_Key, tuple[str, int]] = {}
+    found: list[Recorded] = []
     for path in _without_children(paths):
         session = _Session(path)
         for file, agent_id in [(path, None), *_subagent_files(path)]:
             for where, line in json_objects(file, notes):
                 _take(session, line, where, agent_id, notes, owners)
             _read_meta(session, file, agent_id, notes)
-        yield from agents_of(list(_recorded(session, notes, owners)), notes)
+        found += _recorded(session, notes, owners)
+    yield from agents_of(found, notes)
 
 
 def _without_children(paths: Sequence[Path]) -> list[Path]:
@@ -105,7 +110,15 @@ def _without_children(paths: Sequence[Path]) -> list[Path]:
 def _subagent_files(path: Path) -> list[tuple[Path, str]]:
     folder = path.with_name(path.name.partition(".")[0]) / "subagents"
     found = sorted(file for file in folder.rglob("agent-*.jsonl*") if file.is_file())
+    if not path.name.startswith("agent-"):
+        found += [file for file in sorted(path.parent.glob("agent-*.jsonl")) if _is_of(file, path)]
     return [(file, file.name.partition(".")[0].removeprefix("agent-")) for file in found]
+
+
+def _is_of(file: Path, path: Path) -> bool:
+    """Tell whether an agent's file beside a session, where older versions wrote it, is of that session."""
+    first = read_head(file, max_values=1).first("sessionId")
+    return first is not None and first["sessionId"] == path.name.partition(".")[0]
 
 
 def _read_meta(session: _Session, file: Path, agent_id: str | None, notes: Notes) -> None:
@@ -206,7 +219,7 @@ def _take_output(
         call = agent.messages[key] = _Message(key, where, agent.input_s, agent.person_s)
         agent.input_s = agent.person_s = None
     if usage := object_of(message.get("usage")):
-        call.usage = usage
+        call.tokens = tuple(count_of(usage.get(f"{kind}_tokens")) for kind in _KINDS)
         call.is_open = message.get("stop_reason", "") is None
     if agent.messages and next(reversed(agent.messages)) == key:
         call.ended_s = time_s if time_s is not None else call.ended_s
@@ -230,7 +243,7 @@ def _recorded(session: _Session, notes: Notes, owners: dict[_Key, tuple[str, int
         yield Recorded(
             agent_id=_full_id(session, agent_id),
             source=_NAME,
-            calls=_with_waits(calls[agent_id]),
+            calls=waits_after(calls[agent_id]),
             parent=parent,
             parent_step=step,
             begins_s=agent.began_s if origin is None else None,
@@ -254,12 +267,9 @@ def _parent(session: _Session, agent_id: str, places: Mapping[_Key, int]) -> tup
 
 
 def _call(message: _Message, notes: Notes) -> Call | None:
-    usage = message.usage
-    read = count_of(usage.get("cache_read_input_tokens")) or 0
-    written = count_of(usage.get("cache_creation_input_tokens")) or 0
-    fresh = count_of(usage.get("input_tokens"))
-    prompt = None if fresh is None else fresh + written + read
-    tokens = counted(prompt, usage.get("output_tokens"), message.where, notes)
+    fresh, written, read, output = message.tokens
+    prompt = None if fresh is None else fresh + (written or 0) + (read or 0)
+    tokens = counted(prompt, output, message.where, notes)
     if tokens is None:
         return None
     if message.is_open and tokens[1] == 1:
@@ -267,20 +277,11 @@ def _call(message: _Message, notes: Notes) -> Call | None:
     return Call(
         *tokens,
         message.where,
-        cached_tokens=read,
+        cached_tokens=read or 0,
         began_s=message.began_s,
         ended_s=message.ended_s,
         user_wait_s=message.user_wait_s,
     )
-
-
-def _with_waits(calls: Sequence[Call]) -> list[Call]:
-    """Return calls with the wait of a person where the format has it: after the call before."""
-    following = [*calls[1:], None]
-    return [
-        replace(call, user_wait_s=after.user_wait_s if after is not None else None)
-        for call, after in zip(calls, following, strict=True)
-    ]
 
 
 CLAUDE_CODE: Final = CountsImporter(

@@ -8,11 +8,11 @@ answers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from concur.sim.importers.calls import Call, counted
+from concur.sim.importers.calls import Call, counted, waits_after
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
@@ -20,7 +20,7 @@ from concur.sim.importers.values import count_of, object_of, text_of, time_of
 from concur.sim.traces.format import TraceAgent
 
 _NAME: Final = "codex"
-_KINDS: Final = {"session_meta", "turn_context", "event_msg", "response_item", "compacted"}
+_KINDS: Final = ("session_meta", "turn_context", "event_msg", "response_item", "compacted")
 _FASTEST_S: Final = 0.1
 """Events that follow each other faster than this were copied: no call is as short."""
 _Totals = tuple[int | None, ...]
@@ -191,30 +191,35 @@ def _looks_copied(times: Sequence[float | None], number: int, began_s: float | N
 
 
 def _recorded(thread: _Thread, by_id: Mapping[str, _Thread], notes: Notes) -> Recorded:
-    own = [event.call for event in thread.events[thread.copied :]]
+    calls = waits_after([event.call for event in _own(thread)])
     if thread.copied:
         notes.leave_out("an event that a forked thread has from its parent", str(thread.path), thread.copied)
-    following = [*own[1:], None]
-    calls = [
-        replace(call, user_wait_s=None if after is None else after.user_wait_s)
-        for call, after in zip(own, following, strict=True)
-    ]
-    parent = by_id.get(thread.parent or "")
-    step = None
-    if thread.copied and parent is not None:
-        last = thread.events[thread.copied - 1].totals
-        step = next((at for at, event in enumerate(_own(parent)) if event.totals == last), None)
+    parent, step = _origin(thread, by_id)
     return Recorded(
         agent_id=thread.thread_id,
         source=_NAME,
         calls=calls,
-        parent=thread.parent,
+        parent=parent,
         parent_step=step,
         begins_s=thread.began_s if calls and calls[0].began_s is None else None,
         is_awaited=None if thread.is_subagent else False,
         is_fresh=not thread.copied or step is not None,
         forked_tokens=calls[0].prompt_tokens if calls and step is not None else 0,
     )
+
+
+def _origin(thread: _Thread, by_id: Mapping[str, _Thread]) -> tuple[str | None, int | None]:
+    """Return the thread that a fork's last copied event is of, and which of its calls that was."""
+    seen: set[str] = set()
+    above = by_id.get(thread.parent or "") if thread.copied else None
+    while above is not None and above.thread_id not in seen:
+        last = thread.events[thread.copied - 1].totals
+        step = next((at for at, event in enumerate(_own(above)) if event.totals == last), None)
+        if step is not None:
+            return above.thread_id, step
+        seen.add(above.thread_id)
+        above = by_id.get(above.parent or "")
+    return thread.parent, None
 
 
 def _own(thread: _Thread) -> Sequence[_Event]:

@@ -14,12 +14,12 @@ from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.prefixes import SharedBlocks, common_tokens
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import count_of, list_of, object_of, scaled, text_of
+from concur.sim.importers.values import blocks_of, count_of, object_of, scaled, text_of
 from concur.sim.traces.format import TraceAgent
 
 _NAME: Final = "dynamo"
 _SCHEMAS: Final = ("dynamo.request.trace.", "dynamo.agent.trace.")
-_Blocks = tuple[Any, ...]
+_Blocks = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ def _take(event: Mapping[str, Any], where: str, sessions: dict[str, _Session], n
     session = sessions.setdefault(name, _Session())
     parent = text_of(context.get("parent_trajectory_id")) or text_of(context.get("parent_session_id"))
     session.parent = session.parent or parent
-    blocks = tuple(list_of(replay.get("input_sequence_hashes")))
+    blocks = blocks_of(replay.get("input_sequence_hashes"))
     session.requests.append((call, blocks, count_of(replay.get("trace_block_size")) or 0))
 
 

@@ -68,7 +68,7 @@ def whole_value(path: Path, notes: Notes) -> Any:
     return None
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path, max_values: int = _HEAD_VALUES) -> Head:
     """Read the beginning of a file, by which its format is told.
 
     Raises
@@ -84,7 +84,7 @@ def read_head(path: Path) -> Head:
             found = _elements(path, ignored)
         case _:
             return Head(path, (_whole_head(path),))
-    return Head(path, tuple(value for _, value in islice(found, _HEAD_VALUES)))
+    return Head(path, tuple(value for _, value in islice(found, max_values)))
 
 
 def _whole_head(path: Path) -> Any:

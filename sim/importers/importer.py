@@ -58,6 +58,7 @@ class Notes:
                 yield f"{kind}: {what}: {number:,} (first: {self.first_places[what]})"
 
 
+@runtime_checkable
 class Importer(Protocol):
     """A format: how to know it, and how to read it.
 

@@ -15,7 +15,7 @@ from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.prefixes import common_tokens
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import count_of, list_of, number_of, object_of, text_of
+from concur.sim.importers.values import blocks_of, count_of, list_of, number_of, object_of, text_of
 from concur.sim.traces.format import Prefix, TraceAgent
 
 _NAME: Final = "kv-cache-tester"
@@ -49,7 +49,7 @@ def _gather(
 ) -> None:
     """Add a session, and after it its sub-agents."""
     calls: list[Call] = []
-    had: list[Any] = []
+    had: tuple[int | str, ...] = ()
     children: list[Mapping[str, Any]] = []
     for number, request in enumerate(map(object_of, list_of(session.get("requests")))):
         if request.get("type") == "subagent":
@@ -58,7 +58,7 @@ def _gather(
         call = _call(request, f"{where}, request {number}", begins_s, notes)
         if call is None:
             continue
-        has = list_of(request.get("hash_ids"))
+        has = blocks_of(request.get("hash_ids"))
         if calls:
             call = replace(call, common_tokens=common_tokens(calls[-1], had, call, has, block_tokens))
         calls.append(call)

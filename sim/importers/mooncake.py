@@ -17,13 +17,13 @@ from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.prefixes import SharedBlocks, common_tokens
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import list_of, scaled, text_of
+from concur.sim.importers.values import blocks_of, scaled, text_of
 from concur.sim.traces.format import TraceAgent
 
 _BLOCK_TOKENS: Final = 512
 _BAILIAN_BLOCK_TOKENS: Final = 16
 _ROOT: Final = "-1"
-_Blocks = tuple[Any, ...]
+_Blocks = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ def _take(file: _File, row: Mapping[str, Any], where: str, notes: Notes) -> None
     tokens = counted(row.get("input_length"), row.get("output_length"), where, notes)
     if tokens is None:
         return
-    blocks = tuple(list_of(row.get("hash_ids")))
+    blocks = blocks_of(row.get("hash_ids"))
     if "chat_id" in row:
         file.block_tokens = file.block_tokens or _BAILIAN_BLOCK_TOKENS
         time_s = scaled(row.get("timestamp"), 1.0)

@@ -25,7 +25,7 @@ class SharedBlocks:
             self._num_agents[node] += 1
 
     def prefixes(self, blocks: Sequence[Hashable], block_tokens: int, max_tokens: int) -> tuple[Prefix, ...]:
-        """Return what an agent shares with others, a level for each number of others; at most `max_tokens`."""
+        """Return what an agent shares with others, a level for each number of them; at most `max_tokens`."""
         levels: list[Prefix] = []
         tokens = 0
         for node, num_blocks in self._levels(blocks):

@@ -6,7 +6,7 @@ from typing import Final
 
 from concur.sim.importers.calls import Call, steps_of
 from concur.sim.importers.importer import Notes
-from concur.sim.traces.format import Prefix, TraceAgent, TraceStep
+from concur.sim.traces.format import MAX_SECONDS, Prefix, TraceAgent, TraceStep
 
 _EXPLAINED_S: Final = 1.0
 _EXPLAINED_FRAC: Final = 0.1
@@ -116,7 +116,7 @@ def _spawn(child: Recorded, by_id: Mapping[str, Recorded], notes: Notes) -> _Spa
     if child.began_s is None or call.ended_s is None:
         notes.guess("a child starts as soon as the step of its parent has ended", child.agent_id)
     else:
-        delay_s = max(0.0, round(child.began_s - call.ended_s, 6))
+        delay_s = min(MAX_SECONDS, max(0.0, round(child.began_s - call.ended_s, 6)))
     in_time = resumes_s is None or child.ended_s is None or child.ended_s <= resumes_s
     history = call.prompt_tokens + call.output_tokens
     return _Spawn(
