@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from concur.sim.importers.importer import Notes
 from concur.sim.importers.values import count_of
 from concur.sim.traces.format import MAX_SECONDS, TraceStep
+
+_OVERLAP_S: Final = 1.0
+"""Clocks and streams make calls overlap by less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def _wait_s(call: Call, following: Call, notes: Notes) -> float | None:
     if call.ended_s is None or following.began_s is None:
         return None
     gap_s = following.began_s - call.ended_s
-    if gap_s < 0 and following.ended_s is not None and following.began_s < (call.began_s or call.ended_s):
+    if gap_s < -_OVERLAP_S:
         notes.guess("calls that overlap stand one after the other", following.where)
     if gap_s > MAX_SECONDS:
         notes.leave_out("a wait that no clock can have measured", following.where)

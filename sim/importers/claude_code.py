@@ -91,9 +91,10 @@ def _told_by(head: Head) -> bool:
 def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
     owners: dict[_Key, tuple[str, int]] = {}
     found: list[Recorded] = []
-    for path in _without_children(paths):
+    files = _files(paths)
+    for path, subagents in files.items():
         session = _Session(path)
-        for file, agent_id in [(path, None), *_subagent_files(path)]:
+        for file, agent_id in [(path, None), *subagents]:
             for where, line in json_objects(file, notes):
                 _take(session, line, where, agent_id, notes, owners)
             _read_meta(session, file, agent_id, notes)
@@ -101,24 +102,32 @@ def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
     yield from agents_of(found, notes)
 
 
-def _without_children(paths: Sequence[Path]) -> list[Path]:
-    """Leave out the files of sub-agents whose session is named too: they are read with it."""
-    children = {child.resolve() for path in paths for child, _ in _subagent_files(path)}
-    return [path for path in paths if path.resolve() not in children]
+def _files(paths: Sequence[Path]) -> dict[Path, list[tuple[Path, str]]]:
+    """Return sessions with the files of their sub-agents; such a file that is named too is not read twice."""
+    beside: dict[Path, dict[str, list[Path]]] = {}
+    for folder in {path.parent for path in paths}:
+        beside[folder] = _agents_beside(folder)
+    files = {path: _subagent_files(path, beside[path.parent]) for path in paths}
+    children = {child.resolve() for found in files.values() for child, _ in found}
+    return {path: found for path, found in files.items() if path.resolve() not in children}
 
 
-def _subagent_files(path: Path) -> list[tuple[Path, str]]:
-    folder = path.with_name(path.name.partition(".")[0]) / "subagents"
+def _subagent_files(path: Path, beside: Mapping[str, Sequence[Path]]) -> list[tuple[Path, str]]:
+    name = path.name.partition(".")[0]
+    folder = path.with_name(name) / "subagents"
     found = sorted(file for file in folder.rglob("agent-*.jsonl*") if file.is_file())
-    if not path.name.startswith("agent-"):
-        found += [file for file in sorted(path.parent.glob("agent-*.jsonl")) if _is_of(file, path)]
+    found += beside.get(name, ())
     return [(file, file.name.partition(".")[0].removeprefix("agent-")) for file in found]
 
 
-def _is_of(file: Path, path: Path) -> bool:
-    """Tell whether an agent's file beside a session, where older versions wrote it, is of that session."""
-    first = read_head(file, max_values=1).first("sessionId")
-    return first is not None and first["sessionId"] == path.name.partition(".")[0]
+def _agents_beside(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of sub-agents by session, where older versions wrote them: beside the session's."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("agent-*.jsonl")):
+        first = read_head(file, max_values=1).first("sessionId")
+        if first is not None and (session := text_of(first["sessionId"])):
+            found.setdefault(session, []).append(file)
+    return found
 
 
 def _read_meta(session: _Session, file: Path, agent_id: str | None, notes: Notes) -> None:
