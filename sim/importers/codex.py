@@ -23,6 +23,7 @@ _NAME: Final = "codex"
 _KINDS: Final = ("session_meta", "turn_context", "event_msg", "response_item", "compacted")
 _FASTEST_S: Final = 0.1
 """Events that follow each other faster than this were copied: no call is as short."""
+_ANSWERS: Final = ("reasoning", "function_call", "custom_tool_call", "local_shell_call", "web_search_call")
 _Totals = tuple[int | None, ...]
 
 
@@ -47,6 +48,9 @@ class _Thread:
     seen: set[_Totals] = field(default_factory=set)
     input_s: float | None = None
     person_s: float | None = None
+    answering: tuple[float | None, float | None] | None = None
+    """`input_s` and `person_s` of the call whose answer comes in."""
+    answer_s: float | None = None
     copied: int = 0
     """How many of its first events are its parent's."""
 
@@ -80,6 +84,8 @@ def _read(path: Path, notes: Notes) -> _Thread:
                 _take_person(thread, time_s)
             case "response_item", str(kind) if kind.endswith("_output"):
                 thread.input_s = time_s
+            case "response_item", kind if kind in _ANSWERS or payload.get("role") == "assistant":
+                _take_answer(thread, time_s)
             case kind, _ if kind not in _KINDS and "payload" not in line:
                 notes.leave_out("a line that no rollout has", where)
     thread.thread_id = thread.thread_id or path.name.partition(".")[0]
@@ -90,7 +96,7 @@ def _take_meta(thread: _Thread, meta: Mapping[str, Any], time_s: float | None) -
     """Take the first of these lines: those after it are copies of the parent's."""
     if thread.thread_id:
         return
-    thread.thread_id = text_of(meta.get("id")) or ""
+    thread.thread_id = text_of(meta.get("id")) or text_of(meta.get("session_id")) or ""
     thread.began_s = time_of(meta.get("timestamp")) or time_s
     source = object_of(meta.get("source"))
     spawn = object_of(object_of(source.get("subagent")).get("thread_spawn"))
@@ -106,6 +112,14 @@ def _take_person(thread: _Thread, time_s: float | None) -> None:
     if since_s is not None and time_s is not None and not thread.is_subagent and thread.events:
         thread.person_s = (thread.person_s or 0.0) + max(0.0, time_s - since_s)
     thread.input_s = time_s
+
+
+def _take_answer(thread: _Thread, time_s: float | None) -> None:
+    """Take a part of an answer: what comes in after it, before the count, is for the next call."""
+    if thread.answering is None:
+        thread.answering = (thread.input_s, thread.person_s)
+        thread.input_s = thread.person_s = None
+    thread.answer_s = time_s
 
 
 def _take_count(
@@ -125,15 +139,18 @@ def _take_count(
     tokens = counted(usage.get("input_tokens"), usage.get("output_tokens"), where, notes)
     if tokens is None:
         return
+    if thread.answering is None:
+        _take_answer(thread, time_s)
+    began_s, person_s = thread.answering or (None, None)
     call = Call(
         *tokens,
         where,
         cached_tokens=count_of(usage.get("cached_input_tokens")),
-        began_s=thread.input_s,
-        ended_s=time_s,
-        user_wait_s=thread.person_s,
+        began_s=began_s,
+        ended_s=time_s if thread.input_s is None else thread.answer_s,
+        user_wait_s=person_s,
     )
-    thread.input_s = thread.person_s = None
+    thread.answering = None
     thread.events.append(_Event(totals, call))
 
 

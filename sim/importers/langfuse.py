@@ -87,7 +87,9 @@ def _call(
 ) -> Call | None:
     details = object_of(observation.get("usageDetails")) or object_of(observation.get("usage"))
     counts = {key: count for key, value in details.items() if (count := count_of(value)) is not None}
-    prompt, output = _sums(counts)
+    prompt, output = _sums(counts) if counts else _old_sums(observation)
+    if "total" not in counts and any("cache" in key for key in counts):
+        notes.guess("tokens that were cached are beside the others", where)
     tokens = counted(prompt, output, where, notes)
     if tokens is None:
         return None
@@ -106,14 +108,19 @@ def _call(
 
 def _sums(counts: Mapping[str, int]) -> tuple[int | None, int | None]:
     """Return the tokens of prompt and output; kinds lie beside each other or within `input` and `output`."""
-    if not counts.keys() & {"input", "output"}:
-        return counts.get("promptTokens"), counts.get("completionTokens")
     parts_in = {key: count for key, count in counts.items() if key.startswith("input") or "cache" in key}
     parts_out = {key: count for key, count in counts.items() if key.startswith("output")}
     whole_in, whole_out = counts.get("input", 0), counts.get("output", 0)
     if counts.get("total") == whole_in + whole_out:
         return whole_in, whole_out
+    if not parts_in or not parts_out:
+        return _old_sums(counts)
     return sum(parts_in.values()), sum(parts_out.values())
+
+
+def _old_sums(counts: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the tokens of prompt and output by their older names."""
+    return count_of(counts.get("promptTokens")), count_of(counts.get("completionTokens"))
 
 
 LANGFUSE: Final = CountsImporter(

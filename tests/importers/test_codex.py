@@ -39,6 +39,37 @@ def test_a_person_pauses(tmp_path: Path) -> None:
     assert [step.user_wait_s for step in agent.steps] == [60.0, None]
 
 
+def test_a_result_before_the_count_is_for_the_next_call(tmp_path: Path) -> None:
+    lines = [
+        codex_meta("a"),
+        codex_item(1, "user_message"),
+        codex_item(4, "function_call"),
+        codex_item(6),
+        codex_count(6.5, (100, 0, 10)),
+        codex_item(8, "reasoning"),
+        codex_count(9, (150, 100, 10), (250, 100, 20)),
+    ]
+    (agent,), notes = imported(write_lines(tmp_path / "r.jsonl", lines))
+    assert waits(agent) == [2.0, None]
+    assert list(notes.lines()) == []
+
+
+def test_a_limit_written_while_a_tool_runs_changes_nothing(tmp_path: Path) -> None:
+    lines = [
+        codex_meta("a"),
+        codex_item(1, "user_message"),
+        codex_item(4, "function_call"),
+        codex_count(4.1, (100, 0, 10)),
+        codex_item(6),
+        codex_count(6.5, (100, 0, 10)),
+        codex_item(8, "function_call"),
+        codex_count(8.1, (150, 100, 10), (250, 100, 20)),
+    ]
+    (agent,), _ = imported(write_lines(tmp_path / "r.jsonl", lines))
+    assert waits(agent) == [1.9, None]
+    assert numbers(agent) == [(None, 100, 10), (None, 40, 10)]
+
+
 PARENT = [
     codex_meta("a"),
     codex_count(5, (1000, 0, 20)),

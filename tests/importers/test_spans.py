@@ -85,6 +85,19 @@ def test_observations_of_langfuse(tmp_path: Path) -> None:
     assert notes.left_out == {"a call without counts of its tokens": 1}
 
 
+def test_usage_of_langfuse_without_a_total_and_by_older_names(tmp_path: Path) -> None:
+    rows = [
+        observation(
+            "a", 1, 2, usageDetails={"input_tokens": 3, "cache_read_input_tokens": 90, "output_tokens": 5}
+        ),
+        observation("b", 3, 4, promptTokens=120, completionTokens=7),
+        observation("c", 5, 6, usage={"promptTokens": 150, "completionTokens": 7}),
+    ]
+    (agent,), notes = imported(write_lines(tmp_path / "l.jsonl", rows))
+    assert numbers(agent) == [(None, 93, 5), (None, 22, 7), (None, 23, 7)]
+    assert notes.guessed == {"tokens that were cached are beside the others": 1}
+
+
 def test_a_trace_of_langfuse_with_observations_in_it(tmp_path: Path) -> None:
     inside = observation("a", 1, 2, usageDetails={"input": 100, "output": 10})
     del inside["traceId"]
