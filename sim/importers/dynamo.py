@@ -12,14 +12,13 @@ from typing import Any, Final
 from concur.sim.importers.calls import Call, counted
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
-from concur.sim.importers.prefixes import SharedBlocks, common_tokens
+from concur.sim.importers.prefixes import Blocks, Levels, as_prefixes, blocks_of, common_tokens, shared_levels
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import blocks_of, count_of, object_of, scaled, text_of
+from concur.sim.importers.values import count_of, object_of, scaled, text_of
 from concur.sim.traces.format import TraceAgent
 
 _NAME: Final = "dynamo"
 _SCHEMAS: Final = ("dynamo.request.trace.", "dynamo.agent.trace.")
-_Blocks = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
@@ -27,7 +26,7 @@ class _Session:
     """A session while its requests come in, each with the blocks of its prompt and their size."""
 
     parent: str | None = None
-    requests: list[tuple[Call, _Blocks, int]] = field(default_factory=list)
+    requests: list[tuple[Call, Blocks, int]] = field(default_factory=list)
 
 
 def _event(value: Any) -> Mapping[str, Any]:
@@ -45,14 +44,14 @@ def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
     for path in paths:
         for where, line in json_objects(path, notes):
             _take(_event(line), where, sessions, notes)
-    shared = SharedBlocks()
     for session in sessions.values():
         session.requests.sort(key=_when)
-        shared.add(session.requests[0][1])
-    yield from agents_of([_recorded(*named, shared) for named in sessions.items()], notes)
+    levels = shared_levels([session.requests[0][1] for session in sessions.values()])
+    found = zip(sessions.items(), levels, strict=True)
+    yield from agents_of([_recorded(name, session, own) for (name, session), own in found], notes)
 
 
-def _when(request: tuple[Call, _Blocks, int]) -> float:
+def _when(request: tuple[Call, Blocks, int]) -> float:
     call = request[0]
     return call.began_s if call.began_s is not None else call.ended_s or 0.0
 
@@ -98,8 +97,8 @@ def _ended_s(event: Mapping[str, Any], request: Mapping[str, Any], began_s: floa
     return scaled(event.get("event_time_unix_ms"), 1e-3)
 
 
-def _recorded(name: str, session: _Session, shared: SharedBlocks) -> Recorded:
-    first, blocks, size = session.requests[0]
+def _recorded(name: str, session: _Session, levels: Levels) -> Recorded:
+    first, _, size = session.requests[0]
     calls = [first]
     for (before, had, _), (call, has, block_tokens) in zip(
         session.requests, session.requests[1:], strict=False
@@ -110,7 +109,7 @@ def _recorded(name: str, session: _Session, shared: SharedBlocks) -> Recorded:
         source=_NAME,
         calls=calls,
         parent=session.parent,
-        prefixes=shared.prefixes(blocks, size, first.prompt_tokens),
+        prefixes=as_prefixes(levels, size, first.prompt_tokens),
     )
 
 

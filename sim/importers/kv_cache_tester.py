@@ -13,9 +13,9 @@ from typing import Any, Final
 from concur.sim.importers.calls import Call, counted
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
-from concur.sim.importers.prefixes import common_tokens
+from concur.sim.importers.prefixes import NO_BLOCKS, blocks_of, common_tokens
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import blocks_of, count_of, list_of, number_of, object_of, text_of
+from concur.sim.importers.values import count_of, list_of, number_of, object_of, text_of
 from concur.sim.traces.format import Prefix, TraceAgent
 
 _NAME: Final = "kv-cache-tester"
@@ -49,7 +49,7 @@ def _gather(
 ) -> None:
     """Add a session, and after it its sub-agents."""
     calls: list[Call] = []
-    had: tuple[int | str, ...] = ()
+    had = NO_BLOCKS
     children: list[Mapping[str, Any]] = []
     for number, request in enumerate(map(object_of, list_of(session.get("requests")))):
         if request.get("type") == "subagent":

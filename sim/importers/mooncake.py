@@ -15,15 +15,22 @@ from typing import Any, Final
 from concur.sim.importers.calls import Call, counted
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
-from concur.sim.importers.prefixes import SharedBlocks, common_tokens
+from concur.sim.importers.prefixes import (
+    NO_BLOCKS,
+    Blocks,
+    Levels,
+    as_prefixes,
+    blocks_of,
+    common_tokens,
+    shared_levels,
+)
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import blocks_of, scaled, text_of
+from concur.sim.importers.values import scaled, text_of
 from concur.sim.traces.format import TraceAgent
 
 _BLOCK_TOKENS: Final = 512
 _BAILIAN_BLOCK_TOKENS: Final = 16
 _ROOT: Final = "-1"
-_Blocks = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class _Agent:
 
     name: str
     calls: list[Call] = field(default_factory=list)
-    blocks: list[_Blocks] = field(default_factory=list)
+    blocks: list[Blocks] = field(default_factory=list)
     parent: tuple[str, int] | None = None
     forked_tokens: int = 0
     is_fresh: bool = True
@@ -60,11 +67,11 @@ def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
         file = _File(path.name.partition(".")[0] + "/" if len(paths) > 1 else "", _block_tokens(path))
         for where, row in json_objects(path, notes):
             _take(file, row, where, notes)
-        shared = SharedBlocks(file.name)
-        for agent in file.agents.values():
-            if agent.parent is None:
-                shared.add(agent.blocks[0])
-        yield from agents_of([_recorded(file, agent, shared) for agent in file.agents.values()], notes)
+        agents = list(file.agents.values())
+        # a fork begins with what its parent has, whatever others begin with
+        levels = shared_levels([agent.blocks[0] if agent.parent is None else NO_BLOCKS for agent in agents])
+        found = zip(agents, levels, strict=True)
+        yield from agents_of([_recorded(file, agent, own) for agent, own in found], notes)
 
 
 def _block_tokens(path: Path) -> int:
@@ -99,7 +106,7 @@ def _take(file: _File, row: Mapping[str, Any], where: str, notes: Notes) -> None
 
 
 def _following(
-    file: _File, agent: _Agent, call: Call, blocks: _Blocks, delay_s: float | None, notes: Notes
+    file: _File, agent: _Agent, call: Call, blocks: Blocks, delay_s: float | None, notes: Notes
 ) -> Call:
     """Return a call after the first one of a session: with its whole prompt, and its time.
 
@@ -118,7 +125,7 @@ def _following(
     return replace(call, prompt_tokens=before.prompt_tokens + before.output_tokens + call.prompt_tokens)
 
 
-def _take_turn(file: _File, row: Mapping[str, Any], call: Call, blocks: _Blocks, notes: Notes) -> None:
+def _take_turn(file: _File, row: Mapping[str, Any], call: Call, blocks: Blocks, notes: Notes) -> None:
     """Take a row of Bailian: it goes on from its parent's agent, or forks it, or begins one."""
     name = text_of(row.get("chat_id")) or call.where
     parent = text_of(row.get("parent_chat_id")) or _ROOT
@@ -142,8 +149,8 @@ def _take_turn(file: _File, row: Mapping[str, Any], call: Call, blocks: _Blocks,
     file.turns[name] = (agent, len(agent.calls) - 1)
 
 
-def _recorded(file: _File, agent: _Agent, shared: SharedBlocks) -> Recorded:
-    first, blocks = agent.calls[0], agent.blocks[0]
+def _recorded(file: _File, agent: _Agent, levels: Levels) -> Recorded:
+    first = agent.calls[0]
     parent, step = agent.parent or (None, None)
     return Recorded(
         agent_id=agent.name,
@@ -154,9 +161,7 @@ def _recorded(file: _File, agent: _Agent, shared: SharedBlocks) -> Recorded:
         is_awaited=False,
         is_fresh=agent.is_fresh,
         forked_tokens=agent.forked_tokens,
-        prefixes=()
-        if parent is not None
-        else shared.prefixes(blocks, file.block_tokens, first.prompt_tokens),
+        prefixes=as_prefixes(levels, file.block_tokens, first.prompt_tokens, file.name),
     )
 
 

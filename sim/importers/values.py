@@ -65,11 +65,6 @@ def list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def blocks_of(value: Any) -> tuple[int | str, ...]:
-    """Return a list of hashes of blocks, as far as they are numbers or texts."""
-    return tuple(block for block in list_of(value) if isinstance(block, int | str))
-
-
 def parsed(value: Any) -> Any:
     """Return a value that is written as JSON within a text, as databases export it; any other as it is."""
     if not isinstance(value, str):
