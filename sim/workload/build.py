@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from concur.sim.errors import ScenarioError
-from concur.sim.traces.trace import read_trace, trace_sha256
+from concur.sim.importers.foreign import read_own_trace
+from concur.sim.traces.trace import trace_sha256
 from concur.sim.workload.config import Arrival, PoissonArrival, WorkloadConfig
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
@@ -38,7 +39,7 @@ def _from_trace(config: WorkloadConfig) -> Workload:
         max_tool_latency_s=config.max_tool_latency_s,
         default_tool_latency_s=config.default_tool_latency_s,
     )
-    agents, losses = select_agents(read_trace(path), selection)
+    agents, losses = select_agents(read_own_trace(path), selection)
     if agents and len(agents) < config.num_agents:
         left_out = "".join(f"; {line}" for line in agents_left_out(losses, selection))
         raise ScenarioError(
