@@ -7,7 +7,7 @@ messages, and the definitions of tools that a client sends along, are in no tran
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ COUNTED: Final = "tokens counted by the tokenizer, without marks between message
 
 @dataclass(frozen=True, slots=True)
 class TextImporter:
-    """An importer of a format whose files stand alone and hold texts."""
+    """An importer of a format whose files stand alone and hold texts; a `JointImporter`."""
 
     name: str
     title: str
@@ -39,6 +39,13 @@ class TextImporter:
     def read(self, path: Path, notes: Notes, count_tokens: CountTokens | None = None) -> Iterator[TraceAgent]:
         """Yield the agents of a file."""
         return self.agents(path, notes, count_tokens)
+
+    def read_all(
+        self, paths: Sequence[Path], notes: Notes, count_tokens: CountTokens | None = None
+    ) -> Iterator[TraceAgent]:
+        """Yield the agents of all files."""
+        for path in paths:
+            yield from self.agents(path, notes, count_tokens)
 
 
 def value_with_texts(path: Path, notes: Notes) -> Any:

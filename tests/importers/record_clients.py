@@ -2,9 +2,10 @@
 
     python -m tests.importers.record_clients FOLDER [CLIENT ...]
 
-FOLDER has the clients, as `npm install --prefix FOLDER ...` puts them, and a virtual environment FOLDER/mswe
-with mini-swe-agent. Each client gets a home and a working folder of its own, and the network of this machine
-alone. The README of `recordings` says which versions the kept recordings are from.
+FOLDER has the clients, as `npm install --prefix FOLDER ...` puts them, and virtual environments with the
+libraries: `mini-swe-agent`, `openhands` (openhands-sdk, openhands-tools) and `inspect-ai` (inspect-ai, openai).
+Each client gets a home and a working folder of its own, and the network of this machine alone. The README of
+`recordings` says which versions the kept recordings are from.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from tests.importers import client_programs
 from tests.importers.scripted_server import ScriptedServer
 from tests.importers.scrub import scrub_file
 
@@ -60,6 +62,10 @@ class Stage:
         )
         printed, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)
         return printed.decode()
+
+    def python(self, name: str) -> str:
+        """Return the Python of the environment of a library."""
+        return str(self.clients / name / "bin" / "python")
 
     def node(self, name: str) -> str:
         """Return the program of a client from npm."""
@@ -151,8 +157,27 @@ async def mini_swe_agent(stage: Stage) -> list[tuple[Path, str]]:
     }
     task = "SCRIPT[sh ls; sh sleep 1; sh pwd & sleep 2; sh ls; sh echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT]"
     flags = ("-m", "openai/m", "-y", "--exit-immediately", "-o", str(path), "-t", task)
-    await stage.run(str(stage.clients / "mswe" / "bin" / "mini"), *flags, **environment)
+    await stage.run(str(stage.clients / "mini-swe-agent" / "bin" / "mini"), *flags, **environment)
     return [(path, path.name)]
+
+
+async def openhands(stage: Stage) -> list[tuple[Path, str]]:
+    """Run the agent of OpenHands on one task, and keep what its evaluations keep."""
+    path = stage.home / "output.jsonl"
+    prompt = "SCRIPT[sh ls; sh sleep 1; sh pwd & sleep 2; say done]"
+    program = ("-c", client_programs.OPENHANDS, str(path), stage.url, prompt)
+    await stage.run(stage.python("openhands"), *program, LITELLM_LOCAL_MODEL_COST_MAP="True")
+    return [(path, path.name)]
+
+
+async def inspect_ai(stage: Stage) -> list[tuple[Path, str]]:
+    """Run an agent of Inspect AI with sub-agents, and a scorer that asks a model too."""
+    folder = stage.home / "logs"
+    prompt = "SCRIPT[sh ls; children 1; sh sleep 1 & pwd; children 2; say done]"
+    environment = {"SCRIPTED_API_KEY": "x", "SCRIPTED_BASE_URL": f"{stage.url}/v1"}
+    program = ("-c", client_programs.INSPECT_AI, str(folder), prompt)
+    await stage.run(stage.python("inspect-ai"), *program, **environment)
+    return [(path, "log.json") for path in folder.glob("*.json")]
 
 
 def _log(stage: Stage) -> list[dict[str, Any]]:
@@ -165,6 +190,8 @@ CLIENTS: Final[Mapping[str, Callable[[Stage], Awaitable[list[tuple[Path, str]]]]
     "codex": codex,
     "opencode": opencode,
     "mini-swe-agent": mini_swe_agent,
+    "openhands": openhands,
+    "inspect-ai": inspect_ai,
 }
 
 
@@ -189,6 +216,9 @@ async def record(name: str, clients: Path) -> None:
             folder: "/scratch",
             folder.replace("/", "-"): "-scratch",
             folder.lstrip("/"): "scratch",
+            str(Path.home()): "/home",
+            sys.prefix: "/python",
+            sys.base_prefix: "/python",
             platform.node(): "host",
             platform.release(): "release",
             stage.url: "http://server",

@@ -29,7 +29,7 @@ LAST_TOKEN_S: Final = 0.3
 CHARACTERS_PER_TOKEN: Final = 4
 _SCRIPT: Final = re.compile(r"SCRIPT\[(.*?)\]")
 _CHILD_SCRIPT: Final = "SCRIPT[sh ls; sh sleep {}; say child done]"
-_SHELLS: Final = ("Bash", "bash", "exec_command")
+_SHELLS: Final = ("Bash", "bash", "exec_command", "terminal")
 _SPAWNERS: Final = ("Agent", "Task", "task", "spawn_agent")
 _STARTED: Final = re.compile(r"agent_id\W+([0-9a-f-]{36})")
 _SESSION_HEADERS: Final = ("x-claude-code-session-id", "session-id", "x-session-id", "x-session-affinity")
@@ -226,7 +226,9 @@ def _calls(
 
 
 def _shell_arguments(shell: str, command: str) -> dict[str, Any]:
-    return {"cmd": command} if shell == "exec_command" else {"command": command, "description": "a command"}
+    if shell == "exec_command":
+        return {"cmd": command}
+    return {"command": command} | ({} if shell == "terminal" else {"description": "a command"})
 
 
 def _spawner_arguments(spawner: str, number: int, verb: str) -> dict[str, Any]:
