@@ -122,9 +122,16 @@ def _add(sample: _Sample, event: Mapping[str, Any], where: str, around: str | No
             sample.spans.append(Span(name, sample.name, span, sample.name, call=call))
     elif kind in _TOOLS and event.get("events"):
         name = text_of(event.get("uuid")) or text_of(event.get("id")) or where
-        times = {"began_s": time_of(event.get("timestamp")), "ended_s": time_of(event.get("completed"))}
-        sample.spans.append(Span(where, sample.name, None, sample.name, is_agent=True))
-        sample.spans.append(Span(name, sample.name, span or where, sample.name, is_agent=True, **times))
+        inside = Span(
+            name,
+            sample.name,
+            span or where,
+            sample.name,
+            is_agent=True,
+            began_s=time_of(event.get("timestamp")),
+            ended_s=time_of(event.get("completed")),
+        )
+        sample.spans += [Span(where, sample.name, session=sample.name, is_agent=True), inside]
         for number, inner in enumerate(list_of(event.get("events")), 1):
             _add(sample, object_of(inner), f"{where}.{number}", name, notes)
 

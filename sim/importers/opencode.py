@@ -91,7 +91,7 @@ def _session(info: Mapping[str, Any], path: Path) -> _Session:
 
 
 def _of_storage(info: Mapping[str, Any], path: Path, notes: Notes) -> Iterator[_Message]:
-    """Yield the messages of a session in the older storage, in the order of their ids, which is that in time."""
+    """Yield the messages of a session in the older storage; the order of ids is that in time."""
     storage, session = path.parent.parent.parent, text_of(info.get("id")) or path.stem
     for file in sorted((storage / "message" / session).glob("*.json")):
         parts = sorted((storage / "part" / file.stem).glob("*.json"))

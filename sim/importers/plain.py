@@ -1,4 +1,4 @@
-"""Plain JSON from JSON as Python writes it: `NaN` and `Infinity`, which strict readers refuse, become null."""
+"""Plain JSON from what Python writes: `NaN` and `Infinity`, which strict readers refuse, become null."""
 
 import re
 from dataclasses import dataclass

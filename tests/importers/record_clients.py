@@ -2,8 +2,8 @@
 
     python -m tests.importers.record_clients FOLDER [CLIENT ...]
 
-FOLDER has the clients, as `npm install --prefix FOLDER ...` puts them, and virtual environments with the
-libraries: `mini-swe-agent`, `openhands` (openhands-sdk, openhands-tools) and `inspect-ai` (inspect-ai, openai).
+FOLDER has the clients, as `npm install --prefix FOLDER ...` puts them, and environments with the libraries:
+`mini-swe-agent`, `openhands` (openhands-sdk, openhands-tools) and `inspect-ai` (inspect-ai, openai).
 Each client gets a home and a working folder of its own, and the network of this machine alone. The README of
 `recordings` says which versions the kept recordings are from.
 """

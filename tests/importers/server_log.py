@@ -54,7 +54,7 @@ def assert_agrees(agents: Sequence[TraceAgent], rows: Mapping[str, Rows]) -> Non
 def _wait_s(agent: TraceAgent, number: int, agents: Sequence[TraceAgent], rows: Mapping[str, Rows]) -> float:
     """Return how long an agent waits after a step, if its children take as long as they took."""
     step = agent.steps[number]
-    ended_s = [
+    ended_s: list[float] = [
         rows[child.agent_id][-1]["finished_s"] - rows[agent.agent_id][number]["finished_s"]
         for child in agents
         if child.parent == agent.agent_id and child.parent_step == number and child.joins
