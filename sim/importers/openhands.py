@@ -43,8 +43,7 @@ def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
 
 
 def _calls(row: Mapping[str, Any], where: str, notes: Notes) -> list[Call]:
-    # Version 0 wrote an event a line, and in its first half year pairs of an action and its observation.
-    history = [event for event in list_of(row.get("history")) if isinstance(event, dict)]
+    history = list(_events(row.get("history")))
     metrics = object_of(row.get("metrics"))
     usages = list(map(object_of, list_of(metrics.get("token_usages")))) or _of_events(history)
     if any(event.get("action") == "delegate" for event in history):
@@ -64,6 +63,14 @@ def _calls(row: Mapping[str, Any], where: str, notes: Notes) -> list[Call]:
         if call is not None:
             calls.append(call)
     return waits_after(calls)
+
+
+def _events(history: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the events of a history; the oldest ones have pairs of an action and its result."""
+    for entry in list_of(history):
+        for event in entry if isinstance(entry, list) else [entry]:
+            if isinstance(event, dict):
+                yield event
 
 
 def _call(

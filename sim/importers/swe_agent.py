@@ -2,7 +2,8 @@
 
 A step has the messages that its call was sent (`query` since version 1.1, `messages` before), the answer, and
 how long its command ran, which is the wait after the call. Where a step has no messages, the prompts are
-those of `history`. Messages may be shortened between calls, so each prompt is held against that before it.
+those of `history`. A file of several attempts has them under `attempts`, and the best once more by itself:
+each attempt is an agent. Messages may be shortened between calls: each prompt is held against the one before.
 `info.model_stats` has totals only: the counts of the tokenizer are held against them.
 """
 
@@ -15,8 +16,8 @@ from typing import Any, Final
 from concur.sim.importers.calls import Call, counted, steps_of
 from concur.sim.importers.importer import CountTokens, Head, Notes
 from concur.sim.importers.texts import COUNTED, TextImporter, message_counter, message_texts, value_with_texts
-from concur.sim.importers.values import count_of, list_of, number_of, object_of, text_of
-from concur.sim.traces.format import TraceAgent
+from concur.sim.importers.values import count_of, list_of, number_of, object_of
+from concur.sim.traces.format import TraceAgent, TraceStep
 
 _SOURCE: Final = "swe-agent"
 _TOLERANCE_FRAC: Final = 0.2
@@ -39,15 +40,26 @@ def _told_by(head: Head) -> bool:
 
 def _agents(path: Path, notes: Notes, count_tokens: CountTokens | None) -> Iterator[TraceAgent]:
     value = object_of(value_with_texts(path, notes))
-    name = text_of(value.get("instance_id")) or path.name.partition(".traj")[0]
+    name = path.name.partition(".traj")[0]
+    attempts = [attempt for attempt in list_of(value.get("attempts")) if isinstance(attempt, dict)]
+    if not attempts:
+        yield from _agent(name, value, str(path), notes, count_tokens)
+    for number, attempt in enumerate(attempts, 1):
+        where = f"{path}, attempt {number}"
+        yield from _agent(f"{name}/{number}", attempt, where, notes, count_tokens)
+
+
+def _agent(
+    name: str, value: Mapping[str, Any], where: str, notes: Notes, count_tokens: CountTokens | None
+) -> Iterator[TraceAgent]:
     turns = _turns(value)
     if not turns:
-        notes.leave_out("a file without a call", str(path))
+        notes.leave_out("a task without a call", where)
     elif count_tokens is None:
-        notes.leave_out("a call without counts; a --tokenizer counts its text", str(path), len(turns))
+        notes.leave_out("a call without counts; a --tokenizer counts its text", where, len(turns))
     else:
-        calls = _calls(turns, path, message_counter(count_tokens), notes)
-        _hold_against(object_of(object_of(value.get("info")).get("model_stats")), calls, path, notes)
+        calls = _calls(turns, where, message_counter(count_tokens), notes)
+        _hold_against(object_of(object_of(value.get("info")).get("model_stats")), calls, where, notes)
         if calls:  # without times, and so without an arrival
             yield TraceAgent(agent_id=name, steps=_steps(calls, turns, notes), source=_SOURCE)
 
@@ -99,12 +111,12 @@ def _of_history(history: Sequence[_Message], runs_s: Sequence[float | None]) -> 
 
 
 def _calls(
-    turns: Sequence[_Turn], path: Path, tokens_of: Callable[[_Message], int], notes: Notes
+    turns: Sequence[_Turn], place: str, tokens_of: Callable[[_Message], int], notes: Notes
 ) -> list[Call]:
     calls: list[Call] = []
     before: Sequence[_Message] = ()
     for number, turn in enumerate(turns, 1):
-        where = f"{path}, call {number}"
+        where = f"{place}, call {number}"
         tokens = counted(sum(map(tokens_of, turn.prompt)), tokens_of(turn.answer), where, notes)
         if tokens is None:
             continue
@@ -124,7 +136,7 @@ def _common(before: Sequence[_Message], prompt: Sequence[_Message]) -> int:
     )
 
 
-def _steps(calls: Sequence[Call], turns: Sequence[_Turn], notes: Notes) -> Any:
+def _steps(calls: Sequence[Call], turns: Sequence[_Turn], notes: Notes) -> tuple[TraceStep, ...]:
     steps = steps_of(calls, notes)
     if len(steps) != len(turns):
         return steps
@@ -135,14 +147,14 @@ def _steps(calls: Sequence[Call], turns: Sequence[_Turn], notes: Notes) -> Any:
     )
 
 
-def _hold_against(stats: Mapping[str, Any], calls: Sequence[Call], path: Path, notes: Notes) -> None:
+def _hold_against(stats: Mapping[str, Any], calls: Sequence[Call], where: str, notes: Notes) -> None:
     for what, key, total in (
         ("prompts", "tokens_sent", sum(call.prompt_tokens for call in calls)),
         ("outputs", "tokens_received", sum(call.output_tokens for call in calls)),
     ):
         recorded = count_of(stats.get(key))
         if recorded and abs(total / recorded - 1) > _TOLERANCE_FRAC:
-            notes.guess(f"{what} of a task more than 20 % from the {key} of the recording", str(path))
+            notes.guess(f"{what} of a task more than 20 % from the {key} of the recording", where)
 
 
 SWE_AGENT: Final = TextImporter(

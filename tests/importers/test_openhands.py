@@ -94,8 +94,9 @@ def test_costs_tell_the_times_where_no_event_names_a_call(tmp_path: Path) -> Non
 def test_older_lines_have_the_usage_in_their_events(tmp_path: Path) -> None:
     counts = {"prompt_tokens": 100, "completion_tokens": 10}
     history = [old_action(2, "a", response={"usage": counts}), old_action(3, "a", response={"usage": counts})]
-    (agent,), _ = read(tmp_path, row(history, []))
-    assert numbers(agent) == [(None, 100, 10)]
+    for written in (history, [history]):
+        (agent,), _ = read(tmp_path, row(written, []))
+        assert numbers(agent) == [(None, 100, 10)]
 
 
 def test_a_prompt_that_was_condensed_keeps_what_the_cache_had(tmp_path: Path) -> None:

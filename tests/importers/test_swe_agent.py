@@ -94,6 +94,18 @@ def test_totals_far_from_those_of_the_recording_are_noted(tmp_path: Path) -> Non
     assert noted == ["prompts of a task more than 20 % from the tokens_sent of the recording"]
 
 
+def test_each_attempt_at_a_task_is_an_agent(tmp_path: Path) -> None:
+    path = trajectory(tmp_path / "task.traj", [step([TASK], "best")])
+    value = json.loads(path.read_text())
+    attempts = [value | {"trajectory": [step([TASK], text)]} for text in ("worse one", "best")]
+    path.write_text(json.dumps(value | {"attempts": attempts}, indent=2))
+    agents = list(SWE_AGENT.read(path, Notes(), words))
+    assert [(agent.agent_id, numbers(agent)) for agent in agents] == [
+        ("task/1", [(None, 2, 2)]),
+        ("task/2", [(None, 2, 1)]),
+    ]
+
+
 def test_it_is_known_and_needs_a_tokenizer(tmp_path: Path) -> None:
     notes = Notes()
     path = trajectory(tmp_path / "task.traj", [step([SYSTEM], "ls")])
