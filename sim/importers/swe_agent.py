@@ -52,7 +52,7 @@ def _agents(path: Path, notes: Notes, count_tokens: CountTokens | None) -> Itera
 def _agent(
     name: str, value: Mapping[str, Any], where: str, notes: Notes, count_tokens: CountTokens | None
 ) -> Iterator[TraceAgent]:
-    turns = _turns(value)
+    turns = _turns(value, where, notes)
     if not turns:
         notes.leave_out("a task without a call", where)
     elif count_tokens is None:
@@ -64,12 +64,14 @@ def _agent(
             yield TraceAgent(agent_id=name, steps=_steps(calls, turns, notes), source=_SOURCE)
 
 
-def _turns(value: Mapping[str, Any]) -> list[_Turn]:
+def _turns(value: Mapping[str, Any], where: str, notes: Notes) -> list[_Turn]:
     steps = [step for step in map(object_of, list_of(value.get("trajectory"))) if _answered(step)]
     sent = [_messages(step.get("query") or step.get("messages")) for step in steps]
     runs_s = [number_of(step.get("execution_time")) for step in steps]
     if not all(sent):
-        return _of_history(_messages(value.get("history")), runs_s)
+        turns = _of_history(_messages(value.get("history")), runs_s)
+        notes.guess("prompts told by the history, as if nothing in it had been shortened", where, len(turns))
+        return turns
     turns = [
         _Turn(prompt, {"content": _answer_text(step)}, run_s)
         for step, prompt, run_s in zip(steps, sent, runs_s, strict=True)

@@ -82,7 +82,8 @@ def test_without_prompts_the_history_tells_them(tmp_path: Path) -> None:
         message("user", "a b c"),
         message("assistant", "done now"),
     ]
-    (agent,), _ = read(tmp_path, [step(None, "ls", runs_s=3.0), step(None, "done now")], history)
+    (agent,), notes = read(tmp_path, [step(None, "ls", runs_s=3.0), step(None, "done now")], history)
+    assert notes.guessed["prompts told by the history, as if nothing in it had been shortened"] == 2
     assert numbers(agent) == [(None, 11, 1), (None, 3, 2)]
     assert waits(agent) == [3.0, None]
 
