@@ -82,6 +82,13 @@ def waits_after(calls: Sequence[Call]) -> list[Call]:
     ]
 
 
+def with_told_caches(calls: Sequence[Call]) -> list[Call]:
+    """Return calls, with the cache unknown if it never had anything: 0 may stand for not reported."""
+    if any(call.cached_tokens for call in calls):
+        return list(calls)
+    return [replace(call, cached_tokens=None) for call in calls]
+
+
 def _kept(call: Call, history: int, notes: Notes) -> int | None:
     """Return what a call keeps of the history; `None` for all of it."""
     if call.common_tokens is not None:

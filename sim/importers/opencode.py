@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from concur.sim.errors import TraceError
-from concur.sim.importers.calls import Call, counted, waits_after
+from concur.sim.importers.calls import Call, counted, waits_after, with_told_caches
 from concur.sim.importers.files import whole_value
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
@@ -63,7 +63,7 @@ def _agents(paths: Sequence[Path], notes: Notes) -> Iterator[TraceAgent]:
             Recorded(
                 agent_id=session.session_id,
                 source=_SOURCE,
-                calls=waits_after(session.calls),
+                calls=waits_after(with_told_caches(session.calls)),
                 parent=parent,
                 parent_step=step,
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from concur.sim.importers.calls import Call, counted, waits_after
+from concur.sim.importers.calls import Call, counted, waits_after, with_told_caches
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
@@ -62,7 +62,7 @@ def _calls(row: Mapping[str, Any], where: str, notes: Notes) -> list[Call]:
         call = _call(usage, told, latencies.get(name), f"{where}, call {number}", notes)
         if call is not None:
             calls.append(call)
-    return waits_after(calls)
+    return waits_after(with_told_caches(calls))
 
 
 def _events(history: Any) -> Iterator[Mapping[str, Any]]:

@@ -104,6 +104,11 @@ def test_a_prompt_that_was_condensed_keeps_what_the_cache_had(tmp_path: Path) ->
     assert numbers(agent) == [(None, 1000, 10), (128, 272, 7)]
 
 
+def test_a_cache_that_never_had_anything_is_not_told(tmp_path: Path) -> None:
+    _, notes = read(tmp_path, row([], [used("a", 1000, 10), used("b", 400, 7)]))
+    assert notes.guessed["a prompt shorter than the history keeps nothing of it"] == 1
+
+
 def test_calls_of_a_delegate_are_noted(tmp_path: Path) -> None:
     _, notes = read(tmp_path, row([{"action": "delegate"}], [used("a", 100, 10)]))
     assert "calls of a delegate are those of its agent" in notes.guessed
