@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
+from concur.sim.record.sharing import levels_of, parents_of, warm_prefix, warm_up
 from concur.sim.record.tables import Columns
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -134,25 +135,27 @@ def ideal_hit_rate(requests: Columns, agents: Columns, *, block_size: int) -> fl
     """Return the hit rate that a cache that never evicts would have had on the same calls.
 
     A call finds the full blocks of its history (`kept_tokens`, all but the last sampled token of which were
-    computed), or of the shared prefix once a call of its group was scheduled before; never its last token.
+    computed; a fork's are its parent's), or of the shared prefix once a call of its group was scheduled
+    before; never its last token.
     """
-    indices = agents["agent_index"].tolist()
-    shared = dict(zip(indices, agents["shared_prefix_tokens"].tolist(), strict=True))
-    group = dict(zip(indices, agents["prefix_group"].tolist(), strict=True))
+    levels = dict(zip(agents["agent_index"].tolist(), levels_of(agents), strict=True))
+    forks = parents_of(agents)
+    forked_calls = set(forks.values())
     computed: dict[int, int] = {}
+    computed_after: dict[tuple[int, int], int] = {}
     warm_tokens: dict[str, int] = {}
     ideal = 0
     order = np.lexsort((requests["call_index"], requests["agent_index"], requests["scheduled_s"]))
-    names = ("agent_index", "prompt_tokens", "kept_tokens", "output_tokens")
+    names = ("agent_index", "call_index", "prompt_tokens", "kept_tokens", "output_tokens")
     calls = zip(*(requests[each][order].tolist() for each in names), strict=True)
-    for agent, prompt, kept, output in calls:
-        name = group[agent]
-        warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
-        known = max(min(computed.get(agent, 0), kept), min(warm, kept))
+    for agent, call, prompt, kept, output in calls:
+        before = computed.get(agent, 0) if call else computed_after.get(forks.get(agent, (-1, -1)), 0)
+        known = max(min(before, kept), min(warm_prefix(levels[agent], warm_tokens), kept))
         ideal += min(known, prompt - 1) // block_size * block_size
         computed[agent] = prompt + output - 1
-        if name is not None:
-            warm_tokens[name] = max(warm_tokens.get(name, 0), shared[agent])
+        if (agent, call) in forked_calls:
+            computed_after[agent, call] = computed[agent]
+        warm_up(levels[agent], warm_tokens)
     prompt_total = int(requests["prompt_tokens"].sum())
     return int(ideal) / prompt_total if prompt_total else None
 

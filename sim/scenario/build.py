@@ -61,7 +61,7 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
 
 def _check_steps(agent: AgentSpec) -> None:
     """Refuse calls that the trace format refuses too; agents made by hand have not come through it."""
-    history = agent.shared_prefix_tokens
+    history = agent.starting_tokens
     for number, step in enumerate(agent.steps):
         if not 0 <= step.kept_tokens <= history:
             problem = f"kept_tokens = {step.kept_tokens} but the history so far is {history} tokens"

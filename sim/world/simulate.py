@@ -22,12 +22,13 @@ from concur.sim.scenario.build import build_workload, check_fits
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
 from concur.sim.workload.spec import Workload
-from concur.sim.world.agent import Agent, SimGate
+from concur.sim.world.agent import SimGate
 from concur.sim.world.clock import CONTROL, Clock, Instant
 from concur.sim.world.cores import core_of, reference_core_of
 from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_gate
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
+from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
 
 
@@ -108,16 +109,14 @@ class _World:
         self._start()
 
     def _start(self) -> None:
-        for spec in self.workload.agents:
-            agent = Agent(
-                spec,
-                self.shell,
-                self.engine,
-                self.histories,
-                on_call=self.tables.requests.append,
-                on_leave=self._on_leave,
-            )
-            self.env.process(agent.living())
+        Society(
+            self.workload,
+            self.shell,
+            self.engine,
+            self.histories,
+            on_call=self.tables.requests.append,
+            on_leave=self._on_leave,
+        )
         after_all = 1 + max(spec.index for spec in self.workload.agents)
         Tenant(self.env, self.engine, self.histories, self.scenario.tenant, first_index=after_all)
         self.env.process(self._sampling())
