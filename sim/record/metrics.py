@@ -140,21 +140,22 @@ def ideal_hit_rate(requests: Columns, agents: Columns, *, block_size: int) -> fl
     """
     levels = dict(zip(agents["agent_index"].tolist(), levels_of(agents), strict=True))
     forks = parents_of(agents)
-    forked_calls = set(forks.values())
-    computed: dict[int, int] = {}
-    computed_after: dict[tuple[int, int], int] = {}
+    forked = set(forks.values())
+    computed: dict[tuple[int, int], int] = {}  # by agent and call: of the history after it
     warm_tokens: dict[str, int] = {}
     ideal = 0
     order = np.lexsort((requests["call_index"], requests["agent_index"], requests["scheduled_s"]))
     names = ("agent_index", "call_index", "prompt_tokens", "kept_tokens", "output_tokens")
     calls = zip(*(requests[each][order].tolist() for each in names), strict=True)
     for agent, call, prompt, kept, output in calls:
-        before = computed.get(agent, 0) if call else computed_after.get(forks.get(agent, (-1, -1)), 0)
-        known = max(min(before, kept), min(warm_prefix(levels[agent], warm_tokens), kept))
+        before = (agent, call - 1) if call else forks.get(agent, (agent, -1))
+        known = max(min(computed.get(before, 0), kept), min(warm_prefix(levels[agent], warm_tokens), kept))
         ideal += min(known, prompt - 1) // block_size * block_size
-        computed[agent] = prompt + output - 1
-        if (agent, call) in forked_calls:
-            computed_after[agent, call] = computed[agent]
+        if agent in forks and not call:  # with the parent's last token, which nobody had computed
+            computed[before] = max(computed.get(before, 0), kept)
+        elif call and before not in forked:
+            del computed[before]
+        computed[agent, call] = prompt + output - 1
         warm_up(levels[agent], warm_tokens)
     prompt_total = int(requests["prompt_tokens"].sum())
     return int(ideal) / prompt_total if prompt_total else None

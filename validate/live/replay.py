@@ -24,11 +24,12 @@ from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
-from concur.signals import Snapshot
+from concur.signals import Prefix, Snapshot
 from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.world.gate import build_gate
 from concur.validate.errors import CallError, ServerError
@@ -112,6 +113,8 @@ class LiveRun:
         self._retry, self._stream = retry or RetryPolicy(), stream
         self._on_progress = on_progress
         self._histories = token_histories(workload, scenario.seed)
+        self._families = Families(workload)
+        self._agents_group: asyncio.TaskGroup
         self._calls_begun = {spec.index: 0 for spec in workload.agents}
         self._start_s = 0.0
         self._first = Snapshot(0.0)
@@ -182,11 +185,24 @@ class LiveRun:
     async def _all_tasks(self) -> None:
         async with self.gate, asyncio.TaskGroup() as background:
             sampling = background.create_task(self._sampling())
-            async with asyncio.TaskGroup() as agents:
-                for spec in self.workload.agents:
-                    self._tasks[spec.agent_id] = agents.create_task(self._living(spec))
+            async with asyncio.TaskGroup() as self._agents_group:
+                for spec in self._families.roots():
+                    self._start(spec)
             sampling.cancel()
             await self._sample_now()
+
+    def _start(self, spec: AgentSpec) -> asyncio.Task[None]:
+        task = self._tasks[spec.agent_id] = self._agents_group.create_task(self._living(spec))
+        return task
+
+    def _start_children(self, spec: AgentSpec, call_index: int) -> list[asyncio.Task[None]]:
+        """Start the children that follow that call; return those that the agent waits for."""
+        children = self._families.started_after(spec.agent_id, call_index)
+        for child in children:
+            if child.fork_tokens:
+                self._histories[child.index].fork(self._histories[spec.index])
+        started = [(child, self._start(child)) for child in children]
+        return [task for child, task in started if child.joins]
 
     async def _living(self, spec: AgentSpec) -> None:
         try:
@@ -199,21 +215,33 @@ class LiveRun:
             self._fail(spec, str(error) or "interrupted")
             raise
         finally:
+            self._fail_unstarted(spec)
             self._num_ended += 1
             if self._on_progress is not None:
                 self._on_progress(self._num_ended, len(self.workload.agents))
 
     async def _agent(self, spec: AgentSpec) -> None:
-        if spec.arrival_s > 0:
+        if spec.parent_step is not None:
+            await asyncio.sleep(spec.spawn_delay_s)
+        elif spec.arrival_s > 0:
             await asyncio.sleep(spec.arrival_s - self.now_s())
         arrived_s, gate_wait_s = self.now_s(), 0.0
+        above = (ancestor.agent_id for ancestor in self._families.ancestors(spec))
         async with self.gate.agent(
-            spec.agent_id, prefix_group=spec.prefix_group, shared_prefix_tokens=spec.shared_prefix_tokens
+            spec.agent_id,
+            parent=next((agent_id for agent_id in above if self.gate.gate.is_here(agent_id)), None),
+            prefix_group=spec.prefix_group,
+            shared_prefix_tokens=spec.shared_prefix_tokens,
+            outer_prefixes=spec.outer_prefixes,
+            fork=Prefix(spec.parent or "", spec.fork_tokens) if spec.fork_tokens else None,
         ) as agent:
             for call_index, step in enumerate(spec.steps):
                 gate_wait_s += await self._call(spec, agent, call_index, step)
+                joined = self._start_children(spec, call_index)
                 if call_index < len(spec.steps) - 1 and step.tool_latency_s > 0:
                     await asyncio.sleep(step.tool_latency_s)
+                if joined:
+                    await asyncio.wait(joined)  # one that failed has ended too, and is in the record
         row = agent_row(
             spec,
             arrived_s=arrived_s,
@@ -229,7 +257,8 @@ class LiveRun:
         ready_s = self.now_s()
         self._calls_begun[spec.index] = call_index
         history: TokenHistory = self._histories[spec.index]
-        is_last = call_index == len(spec.steps) - 1
+        children = self._families.started_after(spec.agent_id, call_index)
+        is_last = call_index == len(spec.steps) - 1 and not any(child.joins for child in children)
         async with agent.last_step() if is_last else agent.step() as turn:
             done = await self._client.complete(history.prompt(call_index), step.output_tokens)
             turn.context_tokens = done.prompt_tokens + len(done.token_ids)
@@ -250,6 +279,15 @@ class LiveRun:
     def _fail(self, spec: AgentSpec, cause: str) -> None:
         failure = Failure(spec.agent_id, self._calls_begun[spec.index], self.now_s(), cause)
         self.faults.failures.append(failure)
+
+    def _fail_unstarted(self, spec: AgentSpec) -> None:
+        """Note the children that nobody starts any more: the agent has ended before the step that does."""
+        for call_index in range(len(spec.steps)):
+            for child in self._families.started_after(spec.agent_id, call_index):
+                if child.agent_id not in self._tasks:
+                    self._fail(child, f"{spec.agent_id}, which starts it, ended before")
+                    self._num_ended += 1
+                    self._fail_unstarted(child)
 
     async def _server_answers(self) -> bool:
         try:
