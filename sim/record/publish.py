@@ -105,7 +105,7 @@ def run_json(
         "label": scenario.controller.label,
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
-        "workload": {"source": workload.source, "sha256": workload.sha256},
+        "workload": {"source": workload.source, "sha256": workload.sha256, "lost": dict(workload.lost)},
         "versions": versions() | scenario.packages,
         "git_commit": git_commit(),
         "profile_hash": profile_hash,

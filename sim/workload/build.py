@@ -1,7 +1,7 @@
 """From `[workload]` to the agents of a run, the same ones under every controller."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from concur.sim.errors import ScenarioError
 from concur.sim.traces.format import TraceAgent
 from concur.sim.traces.trace import read_trace, trace_sha256
-from concur.sim.workload.config import Arrival, PoissonArrival, WorkloadConfig
+from concur.sim.workload.config import Arrival, ClosedArrival, PoissonArrival, WorkloadConfig
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
 from concur.sim.workload.losses import Limits, Losses, agents_left_out, loss_lines
-from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.workload.spec import AgentSpec, ClosedLoop, StepSpec, Workload
 
 
 def build(config: WorkloadConfig, seed: int) -> Workload:
@@ -24,9 +24,13 @@ def build(config: WorkloadConfig, seed: int) -> Workload:
     TraceError
         If the trace breaks the format.
     ScenarioError
-        If no agent is eligible.
+        If no agent is eligible, or under `strict` something is lost.
     """
     workload = _from_trace(config, seed) if config.trace is not None else _generated(config, seed)
+    if config.strict and workload.warnings:
+        raise ScenarioError(f"workload.strict = true, and {'; '.join(workload.warnings)}")
+    if isinstance(config.arrival, ClosedArrival):
+        return _in_closed_loop(workload, config.arrival)
     return replace(workload, agents=_with_arrivals(workload.agents, config.arrival, seed=seed))
 
 
@@ -100,9 +104,9 @@ def _workload(
     """
     if not agents:
         raise ScenarioError(f"{source}: no agent is eligible: {'; '.join(agents_left_out(losses, limits))}")
-    return Workload(
-        tuple(agents), losses.num_agents_skipped, source, sha256, warnings=loss_lines(losses, limits)
-    )
+    lost = {name: value for name, value in asdict(losses).items() if value}
+    warnings = loss_lines(losses, limits)
+    return Workload(tuple(agents), losses.num_agents_skipped, source, sha256, warnings, lost)
 
 
 def _with_arrivals(
@@ -134,6 +138,26 @@ def _generated(config: WorkloadConfig, seed: int) -> Workload:
     numbered = [replace(agent, index=index) for index, agent in enumerate(fitting)]
     capped = [_cap_waits(agent, config.max_tool_latency_s) for agent in numbered]
     return _workload(capped, losses, limits, source=name)
+
+
+def _in_closed_loop(workload: Workload, arrival: ClosedArrival) -> Workload:
+    """Return the workload as often as asked for, each time under new names, to be started one by one."""
+    agents = [
+        replace(
+            agent,
+            agent_id=_again(agent.agent_id, number),
+            index=number * len(workload.agents) + agent.index,
+            parent=None if agent.parent is None else _again(agent.parent, number),
+        )
+        for number in range(arrival.repeats)
+        for agent in workload.agents
+    ]
+    closed_loop = ClosedLoop(arrival.num_sessions, arrival.duration_s)
+    return replace(workload, agents=tuple(agents), closed_loop=closed_loop)
+
+
+def _again(agent_id: str, number: int) -> str:
+    return agent_id if number == 0 else f"{agent_id}~{number + 1}"
 
 
 def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:

@@ -9,7 +9,10 @@ from concur.sim.workload.generators import GENERATORS
 
 
 def _arrival_form(raw: Any) -> str:
-    return "<word>" if isinstance(raw, str) else "<table>"
+    if isinstance(raw, str):
+        return "<word>"
+    process = raw.get("process") if isinstance(raw, dict) else getattr(raw, "process", None)
+    return "<closed>" if process == "closed" else "<poisson>"
 
 
 class PoissonArrival(Section):
@@ -19,8 +22,22 @@ class PoissonArrival(Section):
     rate_per_s: float = Field(ge=1e-4, le=1e6)
 
 
+class ClosedArrival(Section):
+    """A load generator's closed loop: `num_sessions` at a time for `duration_s`, as one ends the next begins.
+
+    The sessions are those of the trace or generator, in order, `repeats` times over with new names.
+    """
+
+    process: Literal["closed"]
+    num_sessions: int = Field(ge=1, le=MAX_AGENTS)
+    duration_s: float = Field(gt=0, le=1e6)
+    repeats: int = Field(1, ge=1, le=10_000)
+
+
 Arrival = Annotated[
-    Annotated[Literal["batch", "trace"], Tag("<word>")] | Annotated[PoissonArrival, Tag("<table>")],
+    Annotated[Literal["batch", "trace"], Tag("<word>")]
+    | Annotated[PoissonArrival, Tag("<poisson>")]
+    | Annotated[ClosedArrival, Tag("<closed>")],
     Discriminator(_arrival_form),
 ]
 
@@ -50,7 +67,7 @@ class WorkloadConfig(ParameterSection):
     agents of a trace, and the `parts`, into an order by the seed (`shuffle` is its older name for `parts`,
     which else follow one another, which makes a drift). `user_waits` and `sub_agents` of a trace are "kept"
     or "left_out". `max_new_tokens` is the limit that a client sends with each call for which the trace has
-    none; 0: the length of the answer.
+    none; 0: the length of the answer. Under `strict`, what is lost on the way into a run is an error.
     """
 
     trace: str | None = None
@@ -68,6 +85,7 @@ class WorkloadConfig(ParameterSection):
     user_waits: Literal["kept", "left_out"] = "left_out"
     sub_agents: Literal["kept", "left_out"] = "kept"
     max_new_tokens: int = Field(0, ge=0, le=MAX_TOKENS)
+    strict: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,6 +101,8 @@ class WorkloadConfig(ParameterSection):
             )
         if self.shuffle and not self.parts:
             raise ValueError("shuffle = true mixes [[workload.parts]], and there are none")
+        if any(isinstance(part.arrival, ClosedArrival) for part in self.parts):
+            raise ValueError("a closed loop is of a whole workload, not of one of its [[workload.parts]]")
         if self.trace is None:
             self._check_without_trace()
         if self.generator is None:

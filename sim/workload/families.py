@@ -30,6 +30,11 @@ class Families:
         """Return the agent that starts this one, if one does."""
         return self._by_id[agent.parent or ""] if agent.parent_step is not None else None
 
+    def root(self, agent: AgentSpec) -> AgentSpec:
+        """Return the agent that its tree began with: itself if it arrives by itself."""
+        *_, root = (agent, *self.ancestors(agent))
+        return root
+
     def ancestors(self, agent: AgentSpec) -> Iterator[AgentSpec]:
         """Yield parent, grandparent, and so on."""
         above = self.parent(agent)

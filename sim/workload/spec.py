@@ -4,8 +4,8 @@ A workload that no engine could run is refused when it is put together, whoever 
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from concur.signals import Prefix
@@ -106,14 +106,31 @@ class AgentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """Keep `num_sessions` trees running, each ended one making room for the next, until `duration_s`.
+
+    None starts later; those that run then run to their end.
+    """
+
+    num_sessions: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
-    """The agents of one run, how many were left out, and what to say of all that was lost on the way here."""
+    """The agents of one run, how many were left out, and what to say of all that was lost on the way here.
+
+    `lost` has the counts by name, see `concur.sim.workload.losses.Losses`. In a `closed_loop` agents that
+    arrive by themselves wait for one another, in their order, instead of for their `arrival_s`.
+    """
 
     agents: tuple[AgentSpec, ...]
     num_agents_skipped: int = 0
     source: str = ""
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    lost: Mapping[str, float] = field(default_factory=dict)
+    closed_loop: ClosedLoop | None = None
 
     def __post_init__(self) -> None:
         for what in ("agent_id", "index"):

@@ -76,7 +76,7 @@ class Agent:
         histories: Histories,
         *,
         on_call: Callable[[RequestRow], None],
-        on_leave: Callable[[AgentRow], None],
+        on_leave: Callable[[AgentSpec, AgentRow], None],
         kin: Kin,
     ) -> None:
         self.spec = spec
@@ -170,7 +170,7 @@ class Agent:
         )
         context_tokens = spec.steps[-1].context_tokens if is_in_call else None
         self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, context_tokens=context_tokens))
-        self._on_leave(row)
+        self._on_leave(spec, row)
 
 
 def _request_row(request: Request, step: StepSpec, ready_s: float) -> RequestRow:

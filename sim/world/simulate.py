@@ -64,7 +64,7 @@ def simulate(
     report = None if on_progress is None else forward_only(on_progress)
     world = _World(scenario, workload, core or core_of(scenario), new_law(), report)
     try:
-        world.env.run(until=world.all_finished)
+        world.env.run(until=world.society.all_ended)
     except DuplicateBlockError as duplicate:
         call = world.engine.request(duplicate.request_id)
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
@@ -73,7 +73,7 @@ def simulate(
         controller = another(new_law, than=world.controller)
         world = _World(scenario, workload, reference_core_of(scenario), controller, report)
         world.warnings.append(warning)
-        world.env.run(until=world.all_finished)
+        world.env.run(until=world.society.all_ended)
     world.sample()
     record = world.to_record(began_s)
     return (
@@ -104,12 +104,11 @@ class _World:
         self.shell = SimGate(env, self.gate)
         self.tables = RunTables()
         self.warnings: list[str] = []
-        self.all_finished = env.event()
         self._on_progress = on_progress
         self._start()
 
     def _start(self) -> None:
-        Society(
+        self.society = Society(
             self.workload,
             self.shell,
             self.engine,
@@ -127,8 +126,6 @@ class _World:
         agents.append(row)
         if self._on_progress is not None:
             self._on_progress(len(agents), len(self.workload.agents))
-        if len(agents) == len(self.workload.agents):
-            self.all_finished.succeed()
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
         """Decide every `interval_s`; the first decision is one interval after the start."""
@@ -193,7 +190,12 @@ class _World:
             world="sim",
             profile_hash=profile_hash(self.scenario.step_time),
             metrics=metrics,
-            warnings=[*self.workload.warnings, *self.core.warnings(), *self.warnings],
+            warnings=[
+                *self.workload.warnings,
+                *self.core.warnings(),
+                *self.society.turns.warnings(),
+                *self.warnings,
+            ],
         )
         return RunRecord(run, tables)
 

@@ -9,6 +9,7 @@ from concur.sim.kv.history import Histories
 from concur.sim.record.rows import AgentRow, RequestRow
 from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, Workload
+from concur.sim.workload.turns import Turns
 from concur.sim.world.agent import Agent, SimGate
 from concur.sim.world.engine import Engine
 
@@ -27,12 +28,14 @@ class Society:
         on_leave: Callable[[AgentRow], None],
     ) -> None:
         self._families = Families(workload)
+        self.turns = Turns(workload, self._families)
+        self.all_ended = gate.env.event()
         self._gate = gate
         self._engine = engine
         self._histories = histories
         self._on_call = on_call
         self._on_leave = on_leave
-        for spec in self._families.roots():
+        for spec in self.turns.first():
             self._start(spec, None, spec.arrival_s)
 
     def is_forked(self, spec: AgentSpec) -> bool:
@@ -50,6 +53,14 @@ class Society:
         started = [(spec, self._start(spec, parent, spec.spawn_delay_s)) for spec in children]
         return [process for spec, process in started if spec.joins]
 
+    def _left(self, spec: AgentSpec, row: AgentRow) -> None:
+        self._on_leave(row)
+        successor = self.turns.ended(spec, time_s=self._gate.env.now)
+        if successor is not None:
+            self._start(successor, None, 0.0)
+        elif self.turns.is_over:
+            self.all_ended.succeed()
+
     def _start(self, spec: AgentSpec, parent: Agent | None, delay_s: float) -> simpy.Process:
         agent = Agent(
             spec,
@@ -57,9 +68,10 @@ class Society:
             self._engine,
             self._histories,
             on_call=self._on_call,
-            on_leave=self._on_leave,
+            on_leave=self._left,
             kin=self,
         )
+        self.turns.began(spec)
         if spec.fork_tokens and parent is not None:
             agent.fork(parent)
         return self._gate.env.process(agent.living(delay_s))

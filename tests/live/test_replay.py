@@ -26,6 +26,7 @@ from concur.signals import Snapshot
 from concur.sim.record.record import load_record, write_record
 from concur.sim.show.figures import time_split
 from concur.sim.show.report import write_report
+from concur.sim.workload.spec import ClosedLoop
 from concur.sim.world.simulate import simulate
 from concur.validate.errors import ServerError
 from concur.validate.live.client import RetryPolicy
@@ -459,3 +460,16 @@ def test_children_of_an_agent_that_fails_are_named() -> None:
     assert "agent-0, which starts it, ended before" in said
     assert "agent-1, which starts it, ended before" in said
     assert record.agents["agent_id"].tolist() == ["agent-3"]
+
+
+def test_a_closed_loop_on_a_live_engine() -> None:
+    loop = ClosedLoop(num_sessions=2, duration_s=0.4)
+    workload = replace(small_workload(num_agents=40), closed_loop=loop)
+    record, _, run = run_on_fake(NONE, workload)
+    agents = record.agents.sort_values("arrived_s")
+    arrived_s, finished_s = agents["arrived_s"].tolist(), sorted(agents["finished_s"])
+    assert 4 < len(agents) < 40, "as many as the time allows"
+    assert record.run["complete"]
+    assert max(arrived_s) < 0.45
+    assert all(begun >= ended for begun, ended in zip(arrived_s[2:], finished_s, strict=False))
+    assert_gate_is_empty(run)

@@ -12,6 +12,7 @@ then, marked `complete` = false, with the reasons in its warnings.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -31,6 +32,7 @@ from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.workload.turns import Turns
 from concur.sim.world.gate import build_gate
 from concur.validate.errors import CallError, ServerError
 from concur.validate.live.client import CompletionClient, RetryPolicy
@@ -46,6 +48,7 @@ from concur.validate.live.server import Server
 
 _KEEP_ALIVE_S: Final = 2.0  # less than the 5 s after which vLLM's HTTP server hangs up on an idle connection
 _INTERRUPTED: Final = 130
+_ONE_AGENT: Final = "cancelled"  # why an agent ends that somebody has cancelled, and the others go on
 OnProgress = Callable[[int, int], None]
 """Called with (agents that ended, agents in all)."""
 
@@ -114,6 +117,7 @@ class LiveRun:
         self._on_progress = on_progress
         self._histories = token_histories(workload, scenario.seed)
         self._families = Families(workload)
+        self._turns = Turns(workload, self._families)
         self._agents_group: asyncio.TaskGroup
         self._calls_begun = {spec.index: 0 for spec in workload.agents}
         self._start_s = 0.0
@@ -122,6 +126,7 @@ class LiveRun:
         self._scraper: MetricsScraper
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._num_ended = 0
+        self._is_ending = False
         self._end_s = 0.0
 
     def now_s(self) -> float:
@@ -156,11 +161,13 @@ class LiveRun:
             first=self._first,
             facts=self.server.facts,
             wall_clock_s=self._end_s,
+            num_begun=self._turns.num_begun,
+            remarks=self._turns.warnings(),
         )
 
     def cancel_agent(self, agent_id: str) -> None:
         """End one agent where it is; its slot passes on and the record names it."""
-        self._tasks[agent_id].cancel("cancelled")
+        self._tasks[agent_id].cancel(_ONE_AGENT)
 
     async def _open(self, session: aiohttp.ClientSession) -> None:
         self._scraper = MetricsScraper(session, self.server.url, clock=self.now_s)
@@ -186,12 +193,13 @@ class LiveRun:
         async with self.gate, asyncio.TaskGroup() as background:
             sampling = background.create_task(self._sampling())
             async with asyncio.TaskGroup() as self._agents_group:
-                for spec in self._families.roots():
+                for spec in self._turns.first():
                     self._start(spec)
             sampling.cancel()
             await self._sample_now()
 
     def _start(self, spec: AgentSpec) -> asyncio.Task[None]:
+        self._turns.began(spec)
         task = self._tasks[spec.agent_id] = self._agents_group.create_task(self._living(spec))
         return task
 
@@ -212,13 +220,20 @@ class LiveRun:
             if isinstance(error, CallError) and not await self._server_answers():
                 self._give_up()
         except asyncio.CancelledError as error:
+            self._is_ending |= str(error) != _ONE_AGENT
             self._fail(spec, str(error) or "interrupted")
             raise
         finally:
-            self._fail_unstarted(spec)
-            self._num_ended += 1
-            if self._on_progress is not None:
-                self._on_progress(self._num_ended, len(self.workload.agents))
+            self._ended(spec)
+
+    def _ended(self, spec: AgentSpec) -> None:
+        self._fail_unstarted(spec)
+        successor = self._turns.ended(spec, time_s=self.now_s())
+        if successor is not None and not self._is_ending:
+            self._start(replace(successor, arrival_s=0.0))
+        self._num_ended += 1
+        if self._on_progress is not None:
+            self._on_progress(self._num_ended, len(self.workload.agents))
 
     async def _agent(self, spec: AgentSpec) -> None:
         if spec.parent_step is not None:
@@ -297,6 +312,7 @@ class LiveRun:
         return True
 
     def _give_up(self) -> None:
+        self._is_ending = True
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel("the server no longer answers")
