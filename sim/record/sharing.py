@@ -1,7 +1,7 @@
 """What agents share at the beginning of their histories, read off the table of agents."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isnan
 
 from concur.signals import Prefix
@@ -17,23 +17,6 @@ def levels_of(agents: Columns) -> list[tuple[Prefix, ...]]:
     """Return what each agent shares with groups, from the outermost in, each with its own tokens."""
     columns = (agents[name].tolist() for name in ("prefix_group", "shared_prefix_tokens", "outer_prefixes"))
     return [_levels(*row) for row in zip(*columns, strict=True)]
-
-
-def warm_prefix(levels: Iterable[Prefix], warm_tokens: dict[str, int]) -> int:
-    """Return how much of the prefix has been sent before, given how much of each group's has."""
-    total = 0
-    for level in levels:
-        warm = min(level.tokens, warm_tokens.get(level.group, 0))
-        total += warm
-        if warm < level.tokens:
-            break
-    return total
-
-
-def warm_up(levels: Iterable[Prefix], warm_tokens: dict[str, int]) -> None:
-    """Take note that somebody has sent the whole prefix."""
-    for level in levels:
-        warm_tokens[level.group] = max(warm_tokens.get(level.group, 0), level.tokens)
 
 
 def parents_of(agents: Columns) -> dict[int, tuple[int, int]]:
