@@ -2,8 +2,8 @@
 
 `python -m benchmarks.tree_knee` runs `examples/trees.toml` at several concurrencies, with its sub-agents and
 with the sessions alone, and every law at the largest; three orders of the sessions each. It writes
-`examples/results/trees.json` and draws `examples/trees.png`. A rate is that of the calls between minute 10 and
-45, when the loop is full and nobody has stopped.
+`examples/results/trees.json` and draws `examples/trees.png`. A rate is that of the calls between minute 10
+and 45, when the loop is full and nobody has stopped.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks.result_files import ROOT, Result, mean, write
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.intervals import mean_interval
-from concur.sim.runs.parallel import LocalWorkers, run_tasks
+from concur.sim.runs.parallel import run_tasks
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.figures import png_bytes, style
@@ -60,7 +60,7 @@ def run(case: Case) -> tuple[float, float]:
 
 
 def within(record: RunRecord, start_s: float, end_s: float) -> tuple[float, float]:
-    """Return the output tokens per second of calls that end in the window, and the hits of those begun in it."""
+    """Return output tokens per second of calls that end in the window, and hits of those that begin in it."""
     calls = record.requests
     ended = calls[calls["finished_s"].between(start_s, end_s)]
     begun = calls[calls["scheduled_s"].between(start_s, end_s)]
@@ -74,7 +74,7 @@ def results() -> Result:
     """Run everything; return world -> point -> throughput and hit rate, each with its interval."""
     todo = cases()
     rows: dict[str, dict[str, list[tuple[float, float]]]] = {world: {} for world in WORLDS}
-    for number, measured in run_tasks(run, todo, LocalWorkers()):
+    for number, measured in run_tasks(run, todo):
         case = todo[number]
         point = f"{case.num_sessions} sessions, {case.policy}"
         rows[case.world].setdefault(point, []).append(measured)

@@ -1,8 +1,9 @@
 """Make `examples/traces/weka_trees.jsonl.gz`: Claude Code sessions whose sub-agents were recorded, as trees.
 
 `weka.jsonl.gz` says whose a sub-agent is, but not when it began: the recording was reduced to counts. Where
-it begins is a guess of ours, stated here and in the file's `source`: the sub-agents of a session, in the order
-of their numbers, start three at a time at steps spread evenly over their parent's life, and it waits for them.
+it begins is a guess of ours, stated here and in the file's `source`: the sub-agents of a session, in the
+order of their numbers, start three at a time at steps spread evenly over their parent's life, and it waits
+for them.
 """
 
 import gzip
