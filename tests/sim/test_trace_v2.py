@@ -18,7 +18,7 @@ from concur.sim.traces.format import TraceAgent, TraceStep, schema, to_line
 from concur.sim.traces.trace import read_trace
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.world.simulate import simulate
-from tests.helpers import make_scenario
+from tests.helpers import TRACES, make_scenario
 
 STEP: dict[str, Any] = {"new_prompt_tokens": 10, "output_tokens": 5, "tool_latency_s": 2.0}
 NESTED = [{"group": "system", "tokens": 60}, {"group": "task-7", "tokens": 20}]
@@ -231,3 +231,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, agent
     lines = [agent] if agent.agent_id == "child" else [agent, joined]
     path.write_text("".join(map(to_line, lines)), encoding="utf-8")
     assert read_trace(path) == lines
+
+
+def test_the_committed_schema_is_the_formats() -> None:
+    assert json.loads((TRACES / "trace.schema.json").read_text()) == schema()
