@@ -1,4 +1,4 @@
-"""The verbs `concur trace describe`, `check` and `schema`."""
+"""The verbs `concur trace describe`, `check`, `import` and `schema`."""
 
 import json
 from collections.abc import Sequence
@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
+from concur.sim.cli.trace_import import import_traces
 from concur.sim.errors import TraceError
 from concur.sim.files import whole_file
+from concur.sim.importers.foreign import read_own_trace
 from concur.sim.show.tables import print_tables, trace_table
 from concur.sim.traces.format import TraceAgent
 from concur.sim.traces.format import schema as line_schema
-from concur.sim.traces.trace import read_trace
 from concur.sim.workload.describe import default_losses, describe_trace
 from concur.sim.workload.trees import trees_of
 
-app = typer.Typer(no_args_is_help=True, help="Look at agent traces.")
+app = typer.Typer(no_args_is_help=True, help="Look at agent traces, and make them of recordings.")
+app.command("import")(import_traces)
 _Trace = Annotated[Path, typer.Argument(metavar="FILE", help="A trace, .jsonl or .jsonl.gz.")]
 
 
@@ -28,7 +30,7 @@ def describe(
     ] = None,
 ) -> None:
     """Print the distributions of a trace; of one with sub-agents, also those of its trees."""
-    agents = read_trace(trace)
+    agents = read_own_trace(trace)
     print_tables(trace_table(describe_trace(agents), trace.name))
     if figure is not None:
         _draw(agents, trace.name, figure)
@@ -37,7 +39,7 @@ def describe(
 @app.command()
 def check(trace: _Trace) -> None:
     """Check that a trace keeps to the format."""
-    agents = read_trace(trace)
+    agents = read_own_trace(trace)
     print(f"{trace}: ok, {len(agents)} agents, {sum(len(agent.steps) for agent in agents)} calls")
     for line in default_losses(agents):
         print(f"by default: {line}")

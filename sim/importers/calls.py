@@ -1,10 +1,15 @@
 """From the calls of a recording to the steps of a trace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from concur.sim.importers.importer import Notes
-from concur.sim.traces.format import TraceStep
+from concur.sim.importers.values import count_of
+from concur.sim.traces.format import MAX_SECONDS, TraceStep
+
+_OVERLAP_S: Final = 1.0
+"""Clocks and streams make calls overlap by less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +17,8 @@ class Call:
     """One model call as most tools log it; `None` where they do not.
 
     `prompt_tokens` counts all of the prompt, cached tokens included. `cached_tokens` is what the provider's
-    cache had of it. `began_s` and `ended_s` are on one clock of the recording; `where` names the place in it.
+    cache had of it; `common_tokens` is how far it equals the history before it, where the recording tells
+    that itself. `began_s` and `ended_s` are on one clock of the recording; `where` names the place in it.
     """
 
     prompt_tokens: int
@@ -23,32 +29,43 @@ class Call:
     ended_s: float | None = None
     user_wait_s: float | None = None
     max_new_tokens: int | None = None
+    common_tokens: int | None = None
+
+
+def counted(prompt: Any, output: Any, where: str, notes: Notes) -> tuple[int, int] | None:
+    """Return the tokens of a call, the output at least one; `None`, with a note, for what is no call."""
+    prompt_tokens, output_tokens = count_of(prompt), count_of(output)
+    if prompt_tokens is None or output_tokens is None:
+        notes.leave_out("a call without counts of its tokens", where)
+        return None
+    if prompt_tokens == 0:
+        notes.leave_out("a call with an empty prompt", where)
+        return None
+    if output_tokens == 0:
+        notes.guess("an output of no token counts as one", where)
+    return prompt_tokens, max(1, output_tokens)
 
 
 def steps_of(calls: Sequence[Call], notes: Notes, *, starting_tokens: int = 0) -> tuple[TraceStep, ...]:
     """Return calls as steps: what each keeps of the history, and the wait after it.
 
-    A prompt at least as long as the history before it is taken as that history and something new. A shorter
-    one was rewritten (compaction, dropped reasoning): it keeps what the cache had of it, or, where that was
-    not recorded, nothing. The wait is from the end of a call to the begin of the next.
+    A prompt at least as long as the history before it is taken as that history and something new, unless the
+    recording tells how much they have in common. A shorter one was rewritten (compaction, dropped
+    reasoning): it keeps what the cache had of it, or, where that was not recorded, nothing. The wait is from
+    the end of a call to the begin of the next.
     """
     steps: list[TraceStep] = []
     history = starting_tokens
     for number, call in enumerate(calls):
-        kept: int | None = None
-        if call.prompt_tokens < history:
-            kept = min(call.cached_tokens or 0, call.prompt_tokens, history)
-            if call.cached_tokens is None:
-                notes.guess("a prompt shorter than the history keeps nothing of it", call.where)
-        new = call.prompt_tokens - (history if kept is None else kept)
+        kept = _kept(call, history, notes) if number else None
         following = calls[number + 1] if number + 1 < len(calls) else None
         steps.append(
             TraceStep(
-                new_prompt_tokens=new,
+                new_prompt_tokens=call.prompt_tokens - (history if kept is None else kept),
                 output_tokens=call.output_tokens,
-                tool_latency_s=None if following is None else _wait_s(call, following),
+                tool_latency_s=None if following is None else _wait_s(call, following, notes),
                 user_wait_s=call.user_wait_s,
-                kept_tokens=kept if number else None,
+                kept_tokens=kept,
                 max_new_tokens=call.max_new_tokens,
             )
         )
@@ -56,7 +73,34 @@ def steps_of(calls: Sequence[Call], notes: Notes, *, starting_tokens: int = 0) -
     return tuple(steps)
 
 
-def _wait_s(call: Call, following: Call) -> float | None:
+def waits_after(calls: Sequence[Call]) -> list[Call]:
+    """Return calls whose `user_wait_s` is that before them with that after them, as steps have it."""
+    following = [*(call.user_wait_s for call in calls[1:]), None]
+    return [
+        replace(call, user_wait_s=None if wait_s is None else min(wait_s, MAX_SECONDS))
+        for call, wait_s in zip(calls, following, strict=False)
+    ]
+
+
+def _kept(call: Call, history: int, notes: Notes) -> int | None:
+    """Return what a call keeps of the history; `None` for all of it."""
+    if call.common_tokens is not None:
+        common = min(call.common_tokens, call.prompt_tokens)
+        return common if common < history else None
+    if call.prompt_tokens >= history:
+        return None
+    if call.cached_tokens is None:
+        notes.guess("a prompt shorter than the history keeps nothing of it", call.where)
+    return min(call.cached_tokens or 0, call.prompt_tokens)
+
+
+def _wait_s(call: Call, following: Call, notes: Notes) -> float | None:
     if call.ended_s is None or following.began_s is None:
         return None
-    return max(0.0, round(following.began_s - call.ended_s - (call.user_wait_s or 0.0), 6))
+    gap_s = following.began_s - call.ended_s
+    if gap_s < -_OVERLAP_S:
+        notes.guess("calls that overlap stand one after the other", following.where)
+    if gap_s > MAX_SECONDS:
+        notes.leave_out("a wait that no clock can have measured", following.where)
+        return None
+    return max(0.0, round(gap_s - (call.user_wait_s or 0.0), 6))

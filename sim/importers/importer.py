@@ -1,10 +1,10 @@
 """What an importer is, and what it says of all that a recording does not tell or tells twice."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from concur.sim.traces.format import TraceAgent
 
@@ -58,15 +58,27 @@ class Notes:
                 yield f"{kind}: {what}: {number:,} (first: {self.first_places[what]})"
 
 
+@runtime_checkable
 class Importer(Protocol):
-    """A format: how to know it, and how to read it."""
+    """A format: how to know it, and how to read it.
 
-    name: str
-    """As in `--from NAME`."""
-    title: str
-    """What it is and where its tool writes it, in one line."""
-    needs_tokenizer: bool
-    """Whether the recording has text instead of counts, so that `--tokenizer` must be given."""
+    The `arrival_s` of what it yields is on the clock of the recording; the import counts from the first one.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in `--from NAME`."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What it is and where its tool writes it, in one line."""
+        ...
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether the recording has text instead of counts, so that `--tokenizer` must be given."""
+        ...
 
     def recognises(self, head: Head) -> bool:
         """Tell whether a file that begins so is of this format."""
@@ -75,3 +87,39 @@ class Importer(Protocol):
     def read(self, path: Path, notes: Notes, count_tokens: CountTokens | None) -> Iterator[TraceAgent]:
         """Yield the agents of a file, in a memory that does not grow with the text in it."""
         ...
+
+
+@runtime_checkable
+class JointImporter(Importer, Protocol):
+    """A format whose files belong together: parts of one recording, or agents that started each other."""
+
+    def read_all(
+        self, paths: Sequence[Path], notes: Notes, count_tokens: CountTokens | None
+    ) -> Iterator[TraceAgent]:
+        """Yield the agents of all files."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CountsImporter:
+    """An importer of a format that has counts, made of two functions; a `JointImporter`."""
+
+    name: str
+    title: str
+    told_by: Callable[[Head], bool]
+    agents: Callable[[Sequence[Path], Notes], Iterator[TraceAgent]]
+    needs_tokenizer: bool = False
+
+    def recognises(self, head: Head) -> bool:
+        """Tell whether a file that begins so is of this format."""
+        return self.told_by(head)
+
+    def read(self, path: Path, notes: Notes, count_tokens: CountTokens | None = None) -> Iterator[TraceAgent]:
+        """Yield the agents of a file."""
+        return self.agents([path], notes)
+
+    def read_all(
+        self, paths: Sequence[Path], notes: Notes, count_tokens: CountTokens | None = None
+    ) -> Iterator[TraceAgent]:
+        """Yield the agents of all files."""
+        return self.agents(paths, notes)

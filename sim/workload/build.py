@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from concur.sim.errors import ScenarioError
+from concur.sim.importers.foreign import read_own_trace
 from concur.sim.traces.format import TraceAgent
-from concur.sim.traces.trace import read_trace, trace_sha256
+from concur.sim.traces.trace import trace_sha256
 from concur.sim.workload.config import Arrival, ClosedArrival, PoissonArrival, WorkloadConfig
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.generators import GENERATORS, generate_agents, poisson_arrivals_s
@@ -47,7 +48,7 @@ def _from_trace(config: WorkloadConfig, seed: int) -> Workload:
         arrival="trace" if config.arrival == "trace" else "other",
         max_new_tokens=config.max_new_tokens,
     )
-    trace = read_trace(path)
+    trace = read_own_trace(path)
     if config.arrival == "trace":
         _check_arrivals(trace, path)
     agents, losses = select_agents(trace, selection)
