@@ -93,7 +93,7 @@ class AgentGate(Gate):
 
     @property
     def next_lease_s(self) -> float:
-        """Time before which no lease runs out, so that `expire` need not be called."""
+        """Time before which no lease runs out, so that `expire` need not be called; never before now."""
         return self._lease_check_s
 
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
@@ -278,7 +278,7 @@ class AgentGate(Gate):
         borrower = min(asking, key=self._resume_key, default=None) if member.children else None
         if borrower is not None:
             return self._lend(member, borrower, time_s)
-        self._lease_check_s = min(self._lease_check_s, member.heard_s + self.lease_s)
+        self._lease_check_s = min(self._lease_check_s, max(time_s, self._due_s(member, time_s)))
         return []
 
     def _lend(self, lender: Member, borrower: Member, time_s: float) -> list[str]:
