@@ -93,7 +93,7 @@ class AgentGate(Gate):
 
     @property
     def next_lease_s(self) -> float:
-        """Time before which no lease runs out, so that `expire` need not be called; never before now."""
+        """Time before which no lease runs out, so that `expire` need not be called."""
         return self._lease_check_s
 
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:

@@ -477,16 +477,3 @@ def test_a_slot_that_comes_back_to_a_silent_lender_sets_no_lease_in_the_past() -
     gate.expire(time_s=1300.0)
     assert gate.next_lease_s >= 1300.0
     assert gate.active == 0
-
-
-def test_an_idle_parent_that_gets_a_slot_back_while_its_child_calls_is_not_silent() -> None:
-    gate = AgentGate(2, lease_s=600.0)
-    arrive_and_ask(gate, "parent", "other")
-    gate.step_done("parent", time_s=1.0, context_tokens=10)
-    gate.arrive("child", time_s=2.0, parent="parent")
-    gate.request_step("child", time_s=2.0)
-    gate.leave("other", time_s=900.0)
-    gate.resize(1, time_s=901.0)
-    gate.resize(2, time_s=902.0)
-    assert gate.next_lease_s >= 902.0
-    assert gate.expire(time_s=902.0) == []
