@@ -129,6 +129,17 @@ def test_limits_of_an_answer_are_carried(tmp_path: Path) -> None:
     assert limits == [[400, None], [400, 64], [400, 5]], "never less than the answer has"
 
 
+def test_an_answer_that_ends_early_under_async_scheduling_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", line("a", steps=[STEP | {"max_new_tokens": 400}, STEP]))
+    scenario = on_trace(path)
+    ahead = scenario.model_copy(
+        update={"engine": scenario.engine.model_copy(update={"async_scheduling": True})}
+    )
+    assert build_workload(scenario).warnings == ()
+    (said,) = build_workload(ahead).warnings
+    assert said.startswith("1 answers end before their max_new_tokens")
+
+
 def test_strict_makes_every_loss_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", line("a", arrival_s=3.0))
     with pytest.raises(ScenarioError, match=r"workload.strict = true, and `arrival_s` of 1 agent left out"):
