@@ -16,18 +16,28 @@ from concur.sim.importers.codex import CODEX
 from concur.sim.importers.dynamo import DYNAMO
 from concur.sim.importers.files import read_head
 from concur.sim.importers.importer import Head, Importer
+from concur.sim.importers.inspect_ai import INSPECT_AI
 from concur.sim.importers.kv_cache_tester import KV_CACHE_TESTER
 from concur.sim.importers.langfuse import LANGFUSE
 from concur.sim.importers.litellm import LITELLM
+from concur.sim.importers.mini_swe_agent import MINI_SWE_AGENT
 from concur.sim.importers.mooncake import MOONCAKE
+from concur.sim.importers.opencode import OPENCODE
+from concur.sim.importers.openhands import OPENHANDS
 from concur.sim.importers.otel import OTEL
 from concur.sim.importers.own import CONCUR
+from concur.sim.importers.swe_agent import SWE_AGENT
 
 _OWN: Final[dict[str, Importer]] = {
     importer.name: importer
     for importer in (
         CLAUDE_CODE,
         CODEX,
+        OPENCODE,
+        OPENHANDS,
+        SWE_AGENT,
+        MINI_SWE_AGENT,
+        INSPECT_AI,
         ATIF,
         DYNAMO,
         MOONCAKE,

@@ -15,6 +15,7 @@ from typing import IO, Any, Final, cast
 
 from concur.sim.errors import ExtraMissingError, TraceError
 from concur.sim.importers.importer import Head, Notes
+from concur.sim.importers.plain import PlainJson
 
 MAX_WHOLE_BYTES: Final = 64 * 2**20
 """JSON that is no JSONL is read at once up to this size where ijson is not installed."""
@@ -59,12 +60,18 @@ def json_objects(path: Path, notes: Notes) -> Iterator[tuple[str, dict[str, Any]
 
 def whole_value(path: Path, notes: Notes) -> Any:
     """Return the one JSON value of a file, with its long texts cut; `None` for a broken one, with a note."""
-    ijson = _ijson(path)
+    _ijson(path)
     with _opened(path) as file:
-        try:
-            return json.load(file) if ijson is None else _built(ijson, file, None)
-        except _broken(ijson) as error:
-            notes.leave_out(f"a file that is no JSON ({type(error).__name__})", str(path))
+        return value_in(file, str(path), notes)
+
+
+def value_in(file: IO[bytes], where: str, notes: Notes) -> Any:
+    """Return the one JSON value in an open file, as `whole_value` does."""
+    ijson = _ijson(None)
+    try:
+        return json.load(file) if ijson is None else _built(ijson, file, None)
+    except _broken(ijson) as error:
+        notes.leave_out(f"a file that is no JSON ({type(error).__name__})", where)
     return None
 
 
@@ -126,7 +133,7 @@ def _elements(path: Path, notes: Notes) -> Iterator[tuple[str, Any]]:
     number = 0
     with _opened(path) as file:
         try:
-            found = json.load(file) if ijson is None else ijson.items(file, "item", use_float=True)
+            found = json.load(file) if ijson is None else ijson.items(PlainJson(file), "item", use_float=True)
             for number, value in enumerate(found, 1):
                 yield f"{path}, element {number}", value
         except _broken(ijson):
@@ -138,7 +145,7 @@ def _built(ijson: ModuleType, file: IO[bytes], max_elements: int | None) -> Any:
     builder = ijson.ObjectBuilder()
     lists: list[int] = []  # elements so far in each list around
     skipped = 0  # depth inside an element that is left out
-    for event, value in ijson.basic_parse(file, use_float=True):
+    for event, value in ijson.basic_parse(PlainJson(file), use_float=True):
         opens, closes = event in ("start_map", "start_array"), event in ("end_map", "end_array")
         if skipped:
             skipped += opens - closes
@@ -204,12 +211,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise TraceError(f"{path}: cannot be read ({error}); name a recording") from None
 
 
-def _ijson(path: Path) -> ModuleType | None:
-    """Return the reader of large JSON; `None` where it is not installed and the file is small."""
+def _ijson(path: Path | None) -> ModuleType | None:
+    """Return the reader of large JSON; `None` where it is not installed and the file, if named, is small."""
     try:
         import ijson
     except ImportError as error:
-        if path.exists() and path.stat().st_size > MAX_WHOLE_BYTES:
+        if path is not None and path.exists() and path.stat().st_size > MAX_WHOLE_BYTES:
             raise ExtraMissingError(error, extra="import") from None
         return None
     return cast(ModuleType, ijson)
