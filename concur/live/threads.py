@@ -21,12 +21,13 @@ In a program that has a loop already, make `ThreadGate(gate, loop)` there and ha
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 from concur.errors import GateError
 from concur.live.gate import AsyncGate, LiveAgent, Step
+from concur.signals import Prefix
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ class ThreadGate:
         parent: "str | ThreadAgent | None" = None,
         prefix_group: str | None = None,
         shared_prefix_tokens: int = 0,
+        outer_prefixes: Sequence[Prefix] = (),
+        fork: Prefix | None = None,
     ) -> Iterator["ThreadAgent"]:
         """Let an agent arrive, and leave at the end of the block; see `AsyncGate.agent`."""
         parent_id = parent.agent_id if isinstance(parent, ThreadAgent) else parent
@@ -56,6 +59,8 @@ class ThreadGate:
                 parent=parent_id,
                 prefix_group=prefix_group,
                 shared_prefix_tokens=shared_prefix_tokens,
+                outer_prefixes=outer_prefixes,
+                fork=fork,
             )
 
         with _entered(self._loop, arriving) as agent:

@@ -1,14 +1,14 @@
 """The ledger of resident agents: whose history the KV cache has to keep, in tokens, from `usage` alone.
 
 A prefix that a group of agents shares is in the cache once, and is counted once (ours; ThunderAgent,
-arXiv:2602.13692, counts it once per agent).
+arXiv:2602.13692, counts it once per agent); so is what a fork shares with its parent.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from concur.signals import AgentView
+from concur.signals import AgentView, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Ledger:
     `num_agents` hold one, `num_in_step` of them are in a step, with `num_calls` in the engine now.
     `private_tokens`: sum of the contexts of all, those who lend included, without the shared prefixes, each
     with the half block that its last, partly filled block wastes on average. `shared_tokens`: one prefix per
-    group. `in_step_tokens`: the private tokens of those in a step. `oldest_steps`: steps done by the furthest
-    of them.
+    group, and what forks share with a parent that is not among them. `in_step_tokens`: the private tokens of
+    those in a step. `oldest_steps`: steps done by the furthest of them.
     """
 
     num_agents: int
@@ -49,6 +49,11 @@ class History(Protocol):
         """How long that is."""
         ...
 
+    @property
+    def fork(self) -> Prefix | None:
+        """What it has of whose history."""
+        ...
+
 
 def private_tokens(agent: History) -> int:
     """Return the tokens of the agent's history that nobody shares."""
@@ -56,17 +61,34 @@ def private_tokens(agent: History) -> int:
 
 
 def prefix_tokens(agent: History) -> int:
-    """Return the length of the prefix that the agent shares, 0 without a group."""
+    """Return the length of what the agent shares with its group or its parent, 0 with neither."""
+    if agent.fork is not None:
+        return agent.fork.tokens
     return agent.shared_prefix_tokens if agent.prefix_group is not None else 0
 
 
 def shared_tokens(agents: Iterable[AgentView]) -> int:
-    """Return the tokens of the agents' shared prefixes: one per group, as long as its longest."""
+    """Return the tokens that the agents share: one prefix per group, as long as its longest.
+
+    What a fork has of its parent is among the parent's own tokens if that is one of the agents; else it
+    counts here, once for all forks of one parent.
+    """
     groups: dict[str, int] = {}
+    forks: dict[str, int] = {}
+    ids = set()
     for agent in agents:
-        if agent.prefix_group is not None:
-            groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
-    return sum(groups.values())
+        ids.add(agent.agent_id)
+        if agent.fork is not None:
+            forks[agent.fork.group] = max(forks.get(agent.fork.group, 0), agent.fork.tokens)
+        if agent.prefix_group is None:
+            continue
+        outer_tokens = 0
+        for prefix in agent.outer_prefixes:
+            outer_tokens += prefix.tokens
+            groups[prefix.group] = max(groups.get(prefix.group, 0), prefix.tokens)
+        own_tokens = agent.shared_prefix_tokens - outer_tokens
+        groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), own_tokens)
+    return sum(groups.values()) + sum(tokens for parent, tokens in forks.items() if parent not in ids)
 
 
 def read_ledger(agents: Iterable[AgentView], block_size: int) -> Ledger:

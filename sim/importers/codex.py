@@ -80,7 +80,7 @@ def _read(path: Path, notes: Notes) -> _Thread:
                 _take_meta(thread, payload, time_s)
             case "event_msg", "token_count":
                 _take_count(thread, payload, where, time_s, notes)
-            case "event_msg", "user_message":
+            case "event_msg", "user_message" | "task_started":  # newer rollouts have the latter only
                 _take_person(thread, time_s)
             case "response_item", str(kind) if kind.endswith("_output"):
                 thread.input_s = time_s

@@ -4,16 +4,18 @@ vLLM names a full block by a hash over its tokens and its parent's hash (0.32.0,
 `v1/core/kv_cache_utils.py::hash_block_tokens`). A trace has no tokens, only how many are shared and kept, so
 a block is named here by an integer that is equal exactly where vLLM's hash would be:
 
-- a block that lies wholly inside the shared prefix belongs to the prefix group,
+- a block that lies wholly inside the shared prefix belongs to the group of its last token,
 - any other block belongs to one writing of a history: dropping tokens (`kept_tokens`) renames every block
   from the first one that changes.
 
 Names belong to the run. Which engine holds which of them is each engine's own business.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NewType
+
+from concur.signals import Prefix
 
 BlockHash = NewType("BlockHash", int)
 _MOST_BLOCKS: Final = 1 << 40  # of one stretch: their names do not meet those of the next
@@ -22,15 +24,17 @@ _MOST_BLOCKS: Final = 1 << 40  # of one stretch: their names do not meet those o
 class Stretch:
     """Blocks that were written one after the other; it grows at its end only.
 
-    `num_blocks` of them are named so far. A shared one is a group's prefix, with which many histories begin;
-    a private one is what one agent wrote between two cuts of its history.
+    `num_blocks` of them are named so far. One is a part of a group's prefix, with which many histories begin,
+    or what agents wrote between two cuts of their histories. `is_shared`: several requests may hold it at a
+    time.
     """
 
-    __slots__ = ("is_shared", "num_blocks", "number")
+    __slots__ = ("is_prefix", "is_shared", "num_blocks", "number")
 
-    def __init__(self, number: int, *, is_shared: bool) -> None:
+    def __init__(self, number: int, *, is_shared: bool, is_prefix: bool) -> None:
         self.number = number
         self.is_shared = is_shared
+        self.is_prefix = is_prefix
         self.num_blocks = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Stretch":
@@ -76,38 +80,58 @@ class Histories:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self._num_stretches = 0
-        self._shared: dict[str, Stretch] = {}
+        self._prefixes: dict[
+            tuple[tuple[str, int], ...], Stretch
+        ] = {}  # by the levels around, then the group
 
-    def begin(self, prefix_group: str | None, shared_prefix_tokens: int) -> History:
-        """Return the history of an agent that has not called yet: the shared prefix of its group, if any."""
-        num_blocks = shared_prefix_tokens // self.block_size
-        if prefix_group is None or not num_blocks:
-            return History(())
-        stretch = self._shared.get(prefix_group)
-        if stretch is None:
-            stretch = self._shared[prefix_group] = self._fresh(is_shared=True)
-        stretch.num_blocks = max(stretch.num_blocks, num_blocks)
-        return History(((stretch, num_blocks),))
+    def begin(self, levels: Sequence[Prefix]) -> History:
+        """Return the history of an agent that has not called yet: what its groups share, outermost first."""
+        parts: list[tuple[Stretch, int]] = []
+        path: tuple[tuple[str, int], ...] = ()
+        num_blocks = num_tokens = 0
+        for level in levels:
+            num_tokens += level.tokens
+            length = num_tokens // self.block_size - num_blocks
+            if length:
+                stretch = self._prefix((*path, (level.group, 0)))
+                stretch.num_blocks = max(stretch.num_blocks, length)
+                parts.append((stretch, length))
+                num_blocks += length
+            path = (*path, (level.group, level.tokens))
+        return History(tuple(parts))
 
-    def call(self, history: History, *, kept_tokens: int, context_tokens: int) -> History:
+    def call(
+        self, history: History, *, kept_tokens: int, context_tokens: int, is_shared: bool = False
+    ) -> History:
         """Return the first `kept_tokens` of a history, written on to `context_tokens`.
 
         Whoever writes on from the end of a stretch grows it; whoever does so from before its end, or from a
-        shared one, begins another.
+        prefix, begins another. `is_shared`: others will start with a part of what is written.
         """
         num_blocks = context_tokens // self.block_size
         parts = list(history.prefix(kept_tokens // self.block_size))
         missing = num_blocks - sum([length for _, length in parts])
         if missing > 0:
             stretch, length = parts.pop() if parts else (None, 0)
-            if stretch is None or stretch.is_shared or length < stretch.num_blocks:
+            if (
+                stretch is None
+                or stretch.is_prefix
+                or length < stretch.num_blocks
+                or (is_shared and not stretch.is_shared)
+            ):
                 if stretch is not None:
                     parts.append((stretch, length))
-                stretch, length = self._fresh(is_shared=False), 0
+                stretch, length = self._fresh(is_shared=is_shared, is_prefix=False), 0
             stretch.num_blocks = length + missing
             parts.append((stretch, stretch.num_blocks))
         return History(tuple(parts))
 
-    def _fresh(self, *, is_shared: bool) -> Stretch:
+    def _prefix(self, path: tuple[tuple[str, int], ...]) -> Stretch:
+        stretch = self._prefixes.get(path)
+        if stretch is None:
+            stretch = self._prefixes[path] = self._fresh(is_shared=True, is_prefix=True)
+        return stretch
+
+    def _fresh(self, *, is_shared: bool, is_prefix: bool) -> Stretch:
         self._num_stretches += 1
-        return Stretch(self._num_stretches, is_shared=is_shared)
+        return Stretch(self._num_stretches, is_shared=is_shared, is_prefix=is_prefix)

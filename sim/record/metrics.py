@@ -9,7 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
+from concur.sim.record.sharing import levels_of, parents_of
 from concur.sim.record.tables import Columns
+from concur.sim.workload.sharing import warm_prefix, warm_up
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
@@ -134,25 +136,28 @@ def ideal_hit_rate(requests: Columns, agents: Columns, *, block_size: int) -> fl
     """Return the hit rate that a cache that never evicts would have had on the same calls.
 
     A call finds the full blocks of its history (`kept_tokens`, all but the last sampled token of which were
-    computed), or of the shared prefix once a call of its group was scheduled before; never its last token.
+    computed; a fork's are its parent's), or of the shared prefix once a call of its group was scheduled
+    before; never its last token.
     """
-    indices = agents["agent_index"].tolist()
-    shared = dict(zip(indices, agents["shared_prefix_tokens"].tolist(), strict=True))
-    group = dict(zip(indices, agents["prefix_group"].tolist(), strict=True))
-    computed: dict[int, int] = {}
+    levels = dict(zip(agents["agent_index"].tolist(), levels_of(agents), strict=True))
+    forks = parents_of(agents)
+    forked = set(forks.values())
+    computed: dict[tuple[int, int], int] = {}  # by agent and call: of the history after it
     warm_tokens: dict[str, int] = {}
     ideal = 0
     order = np.lexsort((requests["call_index"], requests["agent_index"], requests["scheduled_s"]))
-    names = ("agent_index", "prompt_tokens", "kept_tokens", "output_tokens")
+    names = ("agent_index", "call_index", "prompt_tokens", "kept_tokens", "output_tokens")
     calls = zip(*(requests[each][order].tolist() for each in names), strict=True)
-    for agent, prompt, kept, output in calls:
-        name = group[agent]
-        warm = min(shared[agent], warm_tokens.get(name, 0)) if name is not None else 0
-        known = max(min(computed.get(agent, 0), kept), min(warm, kept))
+    for agent, call, prompt, kept, output in calls:
+        before = (agent, call - 1) if call else forks.get(agent, (agent, -1))
+        known = max(min(computed.get(before, 0), kept), min(warm_prefix(levels[agent], warm_tokens), kept))
         ideal += min(known, prompt - 1) // block_size * block_size
-        computed[agent] = prompt + output - 1
-        if name is not None:
-            warm_tokens[name] = max(warm_tokens.get(name, 0), shared[agent])
+        if agent in forks and not call:  # with the parent's last token, which nobody had computed
+            computed[before] = max(computed.get(before, 0), kept)
+        elif call and before not in forked:
+            del computed[before]
+        computed[agent, call] = prompt + output - 1
+        warm_up(levels[agent], warm_tokens)
     prompt_total = int(requests["prompt_tokens"].sum())
     return int(ideal) / prompt_total if prompt_total else None
 

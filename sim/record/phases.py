@@ -17,7 +17,9 @@ from typing import Final
 
 import numpy as np
 
+from concur.sim.record.sharing import levels_of
 from concur.sim.record.tables import Columns
+from concur.sim.workload.sharing import warm_up
 
 RULE: Final = (
     "demand = tokens of the histories of admitted, unfinished agents (prompt of the call in flight, else "
@@ -76,7 +78,7 @@ def demand_over_time(requests: Columns, agents: Columns) -> tuple[np.ndarray, np
     by_index = np.argsort(agents["agent_index"])
     place = by_index[np.searchsorted(agents["agent_index"], calls["agent_index"], sorter=by_index)]
     is_in_group = np.array([group is not None for group in agents["prefix_group"]], bool)
-    prefix = np.where(is_in_group, agents["shared_prefix_tokens"], 0)[place]
+    prefix = (np.where(is_in_group, agents["shared_prefix_tokens"], 0) + agents["fork_tokens"])[place]
     prompt = calls["prompt_tokens"]
     is_first = calls["call_index"] == 0
     in_flight = np.maximum(prompt - prefix, 0)
@@ -93,7 +95,10 @@ def demand_over_time(requests: Columns, agents: Columns) -> tuple[np.ndarray, np
 
 
 def _shared_prefix_changes(requests: Columns, agents: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """A group's prefix counts from its first call until its last agent has finished."""
+    """A group's prefix counts from its first call until its last agent has finished.
+
+    What a fork shares counts with its parent only, as long as that is here.
+    """
     is_first = requests["call_index"] == 0
     first_call_s = dict(
         zip(
@@ -103,17 +108,18 @@ def _shared_prefix_changes(requests: Columns, agents: Columns) -> tuple[np.ndarr
         )
     )
     members: dict[str, list[int]] = {}
-    for number, group in enumerate(agents["prefix_group"].tolist()):
-        if group is not None:
-            members.setdefault(group, []).append(number)
+    tokens: dict[str, int] = {}
+    for number, levels in enumerate(levels_of(agents)):
+        warm_up(levels, tokens)
+        for level in levels:
+            members.setdefault(level.group, []).append(number)
     times: list[float] = []
     changes: list[int] = []
     for group in sorted(members):
         own = members[group]
-        tokens = int(agents["shared_prefix_tokens"][own].max())
         begin_s = min(first_call_s[index] for index in agents["agent_index"][own].tolist())
         times += [begin_s, float(agents["finished_s"][own].max())]
-        changes += [tokens, -tokens]
+        changes += [tokens[group], -tokens[group]]
     return np.array(times, np.float64), np.array(changes, np.int64)
 
 

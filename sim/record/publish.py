@@ -9,6 +9,7 @@ from concur.signals import PUBLISHED
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.record.record import SCHEMA_VERSION
 from concur.sim.record.rows import AgentRow, TickRow, TimelineRow
+from concur.sim.record.sharing import outer_prefixes_text
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import AgentSpec, Workload
 
@@ -81,6 +82,10 @@ def agent_row(
         finished_s=finished_s,
         gate_wait_s=gate_wait_s,
         num_pauses=num_pauses,
+        outer_prefixes=outer_prefixes_text(spec.outer_prefixes),
+        parent=spec.parent,
+        parent_step=spec.parent_step,
+        fork_tokens=spec.fork_tokens,
     )
 
 
@@ -100,7 +105,7 @@ def run_json(
         "label": scenario.controller.label,
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
-        "workload": {"source": workload.source, "sha256": workload.sha256},
+        "workload": {"source": workload.source, "sha256": workload.sha256, "lost": dict(workload.lost)},
         "versions": versions() | scenario.packages,
         "git_commit": git_commit(),
         "profile_hash": profile_hash,

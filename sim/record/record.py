@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from concur.sim.errors import RecordError
 from concur.sim.record.metrics import no_metrics
 from concur.sim.record.rows import TABLES
+from concur.sim.record.tables import with_all_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def load_record(folder: Path) -> RunRecord:
                 f"{SCHEMA_VERSION}; update it"
             )
         run["metrics"] = no_metrics() | run["metrics"]  # an incomplete or an older run wrote fewer
-        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+        tables = {name: with_all_columns(name, pq.read_table(folder / f"{name}.parquet")) for name in TABLES}
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise RecordError(f"{folder}: not a run record ({error}); name a folder with run.json") from None
     return RunRecord(run, tables)

@@ -33,7 +33,12 @@ class RequestRow(NamedTuple):
 
 
 class AgentRow(NamedTuple):
-    """One agent. `gate_wait_s` sums its waits at the gate; `num_pauses` counts lost slots."""
+    """One agent. `gate_wait_s` sums its waits at the gate; `num_pauses` counts lost slots.
+
+    `shared_prefix_tokens` of its `prefix_group` begin its history; the first of them are those of
+    `outer_prefixes`, a JSON list of [group, tokens], from the outermost in. `parent` started it after its
+    call `parent_step`; a fork begins with `fork_tokens` of the parent's history.
+    """
 
     agent_index: int
     agent_id: str
@@ -46,6 +51,10 @@ class AgentRow(NamedTuple):
     finished_s: float
     gate_wait_s: float
     num_pauses: int
+    outer_prefixes: str | None
+    parent: str | None
+    parent_step: int | None
+    fork_tokens: int
 
 
 class TickRow(NamedTuple):

@@ -81,6 +81,17 @@ class RunTables:
         }
 
 
+def with_all_columns(name: str, table: pa.Table) -> pa.Table:
+    """Return a table of an older record with the columns that came later: null where it may be, else 0."""
+    for field_ in arrow_schema(name):
+        if field_.name not in table.column_names:
+            nothing = pa.nulls(len(table), field_.type)
+            hint = TABLES[name].__annotations__[field_.name]
+            column = nothing if type(None) in get_args(hint) else nothing.fill_null(0)
+            table = table.append_column(field_, column)
+    return table
+
+
 def _arrow_type(annotation: Any) -> pa.DataType:
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))

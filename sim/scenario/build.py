@@ -1,6 +1,7 @@
 """The agents of a scenario: built from `[workload]`, and checked to fit `[engine]`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 from concur.sim.engine.config import EngineConfig
@@ -22,7 +23,20 @@ def build_workload(scenario: Scenario) -> Workload:
     """
     workload = build(scenario.workload, scenario.seed)
     check_fits(workload, scenario.engine)
-    return workload
+    early = _num_early_ends(workload) if scenario.engine.async_scheduling else 0
+    if not early:
+        return workload
+    warning = (
+        f"{early:,} answers end before their max_new_tokens: under async scheduling an engine finds out one "
+        "step late, which is not simulated"
+    )
+    return replace(workload, warnings=(*workload.warnings, warning))
+
+
+def _num_early_ends(workload: Workload) -> int:
+    """Count the calls whose limit is beyond their answer; without async scheduling vLLM treats them alike."""
+    steps = (step for agent in workload.agents for step in agent.steps)
+    return sum((step.max_new_tokens or 0) > step.output_tokens for step in steps)
 
 
 def build_workloads(scenario: Scenario, seeds: Sequence[int]) -> dict[int, Workload]:
@@ -61,7 +75,7 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
 
 def _check_steps(agent: AgentSpec) -> None:
     """Refuse calls that the trace format refuses too; agents made by hand have not come through it."""
-    history = agent.shared_prefix_tokens
+    history = agent.starting_tokens
     for number, step in enumerate(agent.steps):
         if not 0 <= step.kept_tokens <= history:
             problem = f"kept_tokens = {step.kept_tokens} but the history so far is {history} tokens"

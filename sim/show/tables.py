@@ -202,6 +202,15 @@ def _warnings(records: Sequence[RunRecord]) -> str:
     return "".join(f"\n{warning}" for warning in warnings_of_runs(records))
 
 
+def _families(summary: TraceSummary) -> str:
+    if not summary.num_sub_agents:
+        return ""
+    return (
+        f"; {summary.num_sub_agents:,} sub-agents, {summary.num_beside:,} of them beside their parent, "
+        f"{summary.num_forks:,} forks; resident tokens of a session by counts, without times"
+    )
+
+
 def _trace_caption(summary: TraceSummary) -> Text:
     losses = "".join(f"\nby default: {line}" for line in summary.losses)
     return Text(
@@ -209,5 +218,5 @@ def _trace_caption(summary: TraceSummary) -> Text:
         f"{summary.num_prefix_groups} prefix groups, {summary.num_calls:,} calls; "
         f"{summary.num_calls_with_kept_tokens:,} calls cut their history, "
         f"{summary.num_waits_not_recorded:,} waits not recorded; "
-        f"ideal hits {percent(summary.ideal_hit_rate)}{losses}"
+        f"ideal hits {percent(summary.ideal_hit_rate)}{_families(summary)}{losses}"
     )

@@ -127,7 +127,7 @@ def _check_child(agent: TraceAgent, parent: TraceAgent, where: Where) -> None:
         if agent.fork_tokens > history:
             raise where.error(
                 "fork_tokens",
-                f"{agent.fork_tokens} but {parent.agent_id!r} has a history of {history} tokens after that step",
+                f"{agent.fork_tokens} but {parent.agent_id!r} has {history} tokens of history by then",
                 f"give at most {history}",
             )
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,8 @@ from concur.sim.traces.checks import Where, check_agent, check_trees
 from concur.sim.traces.format import LINE, TraceAgent, TraceStep
 
 _KNOWN: Final = {
-    False: ", ".join(sorted(TraceAgent.__dataclass_fields__)),
-    True: ", ".join(sorted(TraceStep.__dataclass_fields__)),
+    False: ", ".join(sorted(field.name for field in fields(TraceAgent))),
+    True: ", ".join(sorted(field.name for field in fields(TraceStep))),
 }
 
 

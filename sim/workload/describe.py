@@ -1,13 +1,16 @@
 """Summarise a trace: the distributions that decide whether a batch will thrash."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from concur.sim.traces.checks import contexts
 from concur.sim.traces.format import TraceAgent
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.losses import loss_lines
+from concur.sim.workload.sharing import warm_prefix, warm_up
+from concur.sim.workload.trees import Tree, trees_of
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
@@ -32,6 +35,9 @@ class TraceSummary:
     num_calls: int
     num_calls_with_kept_tokens: int
     num_waits_not_recorded: int
+    num_sub_agents: int
+    num_forks: int
+    num_beside: int
     ideal_hit_rate: float
     distributions: tuple[Distribution, ...]
     losses: tuple[str, ...]
@@ -47,27 +53,24 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
     """Return counts and distributions of a checked trace.
 
     `ideal_hit_rate` is kept / prompt tokens over all calls: what a cache that never evicts and has no
-    blocks could credit. A group's first agent has to compute the shared prefix.
+    blocks could credit. A group's first agent has to compute the shared prefix; a fork finds its parent's
+    history.
     """
     prompts: list[int] = []
     peaks: list[int] = []
     kept_total = 0
     warm_tokens: dict[str, int] = {}
     for agent in agents:
-        history = agent.shared_prefix_tokens
-        group = agent.prefix_group
-        warm = 0 if group is None else warm_tokens.get(group, 0)
-        peak = 0
-        for number, step in enumerate(agent.steps):
+        warm = agent.fork_tokens or warm_prefix(agent.levels, warm_tokens)
+        history = agent.starting_tokens
+        for number, (step, (prompt, after)) in enumerate(zip(agent.steps, contexts(agent), strict=True)):
             kept = history if step.kept_tokens is None else step.kept_tokens
-            prompt = kept + step.new_prompt_tokens
-            prompts.append(prompt)
             kept_total += kept if number > 0 else min(kept, warm)
-            history = prompt + step.output_tokens
-            peak = max(peak, history)
-        if group is not None:
-            warm_tokens[group] = max(warm, agent.shared_prefix_tokens)
-        peaks.append(peak)
+            prompts.append(prompt)
+            history = after
+        warm_up(agent.levels, warm_tokens)
+        peaks.append(max(after for _, after in contexts(agent)))
+    trees = trees_of(agents)
     steps = [step for agent in agents for step in agent.steps]
     waits = [step.tool_latency_s for step in steps]
     return TraceSummary(
@@ -77,18 +80,32 @@ def describe_trace(agents: Sequence[TraceAgent]) -> TraceSummary:
         num_calls=len(steps),
         num_calls_with_kept_tokens=sum(step.kept_tokens is not None for step in steps),
         num_waits_not_recorded=sum(wait is None for wait in waits),
+        num_sub_agents=sum(agent.is_spawned for agent in agents),
+        num_forks=sum(agent.fork_tokens > 0 for agent in agents),
+        num_beside=sum(agent.is_spawned and not agent.joins for agent in agents),
         ideal_hit_rate=kept_total / sum(prompts),
         distributions=(
             _distribution("calls per agent", (len(agent.steps) for agent in agents)),
             _distribution("peak context (tokens)", peaks),
-            _distribution("shared prefix (tokens)", (agent.shared_prefix_tokens for agent in agents)),
+            _distribution(
+                "shared prefix (tokens)", (agent.starting_tokens - agent.fork_tokens for agent in agents)
+            ),
             _distribution("prompt (tokens)", prompts),
             _distribution("new prompt (tokens)", (step.new_prompt_tokens for step in steps)),
             _distribution("output (tokens)", (step.output_tokens for step in steps)),
             _distribution("tool wait (s)", (wait for wait in waits if wait is not None)),
+            *(_of_trees(trees) if len(trees) < len(agents) else ()),
         ),
         losses=default_losses(agents),
     )
+
+
+def _of_trees(trees: Sequence[Tree]) -> Iterator[Distribution]:
+    yield _distribution("agents per session", (tree.num_agents for tree in trees))
+    yield _distribution("fan-out of a step", (number for tree in trees for number in tree.fan_outs))
+    yield _distribution("depth of a session", (tree.depth for tree in trees))
+    yield _distribution("resident, session (tokens)", (tree.resident_tokens for tree in trees))
+    yield _distribution("resident, root alone (tokens)", (tree.alone_tokens for tree in trees))
 
 
 def _distribution(name: str, values: Iterable[float]) -> Distribution:

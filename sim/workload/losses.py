@@ -13,7 +13,10 @@ class Losses:
 
     num_not_fresh: int = 0
     num_too_long: int = 0
+    num_sub_agents: int = 0
+    num_orphans: int = 0
     num_parents: int = 0
+    num_arrivals: int = 0
     num_cut_waits: int = 0
     cut_s: float = 0.0
     num_default_waits: int = 0
@@ -23,7 +26,7 @@ class Losses:
     @property
     def num_agents_skipped(self) -> int:
         """Agents that were left out, for whatever reason."""
-        return self.num_not_fresh + self.num_too_long
+        return self.num_not_fresh + self.num_too_long + self.num_sub_agents + self.num_orphans
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class Limits:
     max_context_tokens: int | None = None
     max_tool_latency_s: float = 60.0
     default_tool_latency_s: float = 1.0
+    user_waits: str = "left_out"
+    sub_agents: str = "kept"
+    arrival: str = "batch"
 
 
 def agents_left_out(losses: Losses, limits: Limits) -> list[str]:
@@ -51,6 +57,12 @@ def agents_left_out(losses: Losses, limits: Limits) -> list[str]:
             f"{_count(number, 'agent')} left out: {they} workload.max_context_tokens = "
             f"{limits.max_context_tokens}; a higher one keeps {them}"
         )
+    if number := losses.num_sub_agents:
+        lines.append(
+            f"{_count(number, 'sub-agent')} left out: workload.sub_agents = 'left_out'; 'kept' keeps them"
+        )
+    if number := losses.num_orphans:
+        lines.append(f"{_count(number, 'sub-agent')} left out: whoever starts them is left out")
     return lines
 
 
@@ -59,7 +71,12 @@ def loss_lines(losses: Losses, limits: Limits) -> tuple[str, ...]:
     lines = agents_left_out(losses, limits)
     if number := losses.num_parents:
         runs = "it runs as an agent of its" if number == 1 else "they run as agents of their"
-        lines.append(f"`parent` of {_count(number, 'agent')} is ignored: {runs} own")
+        lines.append(f"`parent` of {_count(number, 'agent')} is ignored, without a parent_step: {runs} own")
+    if number := losses.num_arrivals:
+        lines.append(
+            f"`arrival_s` of {_count(number, 'agent')} left out: all come at 0 s; "
+            'workload.arrival = "trace" keeps them'
+        )
     return (*lines, *_waits(losses, limits))
 
 
@@ -80,7 +97,7 @@ def _waits(losses: Losses, limits: Limits) -> list[str]:
     if number := losses.num_user_waits:
         lines.append(
             f"`user_wait_s` of {_count(number, 'step')} ({_seconds(losses.user_wait_s)} in all) left out: "
-            "a batch has no people in it"
+            "a batch has no people in it; workload.user_waits = 'kept' keeps them"
         )
     return lines
 

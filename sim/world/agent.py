@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable
+from typing import Protocol
 
 import simpy
 
 from concur.gate import Gate
+from concur.signals import Prefix
 from concur.sim.engine.request import Request
 from concur.sim.kv.history import Histories
 from concur.sim.record.publish import agent_row
@@ -43,9 +45,26 @@ class SimGate:
         self.wake(self.gate.expire(time_s=self.env.now))
 
 
+class Kin(Protocol):
+    """What an agent asks of its family."""
+
+    def is_forked(self, spec: AgentSpec) -> bool:
+        """Tell whether others start with a part of its history."""
+        ...
+
+    def nearest_here(self, spec: AgentSpec, gate: Gate) -> str | None:
+        """Return its nearest ancestor that has not left, if there is one."""
+        ...
+
+    def start_children(self, parent: "Agent", call_index: int) -> list[simpy.Process]:
+        """Start the children that follow that call; return those that the parent waits for."""
+        ...
+
+
 class Agent:
     """Life: arrive -> (turn at the gate -> call -> tool wait) for each step -> leave.
 
+    `kin` knows the family: after each step the agent starts its children, and it waits for those that join.
     Reports one `RequestRow` per call to `on_call` and one `AgentRow` at the end to `on_leave`.
     """
 
@@ -57,38 +76,59 @@ class Agent:
         histories: Histories,
         *,
         on_call: Callable[[RequestRow], None],
-        on_leave: Callable[[AgentRow], None],
+        on_leave: Callable[[AgentSpec, AgentRow], None],
+        kin: Kin,
     ) -> None:
         self.spec = spec
+        self.known_tokens = 0
+        self.history = histories.begin(spec.levels)
+        self._kin = kin
         self._gate = gate
         self._engine = engine
         self._env = gate.env
         self._histories = histories
-        self._history = histories.begin(spec.prefix_group, spec.shared_prefix_tokens)
-        self._known_tokens = 0
+        self._is_forked = kin.is_forked(spec)
         self._gate_wait_s = 0.0
+        self._arrived_s = spec.arrival_s
         self._on_call = on_call
         self._on_leave = on_leave
 
-    def living(self) -> Generator[simpy.Event, object, None]:
-        """Make every call of the spec, one after the other."""
+    def fork(self, parent: "Agent") -> None:
+        """Begin with what the parent's history is now."""
+        self.history, self.known_tokens = parent.history, parent.known_tokens
+
+    def living(self, delay_s: float) -> Generator[simpy.Event, object, None]:
+        """Arrive after that delay and make every call of the spec, one after the other."""
         env, spec, gate = self._env, self.spec, self._gate.gate
-        if spec.arrival_s > 0:
-            yield env.timeout(spec.arrival_s)
-        gate.arrive(
-            spec.agent_id,
-            time_s=env.now,
-            prefix_group=spec.prefix_group,
-            shared_prefix_tokens=spec.shared_prefix_tokens,
-        )
+        if delay_s > 0:
+            yield env.timeout(delay_s)
+        self._arrived_s = env.now
+        self._arrive()
+        last = len(spec.steps) - 1
         for call_index, step in enumerate(spec.steps):
             yield from self._calling(call_index, step)
-            if call_index == len(spec.steps) - 1:
+            joined = self._kin.start_children(self, call_index)
+            if call_index == last and not joined:
                 break
             self._gate.wake(gate.step_done(spec.agent_id, time_s=env.now, context_tokens=step.context_tokens))
-            if step.tool_latency_s > 0:
+            if step.tool_latency_s > 0 and call_index < last:
                 yield env.timeout(step.tool_latency_s)
-        self._leave()
+            for child in joined:
+                if not child.processed:
+                    yield child
+        self._leave(is_in_call=not joined)
+
+    def _arrive(self) -> None:
+        spec = self.spec
+        self._gate.gate.arrive(
+            spec.agent_id,
+            time_s=self._env.now,
+            parent=self._kin.nearest_here(spec, self._gate.gate),
+            prefix_group=spec.prefix_group,
+            shared_prefix_tokens=spec.shared_prefix_tokens,
+            outer_prefixes=spec.outer_prefixes,
+            fork=Prefix(spec.parent or "", spec.fork_tokens) if spec.fork_tokens else None,
+        )
 
     def _calling(self, call_index: int, step: StepSpec) -> Generator[simpy.Event, object, None]:
         env = self._env
@@ -97,12 +137,15 @@ class Agent:
         self._gate_wait_s += env.now - ready_s
         request = self._request(call_index, step)
         yield self._engine.submit(request)
-        self._known_tokens = request.num_tokens - 1  # the last sampled token was not computed
+        self.known_tokens = request.num_tokens - 1  # the last sampled token was not computed
         self._on_call(_request_row(request, step, ready_s))
 
     def _request(self, call_index: int, step: StepSpec) -> Request:
-        self._history = self._histories.call(
-            self._history, kept_tokens=step.kept_tokens, context_tokens=step.context_tokens
+        self.history = self._histories.call(
+            self.history,
+            kept_tokens=step.kept_tokens,
+            context_tokens=step.context_tokens,
+            is_shared=self._is_forked,
         )
         return Request(
             request_id=f"{self.spec.agent_id}/{call_index}",
@@ -110,24 +153,24 @@ class Agent:
             call_index=call_index,
             num_prompt_tokens=step.prompt_tokens,
             max_tokens=step.output_tokens,
-            history=self._history,
-            known_tokens=min(self._known_tokens, step.kept_tokens),
+            history=self.history,
+            known_tokens=min(self.known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
         )
 
-    def _leave(self) -> None:
+    def _leave(self, *, is_in_call: bool) -> None:
         spec, gate = self.spec, self._gate.gate
         row = agent_row(
             spec,
-            arrived_s=spec.arrival_s,
+            arrived_s=self._arrived_s,
             admitted_s=gate.admitted_s(spec.agent_id),
             finished_s=self._env.now,
             gate_wait_s=self._gate_wait_s,
             num_pauses=gate.num_pauses(spec.agent_id),
         )
-        context_tokens = spec.steps[-1].context_tokens
+        context_tokens = spec.steps[-1].context_tokens if is_in_call else None
         self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, context_tokens=context_tokens))
-        self._on_leave(row)
+        self._on_leave(spec, row)
 
 
 def _request_row(request: Request, step: StepSpec, ready_s: float) -> RequestRow:

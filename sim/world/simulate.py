@@ -22,12 +22,13 @@ from concur.sim.scenario.build import build_workload, check_fits
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
 from concur.sim.workload.spec import Workload
-from concur.sim.world.agent import Agent, SimGate
+from concur.sim.world.agent import SimGate
 from concur.sim.world.clock import CONTROL, Clock, Instant
 from concur.sim.world.cores import core_of, reference_core_of
 from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_gate
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
+from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
 
 
@@ -63,7 +64,7 @@ def simulate(
     report = None if on_progress is None else forward_only(on_progress)
     world = _World(scenario, workload, core or core_of(scenario), new_law(), report)
     try:
-        world.env.run(until=world.all_finished)
+        world.env.run(until=world.society.all_ended)
     except DuplicateBlockError as duplicate:
         call = world.engine.request(duplicate.request_id)
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
@@ -72,7 +73,7 @@ def simulate(
         controller = another(new_law, than=world.controller)
         world = _World(scenario, workload, reference_core_of(scenario), controller, report)
         world.warnings.append(warning)
-        world.env.run(until=world.all_finished)
+        world.env.run(until=world.society.all_ended)
     world.sample()
     record = world.to_record(began_s)
     return (
@@ -103,21 +104,18 @@ class _World:
         self.shell = SimGate(env, self.gate)
         self.tables = RunTables()
         self.warnings: list[str] = []
-        self.all_finished = env.event()
         self._on_progress = on_progress
         self._start()
 
     def _start(self) -> None:
-        for spec in self.workload.agents:
-            agent = Agent(
-                spec,
-                self.shell,
-                self.engine,
-                self.histories,
-                on_call=self.tables.requests.append,
-                on_leave=self._on_leave,
-            )
-            self.env.process(agent.living())
+        self.society = Society(
+            self.workload,
+            self.shell,
+            self.engine,
+            self.histories,
+            on_call=self.tables.requests.append,
+            on_leave=self._on_leave,
+        )
         after_all = 1 + max(spec.index for spec in self.workload.agents)
         Tenant(self.env, self.engine, self.histories, self.scenario.tenant, first_index=after_all)
         self.env.process(self._sampling())
@@ -128,8 +126,6 @@ class _World:
         agents.append(row)
         if self._on_progress is not None:
             self._on_progress(len(agents), len(self.workload.agents))
-        if len(agents) == len(self.workload.agents):
-            self.all_finished.succeed()
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
         """Decide every `interval_s`; the first decision is one interval after the start."""
@@ -194,7 +190,12 @@ class _World:
             world="sim",
             profile_hash=profile_hash(self.scenario.step_time),
             metrics=metrics,
-            warnings=[*self.workload.warnings, *self.core.warnings(), *self.warnings],
+            warnings=[
+                *self.workload.warnings,
+                *self.core.warnings(),
+                *self.society.turns.warnings(),
+                *self.warnings,
+            ],
         )
         return RunRecord(run, tables)
 

@@ -38,7 +38,7 @@ class Tenant:
 
     def _request(self, index: int, call_index: int) -> Request:
         config = self._config
-        nothing = self._histories.begin(None, 0)
+        nothing = self._histories.begin(())
         return Request(
             request_id=f"tenant-{index}/{call_index}",
             agent_index=index,

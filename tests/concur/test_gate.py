@@ -464,3 +464,16 @@ def test_a_lease_that_has_run_out_has_run_out_for_everyone() -> None:
         gate.expire(time_s=heard_s + lease_s)
         assert gate.active == 0
         assert gate.next_lease_s == math.inf
+
+
+def test_a_slot_that_comes_back_to_a_silent_lender_sets_no_lease_in_the_past() -> None:
+    """A shell that waits until `next_lease_s` could not wait for a time that is over."""
+    gate = AgentGate(1, lease_s=600.0)
+    arrive_and_ask(gate, "parent")
+    gate.step_done("parent", time_s=1.0, context_tokens=10)
+    gate.arrive("child", time_s=2.0, parent="parent")
+    assert gate.request_step("child", time_s=2.0) == ["child"], "lent"
+    gate.step_done("child", time_s=700.0, context_tokens=10)
+    gate.expire(time_s=1300.0)
+    assert gate.next_lease_s >= 1300.0
+    assert gate.active == 0

@@ -2,7 +2,8 @@
 
 L1 requests are conserved · L2 blocks are conserved · L3 referenced blocks are never evicted
 L4 eviction in LRU order (see test_lru.py) · L5 times of a call are ordered
-L6 a step starts after the one before and its tool wait · L7 the clock never decreases
+L6 a step starts after the one before, its tool wait and the children that join it, a child after its
+parent's step and its delay · L7 the clock never decreases
 L8 no idling while work waits · L9 the window is respected · L10 same seed, same run
 L11 controllers see no hidden state (see sim/test_driver.py) · L12 AppLimited (see concur/test_controllers.py)
 L13 nobody starves.
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, event, given, settings
 
 from concur.orders import ORDERS
 from concur.sim.record.record import RunRecord
+from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
@@ -51,11 +53,20 @@ def check_call_times(record: RunRecord, workload: Workload) -> None:
     stages = ["ready_s", "submitted_s", "scheduled_s", "first_token_s", "finished_s"]
     for before, after in pairwise(stages):
         assert (calls[before] <= calls[after]).all(), f"L5: {before} <= {after}"
+    families = Families(workload)
+    left_s = record.agents.set_index("agent_id")["finished_s"]
+    ended_s = calls.set_index(["agent_index", "call_index"])["finished_s"].to_dict()
     for agent, own in _by_agent(calls, workload):
-        assert own["ready_s"].iloc[0] == pytest.approx(agent.arrival_s)
+        parent, start_s = families.parent(agent), agent.arrival_s
+        if parent is not None:
+            start_s = ended_s[parent.index, agent.parent_step or 0] + agent.spawn_delay_s
+        assert own["ready_s"].iloc[0] == pytest.approx(start_s), "L6: after its parent's step"
         finished = own["finished_s"].tolist()
-        for step, end_s, ready_s in zip(agent.steps, finished, own["ready_s"].tolist()[1:], strict=False):
-            assert ready_s == pytest.approx(end_s + step.tool_latency_s), "L6: after the tool wait"
+        for number, ready_s in enumerate(own["ready_s"].tolist()[1:]):
+            children = families.started_after(agent.agent_id, number)
+            waits_s = [finished[number] + agent.steps[number].tool_latency_s]
+            waits_s += [left_s[child.agent_id] for child in children if child.joins]
+            assert ready_s == pytest.approx(max(waits_s)), "L6: after the tool wait and the children"
         assert own["output_tokens"].tolist() == [step.output_tokens for step in agent.steps]
         assert (own["cached_tokens"] < own["prompt_tokens"]).all(), "the last token is always computed"
         assert (own["recomputed_tokens"] >= 0).all()

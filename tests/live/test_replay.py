@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ from concur.signals import Snapshot
 from concur.sim.record.record import load_record, write_record
 from concur.sim.show.figures import time_split
 from concur.sim.show.report import write_report
+from concur.sim.workload.spec import ClosedLoop
 from concur.sim.world.simulate import simulate
 from concur.validate.errors import ServerError
 from concur.validate.live.client import RetryPolicy
@@ -425,3 +427,49 @@ def test_a_law_that_raises_ends_the_run_and_leaves_its_record(monkeypatch: pytes
     assert len(run["failures"]) == 12
     assert len(record.ticks) == 3
     assert 0 < len(record.requests) < 12 * 40
+
+
+def test_trees_live_as_in_the_simulator() -> None:
+    """Children start after their parent's step, forks send its tokens, and joins are waited for."""
+    parent = make_agent(0, [(40, 6)] * 2)
+    fork = make_agent(1, [(20, 6)], shared=46)
+    fork = replace(fork, shared_prefix_tokens=0, parent="agent-0", parent_step=0, fork_tokens=46)
+    beside = replace(make_agent(2, [(20, 6)]), parent="agent-0", parent_step=1, joins=False)
+    record, server, run = run_on_fake(NONE, make_workload(parent, fork, beside))
+    calls = record.requests.set_index(["agent_index", "call_index"])
+    ready_s, finished_s = (calls[name].to_dict() for name in ("ready_s", "finished_s"))
+    assert ready_s[1, 0] >= finished_s[0, 0]
+    assert ready_s[0, 1] >= finished_s[1, 0]
+    by_length = {len(served.prompt): served.prompt for served in server.served}
+    assert by_length[66][:40] == by_length[40], "a fork sends what its parent sent"
+    assert by_length[86][:46] == by_length[66][:46], "and what the engine answered"
+    assert record.run["complete"]
+    assert record.agents["parent_step"].tolist()[1:] == [0, 1]
+    assert_gate_is_empty(run)
+
+
+def test_children_of_an_agent_that_fails_are_named() -> None:
+    parent = make_agent(0, [(40, 6)] * 2)
+    never = replace(make_agent(1, [(20, 6)]), parent="agent-0", parent_step=1)
+    grandchild = replace(make_agent(2, [(20, 6)]), parent="agent-1", parent_step=0)
+    late = make_agent(3, [(40, 6)], arrival_s=0.2)
+    faults = Faults(calls=dict.fromkeys(range(1, 1 + QUICK.max_attempts), 500))
+    record, _, _ = run_on_fake(NONE, make_workload(parent, never, grandchild, late), faults=faults)
+    assert not record.run["complete"]
+    said = " ".join(record.run["warnings"])
+    assert "agent-0, which starts it, ended before" in said
+    assert "agent-1, which starts it, ended before" in said
+    assert record.agents["agent_id"].tolist() == ["agent-3"]
+
+
+def test_a_closed_loop_on_a_live_engine() -> None:
+    loop = ClosedLoop(num_sessions=2, duration_s=0.4)
+    workload = replace(small_workload(num_agents=40), closed_loop=loop)
+    record, _, run = run_on_fake(NONE, workload)
+    agents = record.agents.sort_values("arrived_s")
+    arrived_s, finished_s = agents["arrived_s"].tolist(), sorted(agents["finished_s"])
+    assert 4 < len(agents) < 40, "as many as the time allows"
+    assert record.run["complete"]
+    assert max(arrived_s) < 0.45
+    assert all(begun >= ended for begun, ended in zip(arrived_s[2:], finished_s, strict=False))
+    assert_gate_is_empty(run)

@@ -73,3 +73,5 @@ def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     assert result.coverage.num_preemptions > least
     assert result.coverage.num_blocked_resumes > least
     assert result.coverage.num_generated_tokens_reused > 0
+    assert min(result.coverage.num_nested_agents, result.coverage.num_joined) > least
+    assert min(result.coverage.num_beside, result.coverage.num_forked_tokens_reused) > least

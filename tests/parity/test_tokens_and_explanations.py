@@ -24,7 +24,7 @@ def test_token_ids_are_equal_exactly_where_block_names_are() -> None:
     names_of: dict[tuple[int, ...], int] = {}
     num_shared = 0
     for agent in workload.agents:
-        history = histories.begin(agent.prefix_group, agent.shared_prefix_tokens)
+        history = histories.begin(agent.levels)
         for call_index, step in enumerate(agent.steps):
             prompt, output = book.begin_call(agent.index, call_index)
             assert (len(prompt), len(output)) == (step.prompt_tokens, step.output_tokens)

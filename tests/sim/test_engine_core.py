@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from concur.signals import Prefix
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.core import EngineCore
 from concur.sim.engine.request import Request
@@ -37,7 +38,7 @@ def make_requests() -> list[Request]:
     """Three calls each of eight agents, some at the same time, some of them long."""
     histories, requests = Histories(16), []
     for agent in range(8):
-        history, kept = histories.begin("g" if agent % 2 else None, 48), 48 * (agent % 2)
+        history, kept = histories.begin([Prefix("g", 48)] if agent % 2 else ()), 48 * (agent % 2)
         for call in range(3):
             prompt, output = kept + 30 + 50 * (agent % 3), 10 + 13 * agent
             history = histories.call(history, kept_tokens=kept, context_tokens=prompt + output)
@@ -152,10 +153,10 @@ def test_it_is_quiet_when_the_coming_steps_are_certain(name: str) -> None:
     cache = SegmentCache(33, block_size=16, watermark=0.0, enable_caching=True)
     scheduler, histories = FastScheduler(config, cache), Histories(16)
     for number, length in enumerate(lengths):
-        history = histories.call(histories.begin(None, 0), kept_tokens=0, context_tokens=length + 12)
+        history = histories.call(histories.begin(()), kept_tokens=0, context_tokens=length + 12)
         scheduler.add_request(Request(f"r{number}", number, 0, length, 12, history, 0, 0.0))
     for _ in range(2):
         scheduler.update_from_output(scheduler.schedule(), time_s=0.0)
     assert scheduler.is_quiet == is_quiet
-    scheduler.add_request(Request("late", 9, 0, 10, 1, histories.begin(None, 0), 0, 0.0))
+    scheduler.add_request(Request("late", 9, 0, 10, 1, histories.begin(()), 0, 0.0))
     assert scheduler.is_quiet == (is_quiet and len(lengths) > len(scheduler.running))

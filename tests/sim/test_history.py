@@ -1,5 +1,6 @@
 """Block names are equal exactly where the tokens, from the start, are."""
 
+from concur.signals import Prefix
 from concur.sim.kv.history import BlockHash, Histories, History
 
 
@@ -8,7 +9,7 @@ class Agent:
 
     def __init__(self, histories: Histories, group: str | None, shared_prefix_tokens: int = 0) -> None:
         self.histories = histories
-        self.history = histories.begin(group, shared_prefix_tokens)
+        self.history = histories.begin([Prefix(group, shared_prefix_tokens)] if group is not None else ())
 
     def call(self, kept_tokens: int, context_tokens: int) -> list[BlockHash]:
         self.history = self.histories.call(
@@ -83,7 +84,7 @@ def test_only_none_is_no_group() -> None:
 def test_two_that_write_on_from_the_same_end_share_what_they_keep_and_nothing_else() -> None:
     """A fork: the second one may not grow a stretch that the first one has grown already."""
     histories = Histories(16)
-    parent = histories.call(histories.begin(None, 0), kept_tokens=0, context_tokens=64)
+    parent = histories.call(histories.begin(()), kept_tokens=0, context_tokens=64)
     one, other = (histories.call(parent, kept_tokens=64, context_tokens=128) for _ in range(2))
     assert names(one)[:4] == names(other)[:4] == names(parent)
     assert not set(names(one)[4:]) & set(names(other))

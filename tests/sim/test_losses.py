@@ -38,10 +38,11 @@ LINES = [
     "1 agent left out: it began before the recording (fresh_start = false); "
     "workload.fresh_only = false keeps it",
     "1 agent left out: it outgrows workload.max_context_tokens = 8192; a higher one keeps it",
-    "`parent` of 1 agent is ignored: it runs as an agent of its own",
+    "`parent` of 1 agent is ignored, without a parent_step: it runs as an agent of its own",
     "2 tool waits were cut at workload.max_tool_latency_s = 60 s (1,380 s in all); raise it to keep them",
     "1 tool wait was not recorded: workload.default_tool_latency_s = 1 s stands for each",
-    "`user_wait_s` of 1 step (300 s in all) left out: a batch has no people in it",
+    "`user_wait_s` of 1 step (300 s in all) left out: a batch has no people in it; "
+    "workload.user_waits = 'kept' keeps them",
 ]
 
 

@@ -39,7 +39,23 @@ def requests(*calls: Call) -> Columns:
 
 def agents(*ends: tuple[float, float], group: str | None = None, shared: int = 0) -> Columns:
     rows = [
-        AgentRow(number, f"a{number}", group, shared, 2, 0, arrived_s, arrived_s, finished_s, 0.0, 1)
+        AgentRow(
+            number,
+            f"a{number}",
+            group,
+            shared,
+            2,
+            0,
+            arrived_s,
+            arrived_s,
+            finished_s,
+            0.0,
+            1,
+            None,
+            None,
+            None,
+            0,
+        )
         for number, (arrived_s, finished_s) in enumerate(ends)
     ]
     return columns_of(table_of("agents", rows))

@@ -8,10 +8,10 @@ from concur.sim.workload.describe import QUANTILES, describe_trace
 from concur.sim.world.simulate import simulate
 from tests.helpers import ROOT, TRACES
 
-FILES = ["lmcache_miniswe", "react_hotpotqa", "sweagent_demos", "tau_airline", "weka"]
+FILES = ["lmcache_miniswe", "react_hotpotqa", "sweagent_demos", "tau_airline", "weka", "weka_trees"]
 
 
-def test_the_five_traces_are_shipped_with_their_notices() -> None:
+def test_the_traces_are_shipped_with_their_notices() -> None:
     assert sorted(path.name for path in TRACES.glob("*.gz")) == [f"{name}.jsonl.gz" for name in FILES]
     notice = (TRACES / "NOTICE").read_text(encoding="utf-8")
     assert all(f"{name}.jsonl.gz" in notice for name in FILES)

@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Any
 
+from concur.signals import Prefix
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
@@ -29,7 +30,9 @@ class Agent:
     """Whose calls these are: what it keeps of its history has the same names."""
 
     def __init__(self, group: str | None = None, shared_prefix_tokens: int = 0) -> None:
-        self.history: History = _histories.begin(group, shared_prefix_tokens)
+        self.history: History = _histories.begin(
+            [Prefix(group, shared_prefix_tokens)] if group is not None else ()
+        )
 
 
 def make_request(prompt: int, outputs: int = 4, *, agent: Agent | None = None, kept: int = 0) -> Request:

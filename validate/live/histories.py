@@ -7,11 +7,12 @@ accident with a probability of 2000^-16, so whatever the prefix cache credits wa
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
+from concur.signals import Prefix
 from concur.sim.workload.spec import AgentSpec, Workload
 
 TOKEN_IDS: Final = range(10, 2010)
@@ -26,6 +27,10 @@ class TokenHistory:
         self._tokens = list(shared_prefix)
         self._rng = rng
 
+    def fork(self, parent: "TokenHistory") -> None:
+        """Begin with what the parent's history is now."""
+        self._tokens = parent._tokens[: self._spec.fork_tokens]
+
     def prompt(self, call_index: int) -> list[int]:
         """Return the prompt of the agent's next call."""
         step = self._spec.steps[call_index]
@@ -38,26 +43,39 @@ class TokenHistory:
 
 
 def token_histories(workload: Workload, seed: int) -> dict[int, TokenHistory]:
-    """Return every agent's history, at its shared prefix, by agent index."""
-    lengths: dict[str, int] = {}
-    for agent in workload.agents:
-        if agent.prefix_group is not None:
-            longest = max(lengths.get(agent.prefix_group, 0), agent.shared_prefix_tokens)
-            lengths[agent.prefix_group] = longest
-    shared = {group: _draw(_group_rng(seed, group), length) for group, length in lengths.items()}
+    """Return every agent's history, at its shared prefix, by index; a fork's is empty until it starts."""
+    shared = _shared_prefixes(workload, seed)
     histories = {}
     for agent in workload.agents:
         rng = np.random.default_rng([seed, 0, agent.index])
+        prefix: list[int] = []
+        for path, level in _paths(agent):
+            prefix += shared[path][: level.tokens]
         if agent.prefix_group is None:
             prefix = _draw(rng, agent.shared_prefix_tokens)
-        else:
-            prefix = shared[agent.prefix_group][: agent.shared_prefix_tokens]
         histories[agent.index] = TokenHistory(agent, prefix, rng)
     return histories
 
 
-def _group_rng(seed: int, group: str) -> np.random.Generator:
-    digest = hashlib.sha256(group.encode()).digest()
+def _shared_prefixes(workload: Workload, seed: int) -> dict[str, list[int]]:
+    """Draw what groups share, each as long as its longest, by their place among the groups around them."""
+    lengths: dict[str, int] = {}
+    for agent in workload.agents:
+        for path, level in _paths(agent):
+            lengths[path] = max(lengths.get(path, 0), level.tokens)
+    return {path: _draw(_group_rng(seed, path), length) for path, length in lengths.items()}
+
+
+def _paths(agent: AgentSpec) -> Iterator[tuple[str, Prefix]]:
+    """Yield each level of what an agent shares, with a name for where it is: its group and those around."""
+    above = ""
+    for level in agent.levels:
+        yield above + level.group, level
+        above += f"{level.group}:{level.tokens}/"
+
+
+def _group_rng(seed: int, path: str) -> np.random.Generator:
+    digest = hashlib.sha256(path.encode()).digest()
     return np.random.default_rng([seed, 1, int.from_bytes(digest[:8], "big")])
 
 

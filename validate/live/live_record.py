@@ -6,7 +6,7 @@ host tokens. Counters start at 0, as in a simulated run: what the server had cou
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -141,8 +141,13 @@ def make_record(
     first: Snapshot,
     facts: Mapping[str, Any],
     wall_clock_s: float,
+    num_begun: int,
+    remarks: Sequence[str],
 ) -> RunRecord:
-    """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing."""
+    """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing.
+
+    `num_begun` agents have begun, and `remarks` are what else there is to say of the run.
+    """
     record = RunRecord({}, tables.finished())
     balance = _account(record, faults)
     metrics = _metrics(record, faults, first, workload, balance)
@@ -158,12 +163,13 @@ def make_record(
             *(balance.warnings() if balance else ()),
             *_departures(scenario, facts),
             *workload.warnings,
+            *remarks,
         ],
     )
     run["versions"]["engine"] = facts.get("vllm")
     run |= {
         "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
-        "complete": faults.is_complete and len(tables.agents) == len(workload.agents),
+        "complete": faults.is_complete and 0 < num_begun == len(tables.agents),
         "interrupted": faults.is_interrupted,
         "failures": [asdict(failure) for failure in faults.failures],
         "foreign_tokens": balance.foreign_tokens if balance else None,

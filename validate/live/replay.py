@@ -12,6 +12,7 @@ then, marked `complete` = false, with the reasons in its warnings.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -24,12 +25,14 @@ from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
-from concur.signals import Snapshot
+from concur.signals import Prefix, Snapshot
 from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
+from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
+from concur.sim.workload.turns import Turns
 from concur.sim.world.gate import build_gate
 from concur.validate.errors import CallError, ServerError
 from concur.validate.live.client import CompletionClient, RetryPolicy
@@ -45,6 +48,7 @@ from concur.validate.live.server import Server
 
 _KEEP_ALIVE_S: Final = 2.0  # less than the 5 s after which vLLM's HTTP server hangs up on an idle connection
 _INTERRUPTED: Final = 130
+_ONE_AGENT: Final = "cancelled"  # why an agent ends that somebody has cancelled, and the others go on
 OnProgress = Callable[[int, int], None]
 """Called with (agents that ended, agents in all)."""
 
@@ -112,6 +116,9 @@ class LiveRun:
         self._retry, self._stream = retry or RetryPolicy(), stream
         self._on_progress = on_progress
         self._histories = token_histories(workload, scenario.seed)
+        self._families = Families(workload)
+        self._turns = Turns(workload, self._families)
+        self._agents_group: asyncio.TaskGroup
         self._calls_begun = {spec.index: 0 for spec in workload.agents}
         self._start_s = 0.0
         self._first = Snapshot(0.0)
@@ -119,6 +126,7 @@ class LiveRun:
         self._scraper: MetricsScraper
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._num_ended = 0
+        self._is_ending = False
         self._end_s = 0.0
 
     def now_s(self) -> float:
@@ -153,11 +161,13 @@ class LiveRun:
             first=self._first,
             facts=self.server.facts,
             wall_clock_s=self._end_s,
+            num_begun=self._turns.num_begun,
+            remarks=self._turns.warnings(),
         )
 
     def cancel_agent(self, agent_id: str) -> None:
         """End one agent where it is; its slot passes on and the record names it."""
-        self._tasks[agent_id].cancel("cancelled")
+        self._tasks[agent_id].cancel(_ONE_AGENT)
 
     async def _open(self, session: aiohttp.ClientSession) -> None:
         self._scraper = MetricsScraper(session, self.server.url, clock=self.now_s)
@@ -182,11 +192,25 @@ class LiveRun:
     async def _all_tasks(self) -> None:
         async with self.gate, asyncio.TaskGroup() as background:
             sampling = background.create_task(self._sampling())
-            async with asyncio.TaskGroup() as agents:
-                for spec in self.workload.agents:
-                    self._tasks[spec.agent_id] = agents.create_task(self._living(spec))
+            async with asyncio.TaskGroup() as self._agents_group:
+                for spec in self._turns.first():
+                    self._start(spec)
             sampling.cancel()
             await self._sample_now()
+
+    def _start(self, spec: AgentSpec) -> asyncio.Task[None]:
+        self._turns.began(spec)
+        task = self._tasks[spec.agent_id] = self._agents_group.create_task(self._living(spec))
+        return task
+
+    def _start_children(self, spec: AgentSpec, call_index: int) -> list[asyncio.Task[None]]:
+        """Start the children that follow that call; return those that the agent waits for."""
+        children = self._families.started_after(spec.agent_id, call_index)
+        for child in children:
+            if child.fork_tokens:
+                self._histories[child.index].fork(self._histories[spec.index])
+        started = [(child, self._start(child)) for child in children]
+        return [task for child, task in started if child.joins]
 
     async def _living(self, spec: AgentSpec) -> None:
         try:
@@ -196,24 +220,43 @@ class LiveRun:
             if isinstance(error, CallError) and not await self._server_answers():
                 self._give_up()
         except asyncio.CancelledError as error:
+            self._is_ending |= str(error) != _ONE_AGENT
             self._fail(spec, str(error) or "interrupted")
             raise
         finally:
-            self._num_ended += 1
-            if self._on_progress is not None:
-                self._on_progress(self._num_ended, len(self.workload.agents))
+            self._ended(spec)
+
+    def _ended(self, spec: AgentSpec) -> None:
+        self._fail_unstarted(spec)
+        successor = self._turns.ended(spec, time_s=self.now_s())
+        if successor is not None and not self._is_ending:
+            self._start(replace(successor, arrival_s=0.0))
+        self._num_ended += 1
+        if self._on_progress is not None:
+            self._on_progress(self._num_ended, len(self.workload.agents))
 
     async def _agent(self, spec: AgentSpec) -> None:
-        if spec.arrival_s > 0:
+        if spec.parent_step is not None:
+            await asyncio.sleep(spec.spawn_delay_s)
+        elif spec.arrival_s > 0:
             await asyncio.sleep(spec.arrival_s - self.now_s())
         arrived_s, gate_wait_s = self.now_s(), 0.0
+        above = (ancestor.agent_id for ancestor in self._families.ancestors(spec))
         async with self.gate.agent(
-            spec.agent_id, prefix_group=spec.prefix_group, shared_prefix_tokens=spec.shared_prefix_tokens
+            spec.agent_id,
+            parent=next((agent_id for agent_id in above if self.gate.gate.is_here(agent_id)), None),
+            prefix_group=spec.prefix_group,
+            shared_prefix_tokens=spec.shared_prefix_tokens,
+            outer_prefixes=spec.outer_prefixes,
+            fork=Prefix(spec.parent or "", spec.fork_tokens) if spec.fork_tokens else None,
         ) as agent:
             for call_index, step in enumerate(spec.steps):
                 gate_wait_s += await self._call(spec, agent, call_index, step)
+                joined = self._start_children(spec, call_index)
                 if call_index < len(spec.steps) - 1 and step.tool_latency_s > 0:
                     await asyncio.sleep(step.tool_latency_s)
+                if joined:
+                    await asyncio.wait(joined)  # one that failed has ended too, and is in the record
         row = agent_row(
             spec,
             arrived_s=arrived_s,
@@ -229,7 +272,8 @@ class LiveRun:
         ready_s = self.now_s()
         self._calls_begun[spec.index] = call_index
         history: TokenHistory = self._histories[spec.index]
-        is_last = call_index == len(spec.steps) - 1
+        children = self._families.started_after(spec.agent_id, call_index)
+        is_last = call_index == len(spec.steps) - 1 and not any(child.joins for child in children)
         async with agent.last_step() if is_last else agent.step() as turn:
             done = await self._client.complete(history.prompt(call_index), step.output_tokens)
             turn.context_tokens = done.prompt_tokens + len(done.token_ids)
@@ -251,6 +295,15 @@ class LiveRun:
         failure = Failure(spec.agent_id, self._calls_begun[spec.index], self.now_s(), cause)
         self.faults.failures.append(failure)
 
+    def _fail_unstarted(self, spec: AgentSpec) -> None:
+        """Note the children that nobody starts any more: the agent has ended before the step that does."""
+        for call_index in range(len(spec.steps)):
+            for child in self._families.started_after(spec.agent_id, call_index):
+                if child.agent_id not in self._tasks:
+                    self._fail(child, f"{spec.agent_id}, which starts it, ended before")
+                    self._num_ended += 1
+                    self._fail_unstarted(child)
+
     async def _server_answers(self) -> bool:
         try:
             await self._scraper.read()
@@ -259,6 +312,7 @@ class LiveRun:
         return True
 
     def _give_up(self) -> None:
+        self._is_ending = True
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel("the server no longer answers")

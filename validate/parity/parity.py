@@ -81,6 +81,8 @@ class Coverage:
     """What the run exercised, so that a vacuous comparison can be refused.
 
     `num_generated_tokens_reused` were generated in one call and found in the cache by the agent's next.
+    `num_nested_agents` share a prefix within a wider group's; of the sub-agents, `num_joined` keep their
+    parent waiting, `num_beside` do not, and `num_forked_tokens_reused` were found at the beginning of forks.
     `num_blocked_resumes` counts steps at whose end a preempted request was first in line and did not fit.
     """
 
@@ -90,6 +92,10 @@ class Coverage:
     num_cached_tokens: int
     num_generated_tokens_reused: int
     num_blocked_resumes: int
+    num_nested_agents: int
+    num_joined: int
+    num_beside: int
+    num_forked_tokens_reused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +242,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
         num_cached_tokens=int(record.metrics["cached_tokens"]),
         num_generated_tokens_reused=_num_generated_tokens_reused(record.requests),
         num_blocked_resumes=theirs.num_blocked_resumes,
+        **_relations(workload, record.requests),
     )
     if number is None:
         return ParityResult(coverage, None)
@@ -256,6 +263,19 @@ def _explain(scenario: Scenario, workload: Workload, number: int, differing: tup
         with suppress(_SeenEnoughError):
             simulate(scenario, workload, core=stepped(scenario, recorder))
     return Difference(number, differing, ours.detail, theirs.detail)
+
+
+def _relations(workload: Workload, requests: pd.DataFrame) -> dict[str, int]:
+    """Count what the agents have to do with one another."""
+    started = [agent for agent in workload.agents if agent.parent_step is not None]
+    forked = [agent.index for agent in started if agent.fork_tokens]
+    first_calls = requests[(requests["call_index"] == 0) & requests["agent_index"].isin(forked)]
+    return {
+        "num_nested_agents": sum(bool(agent.outer_prefixes) for agent in workload.agents),
+        "num_joined": sum(agent.joins for agent in started),
+        "num_beside": sum(not agent.joins for agent in started),
+        "num_forked_tokens_reused": int(first_calls["cached_tokens"].sum()),
+    }
 
 
 def _num_generated_tokens_reused(requests: pd.DataFrame) -> int:

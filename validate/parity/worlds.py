@@ -2,14 +2,17 @@
 
 Hypothesis strategies, so that a world that breaks something shrinks to a small one. Pools range from starved
 (the longest agent just fits) to ample, budgets from 64 tokens up, sequences from 1 to 256, with shared
-prefixes, dropped histories, every admission rule on and off, static and adaptive windows.
+prefixes that nest, dropped histories, sub-agents that join or run beside their parent, forks, every
+admission rule on and off, static and adaptive windows.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from concur.orders import ORDERS
+from concur.signals import Prefix
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
@@ -22,7 +25,9 @@ _orders = st.sampled_from(sorted(ORDERS))
 @st.composite
 def worlds(draw: st.DrawFn, *, with_host_cache: bool = False) -> World:
     """Draw a scenario and its workload; no agent is longer than the pool."""
-    agents = tuple(draw(_agents(index)) for index in range(draw(st.integers(1, 10))))
+    agents: list[AgentSpec] = []
+    for index in range(draw(st.integers(1, 10))):
+        agents.append(draw(_agents(index, agents)))
     block_size = draw(st.sampled_from([16, 32] if not with_host_cache else [4, 16, 32]))
     longest_blocks = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
     scenario = parse_scenario(
@@ -34,13 +39,45 @@ def worlds(draw: st.DrawFn, *, with_host_cache: bool = False) -> World:
             "record": {"timeline_interval_s": 0.25},
         }
     )
-    return scenario, Workload(agents, source="random world")
+    return scenario, Workload(tuple(agents), source="random world")
 
 
 @st.composite
-def _agents(draw: st.DrawFn, index: int) -> AgentSpec:
+def _agents(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
+    """Draw an agent that comes by itself, or a child of one of the others."""
+    if others and draw(st.integers(0, 2)) == 0:
+        return draw(_children(index, draw(st.sampled_from(others))))
     shared = draw(st.sampled_from([0, 10, 48, 100]))
-    history = shared
+    steps = draw(_steps(shared))
+    group = draw(st.sampled_from(["g", "h", None]))  # alone with a prefix, or in a group without one
+    outer_tokens = draw(st.sampled_from([0, 0, 7, 32])) if group is not None else 0
+    outer = (Prefix("all", outer_tokens),) if 0 < outer_tokens <= shared else ()
+    return AgentSpec(f"a{index}", index, group, shared, draw(_waits_s), steps, outer_prefixes=outer)
+
+
+@st.composite
+def _children(draw: st.DrawFn, index: int, parent: AgentSpec) -> AgentSpec:
+    parent_step = draw(st.integers(0, len(parent.steps) - 1))
+    history = parent.steps[parent_step].context_tokens
+    fork_tokens = draw(st.one_of(st.just(0), st.just(history), st.integers(0, history)))
+    return AgentSpec(
+        f"a{index}",
+        index,
+        None,
+        0,
+        0.0,
+        draw(_steps(fork_tokens)),
+        parent=parent.agent_id,
+        parent_step=parent_step,
+        spawn_delay_s=draw(_waits_s),
+        joins=draw(st.booleans()),
+        fork_tokens=fork_tokens,
+    )
+
+
+@st.composite
+def _steps(draw: st.DrawFn, history: int) -> tuple[StepSpec, ...]:
+    """Draw the steps of an agent that starts with a history of that length."""
     steps: list[StepSpec] = []
     for number in range(draw(st.integers(1, 5))):
         drops = number > 0 and draw(st.integers(0, 3)) == 0
@@ -49,8 +86,7 @@ def _agents(draw: st.DrawFn, index: int) -> AgentSpec:
         step = StepSpec(kept, new, draw(st.integers(1, 60)), draw(_waits_s))
         history = step.context_tokens
         steps.append(step)
-    group = draw(st.sampled_from(["g", "h", None]))  # alone with a prefix, or in a group without one
-    return AgentSpec(f"a{index}", index, group, shared, draw(_waits_s), tuple(steps))
+    return tuple(steps)
 
 
 @st.composite
