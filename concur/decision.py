@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass, replace
 
-from concur.controllers import Law
+from concur.controllers import Law, budget_of
 from concur.gate import Gate
-from concur.signals import Snapshot
+from concur.signals import Snapshot, TokenBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,12 @@ class Tick:
     active: int
     window_before: int
     window: int
+    budget: TokenBudget
     state: str
+
+    def is_in_force(self, gate: Gate) -> bool:
+        """Tell whether the gate has these bounds already."""
+        return gate.window == self.window and gate.budget == self.budget
 
 
 def decide(controller: Law, gate: Gate, engine: Snapshot) -> Tick:
@@ -37,4 +42,5 @@ def decide(controller: Law, gate: Gate, engine: Snapshot) -> Tick:
     )
     window_before, active = controller.window, gate.active
     window = controller.update(snapshot, active=active)
-    return Tick(snapshot, active, window_before, window, json.dumps(controller.log_state()))
+    state = json.dumps(controller.log_state())
+    return Tick(snapshot, active, window_before, window, budget_of(controller), state)

@@ -6,6 +6,7 @@ Nothing here says how long an answer will be or what an agent will do next.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 UNLIMITED: Final = 2**31 - 1
@@ -30,6 +31,25 @@ class Prefix:
 
     group: str
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """How many tokens the agents that hold slots, or have lent them, may keep in the cache.
+
+    Counted are their private tokens after their last call (`concur.measures.residents.private_tokens`);
+    `newcomer_tokens` stand for whoever has not called yet. Nobody is let in whose tokens would make it more
+    than `admit_tokens`, unless nobody else is in. At more than `pause_tokens` agents pause at their step
+    boundaries until those who stay fit `admit_tokens`.
+    """
+
+    admit_tokens: float = inf
+    pause_tokens: float = inf
+    newcomer_tokens: float = 0.0
+
+
+UNBOUNDED: Final = TokenBudget()
+"""The budget that never binds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""The contract of every controller: one number, how many agents may be active."""
+"""The contract of every controller: how many agents may be active, and how many tokens they may keep."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from concur.errors import require
-from concur.signals import Snapshot
+from concur.signals import UNBOUNDED, Snapshot, TokenBudget
 
 LogValue = float | int | str | None
 DEFAULT_INTERVAL_S: Final = 5.0  # ours; the paper does not say, re-implementations use 0.1, 5 and 30 s
@@ -13,7 +13,8 @@ DEFAULT_INTERVAL_S: Final = 5.0  # ours; the paper does not say, re-implementati
 class Law(Protocol):
     """Decide the window: how many agents may hold a slot.
 
-    `window` is the window in force, from construction on. A wrapper may set it to overrule a decision.
+    `window` is the window in force, from construction on. A wrapper may set it to overrule a decision. A law
+    that bounds tokens too has a `budget`, a `TokenBudget`, in force with it.
     `reads_agents` says whether decisions look at `Snapshot.agents`; the tuple is left empty if not, because
     it costs one view per agent and tick. Decisions are a function of the snapshots alone: no clock, no
     randomness.
@@ -42,6 +43,12 @@ class Controller(Law, Protocol):
     def interval_s(self) -> float:
         """Seconds between two decisions; the shell that owns the clock keeps it."""
         ...
+
+
+def budget_of(law: Law) -> TokenBudget:
+    """Return the bound in tokens that a law has set beside its window; most set none."""
+    budget: TokenBudget = getattr(law, "budget", UNBOUNDED)
+    return budget
 
 
 def interval_of(law: Law, otherwise_s: float) -> float:

@@ -2,9 +2,9 @@
 
 import math
 
-from concur.controllers.base import Controller, LogValue, interval_of
+from concur.controllers.base import Controller, LogValue, budget_of, interval_of
 from concur.measures.flows import Freshness
-from concur.signals import Snapshot
+from concur.signals import Snapshot, TokenBudget
 
 
 class _Guard:
@@ -33,6 +33,11 @@ class _Guard:
     @window.setter
     def window(self, window: int) -> None:
         self._controller.window = window
+
+    @property
+    def budget(self) -> TokenBudget:
+        """Bound in tokens of the wrapped law."""
+        return budget_of(self._controller)
 
     def log_state(self) -> dict[str, LogValue]:
         """Return the wrapped controller's state."""

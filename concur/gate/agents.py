@@ -24,6 +24,12 @@ asks, or it would have been lent the slot; so each makes a call, or waits for a 
 own, and the last of that line does not wait for the gate. Descendants of an admitted agent queue with the
 paused agents, for they are part of its work.
 
+**Tokens.** A law may bound, beside the number of slots, the tokens that their agents keep in the cache
+(`TokenBudget`). Slots are then free only for whom the budget has room, in the same order: who does not fit
+is waited for, not passed over, and comes in at the latest when nobody else is in. Over the budget the surplus
+pauses as under a smaller window. Loans to sub-agents do not ask the budget, or trees could dead-lock; what
+they bring counts like all else.
+
 **Leases.** An agent is *silent* while neither it nor a descendant makes a call or asks for one. After
 `lease_s` its slot goes to others; its history stays in the books while it is here, for it may still be
 resident. If it comes back it queues as a paused agent. A running call is never silent.
@@ -43,6 +49,7 @@ from concur.gate.base import Gate
 from concur.gate.lending import asking_lender, close_loan, descendants, holder
 from concur.gate.member import GateOrders, Member, Slot
 from concur.gate.queues import Queue
+from concur.measures.residents import private_tokens
 from concur.orders import OrderKey
 
 LEASE_S: Final = 600.0
@@ -68,6 +75,8 @@ class AgentGate(Gate):
         self._active: dict[str, Member] = {}
         self._must_pause: dict[str, Member] = {}  # of the active ones, the surplus
         self._num_lent = 0
+        self._is_over = False  # the budget, since it was exceeded
+        self._held_tokens = 0.0  # of those who hold a slot or have lent it, as in their `held_tokens`
         self._num_tickets = 0
         self._paused = Queue(self._resume_key)  # asking, and admitted before or of an admitted tree
         self._idle = Queue(self._resume_key)  # paused in a tool wait
@@ -102,7 +111,8 @@ class AgentGate(Gate):
         member, _ = self._ask(agent_id, time_s)
         if member.slot is Slot.ACTIVE:
             return self._resume(member)
-        if len(self._active) < self.window and not self.paused:  # a free slot that nobody else has a claim to
+        is_free = len(self._active) < self.window and not self.paused  # and nobody else has a claim to it
+        if is_free and self._has_room(member):
             return self._take_slot(member, time_s)
         if not was_asking:
             self._enqueue(member)
@@ -126,6 +136,7 @@ class AgentGate(Gate):
             self._num_waiting -= 1
         elif member.slot is Slot.LENT:
             self._num_lent -= 1
+            self._held_tokens -= member.held_tokens
             granted = self._resume(close_loan(member))
         elif member.slot is Slot.ACTIVE:
             granted = self._hand_back(member, time_s)
@@ -156,6 +167,7 @@ class AgentGate(Gate):
             member.admitted_s = time_s
         member.ticket = 0
         self._active[member.agent_id] = member
+        self._book(member)
         granted = self._resume(member) if member.num_asking else self._lend_or_keep(member, time_s)
         return granted + self._resume(borrower) if borrower is not None else granted
 
@@ -186,6 +198,7 @@ class AgentGate(Gate):
                 lender.lent_to = member.borrowed_from = None
             self._num_lent -= member.slot is Slot.LENT
             member.slot = Slot.PAUSED
+            self._book(member)
             member.num_pauses += 1
             if member.num_asking:
                 self._enqueue(member)
@@ -197,6 +210,7 @@ class AgentGate(Gate):
         """Pass the slot of an active agent that has left to its lender, unless it is surplus."""
         lender, is_surplus = member.borrowed_from, member.must_pause
         self._end_slot(member)
+        self._held_tokens -= member.held_tokens
         if lender is None:
             return []
         lender.lent_to = None
@@ -209,6 +223,7 @@ class AgentGate(Gate):
 
     def _after_call(self, member: Member, time_s: float) -> list[str]:
         """Decide at a step boundary: the agent has no other call in flight."""
+        self._book(member)
         granted = self._at_boundary(member, time_s) if not member.num_calls else []
         return granted + self._settle(time_s)
 
@@ -227,7 +242,7 @@ class AgentGate(Gate):
         """Bring slots and window together, after every event: surplus, free slots, families."""
         granted = self._mark_surplus(time_s)
         while len(self._active) < self.window:
-            member = self._overdue(time_s) or self._paused.pop() or self._pop_idle(time_s) or self._new.pop()
+            member = self._next(time_s)
             if member is None:
                 break
             granted += self._take_slot(member, time_s)
@@ -241,8 +256,8 @@ class AgentGate(Gate):
         Marks stand once they are made: under an order whose keys change from step to step, agents could
         otherwise hand their marks around for ever.
         """
-        missing = max(0, len(self._active) - self.window) - len(self._must_pause)
         granted: list[str] = []
+        missing = self._num_missing()
         if missing > 0:
             others = (member for member in self._active.values() if not member.must_pause)
             for member in heapq.nsmallest(missing, others, key=self._pause_key):
@@ -256,6 +271,62 @@ class AgentGate(Gate):
                 del self._must_pause[member.agent_id]
                 granted += self._resume(member)
         return granted
+
+    def _num_missing(self) -> int:
+        """Return how many more have to be marked, or, below zero, how many marks are to be taken back."""
+        surplus = max(0, len(self._active) - self.window, self._token_surplus())
+        return surplus - len(self._must_pause)
+
+    def _token_surplus(self) -> int:
+        """Return how many must pause for the rest to fit, once the budget is exceeded and until all fit."""
+        budget = self.budget
+        self._is_over = self._held_tokens > (budget.admit_tokens if self._is_over else budget.pause_tokens)
+        if not self._is_over:
+            return 0
+        surplus, kept_tokens = 0, self._held_tokens
+        by_pause = sorted(
+            self._active.values(), key=lambda member: (not member.must_pause, self._pause_key(member))
+        )
+        for member in by_pause[:-1]:
+            if kept_tokens <= budget.admit_tokens:
+                break
+            kept_tokens -= member.held_tokens
+            surplus += 1
+        return surplus
+
+    def _next(self, time_s: float) -> Member | None:
+        """Take whoever comes next off its queue; nobody passes one for whom the budget has no room."""
+        if (member := self._overdue(time_s)) is not None:
+            queue = self._by_wait
+        elif (member := self._paused.pop()) is not None:
+            queue = self._paused
+        elif (member := self._pop_idle(time_s)) is not None:
+            queue = self._idle
+        else:
+            member, queue = self._new.pop(), self._new
+        if member is None or self._has_room(member):
+            return member
+        queue.push(member)
+        return None
+
+    # Tokens.
+
+    def _tokens(self, member: Member) -> float:
+        """Return what a member keeps in the cache, or will once it has called."""
+        tokens = private_tokens(member)
+        return tokens if member.steps_done else max(float(tokens), self.budget.newcomer_tokens)
+
+    def _book(self, member: Member) -> None:
+        """Bring the books of held tokens up to date with a member."""
+        holds = member.slot is Slot.ACTIVE or member.slot is Slot.LENT
+        tokens = self._tokens(member) if holds else 0.0
+        self._held_tokens += tokens - member.held_tokens
+        member.held_tokens = tokens
+
+    def _has_room(self, member: Member) -> bool:
+        """Tell whether a member may come in: the budget has room for it, or nobody else is in."""
+        after = self._held_tokens - member.held_tokens + self._tokens(member)
+        return after <= self.budget.admit_tokens or not self._active
 
     # Families.
 

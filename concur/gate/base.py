@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concur.errors import GateError, require
 from concur.gate.member import Member, check_tokens
 from concur.measures.residents import private_tokens
-from concur.signals import AgentView, Departures, Prefix
+from concur.signals import UNBOUNDED, AgentView, Departures, Prefix, TokenBudget
 
 
 class Gate(ABC):
@@ -28,6 +28,7 @@ class Gate(ABC):
         require(max_wait_s > 0, "max_wait_s", max_wait_s, "greater than 0 s")
         require(ask_again_s >= 0, "ask_again_s", ask_again_s, "at least 0 s")
         self.window = window
+        self.budget = UNBOUNDED
         self.max_wait_s = max_wait_s
         self.ask_again_s = ask_again_s
         self._members: dict[str, Member] = {}
@@ -150,10 +151,13 @@ class Gate(ABC):
         """Give back a call that was granted and has not begun: nobody was there to make it."""
         return self._after_call(self._end_call(agent_id, time_s=time_s, context_tokens=None), time_s)
 
-    def resize(self, window: int, *, time_s: float) -> list[str]:
-        """Set the window; no running call is touched."""
+    def resize(self, window: int, *, time_s: float, budget: TokenBudget = UNBOUNDED) -> list[str]:
+        """Set the window, and what those in it may keep; no running call is touched."""
         require(window >= 1, "window", window, "at least 1")
+        require(0 < budget.admit_tokens <= budget.pause_tokens, "budget", budget, "0 < admit <= pause tokens")
+        require(budget.newcomer_tokens >= 0, "newcomer_tokens", budget.newcomer_tokens, "at least 0")
         self.window = window
+        self.budget = budget
         return self._settle(time_s)
 
     @abstractmethod

@@ -61,6 +61,7 @@ class Member:
     num_pauses: int = 0
     burst_tokens: int = 0
     must_pause: bool = False
+    held_tokens: float = 0.0  # that the gate has booked for it
     borrowed_from: Self | None = None
     lent_to: Self | None = None
     ticket: int = 0

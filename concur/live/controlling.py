@@ -139,8 +139,8 @@ async def control(
             on_stale(StaleTick(gate.now_s(), str(error)))
         else:
             tick = decide(controller, gate.gate, snapshot)
-            if tick.window != gate.gate.window:
-                gate.resize(tick.window)
+            if not tick.is_in_force(gate.gate):
+                gate.resize(tick.window, tick.budget)
             on_tick(tick)
             _check_usage(controller, gate)
 

@@ -37,7 +37,7 @@ from concur.errors import GateError
 from concur.gate import Gate
 from concur.gate.member import check_tokens
 from concur.live.errors import ControlError
-from concur.signals import Prefix
+from concur.signals import UNBOUNDED, Prefix, TokenBudget
 
 
 class Step:
@@ -136,16 +136,16 @@ class AsyncGate:
         finally:
             agent.leave()
 
-    def resize(self, window: int) -> None:
-        """Set the window and let those begin who may.
+    def resize(self, window: int, budget: TokenBudget = UNBOUNDED) -> None:
+        """Set the window, and what those in it may keep, and let those begin who may.
 
         Raises
         ------
         ParameterError
-            If the window is below 1.
+            If the window is below 1, or the budget is none.
         """
         self.check_loop()
-        self.wake(self.gate.resize(window, time_s=self.now_s()))
+        self.wake(self.gate.resize(window, time_s=self.now_s(), budget=budget))
 
     def wake(self, agent_ids: Iterable[str]) -> None:
         """Let agents begin, in the order in which the gate named them, and watch the leases."""

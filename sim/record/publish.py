@@ -1,11 +1,12 @@
 """From what happens in a run, in either world, to the rows and the `run.json` of its record."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from concur.decision import Tick
 from concur.gate import Gate
-from concur.signals import PUBLISHED
+from concur.signals import PUBLISHED, UNBOUNDED
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.record.record import SCHEMA_VERSION
 from concur.sim.record.rows import AgentRow, TickRow, TimelineRow
@@ -40,7 +41,14 @@ def tick_row(tick: Tick) -> TickRow:
         window_before=tick.window_before,
         window=tick.window,
         state=tick.state,
+        admit_tokens=_bound(tick.budget.admit_tokens),
+        pause_tokens=_bound(tick.budget.pause_tokens),
+        newcomer_tokens=None if tick.budget == UNBOUNDED else tick.budget.newcomer_tokens,
     )
+
+
+def _bound(tokens: float) -> float | None:
+    return tokens if isfinite(tokens) else None
 
 
 def timeline_row(

@@ -58,7 +58,7 @@ class AgentRow(NamedTuple):
 
 
 class TickRow(NamedTuple):
-    """One controller decision: the snapshot in, the window out."""
+    """One controller decision: the snapshot in, the window out, and the bound in tokens if the law has one."""
 
     t_s: float
     num_requests_running: int
@@ -76,6 +76,9 @@ class TickRow(NamedTuple):
     window_before: int
     window: int
     state: str
+    admit_tokens: float | None
+    pause_tokens: float | None
+    newcomer_tokens: float | None
 
 
 class TimelineRow(NamedTuple):

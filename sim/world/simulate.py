@@ -135,8 +135,8 @@ class _World:
             yield Instant(self.env, CONTROL, number * self.interval_s - self.env.now)
             tick = decide(self.controller, self.gate, self._reading())
             self.tables.ticks.append(tick_row(tick))
-            if tick.window != self.gate.window:
-                self.shell.wake(self.gate.resize(tick.window, time_s=self.env.now))
+            if not tick.is_in_force(self.gate):
+                self.shell.wake(self.gate.resize(tick.window, time_s=self.env.now, budget=tick.budget))
 
     def _sampling(self) -> Generator[simpy.Event, object, None]:
         interval_s = self.scenario.record.timeline_interval_s

@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from concur.gate import AgentGate, Gate, RequestGate
 from concur.gate.lending import asking_lender
 from concur.gate.member import Member, Slot
+from concur.signals import UNBOUNDED
 
 EVENTS = ("request_step", "step_done", "abandon_step", "withdraw", "leave", "resize", "expire")
 
@@ -70,7 +73,8 @@ class Watch:
             assert self.asking[agent] > 0, f"{agent} may begin a call that it did not ask for"
             self.asking[agent] -= 1
             self.calls[agent] += 1
-        assert gate.active >= gate.window or not self.num_asking, "no slot is free while someone asks"
+        is_full = gate.active >= gate.window or (gate.active > 0 and gate.budget != UNBOUNDED)
+        assert is_full or not self.num_asking, "no slot is free while someone asks"
         if self.num_events % self.check_every:
             return
         assert {view.agent_id for view in gate.views()} == self.here
@@ -93,12 +97,20 @@ class Watch:
         assert gate.active + gate.paused + gate.waiting + gate.lent == len(self.here)
         assert {name for name in self.here if self.calls[name]} <= active, "a call needs a slot"
         assert len(active & self.passed) <= gate.window, "L9: the surplus pauses at its next step boundary"
+        self._check_tokens(gate)
         for member in members.values():
             check_family(member)
             check_loan(member)
         for queue in (gate._paused, gate._idle, gate._new, gate._by_wait):
             assert len(queue) <= 2 * len(members) + 2 * 64, "queues hold who is here"
         self.num_lent += gate.lent
+
+    def _check_tokens(self, gate: AgentGate) -> None:
+        """The books of tokens are right, and some slot holder may go on."""
+        holders = [m for m in gate._members.values() if m.slot in (Slot.ACTIVE, Slot.LENT)]
+        assert gate._held_tokens == pytest.approx(sum(member.held_tokens for member in holders), abs=1e-6)
+        assert all(not m.held_tokens for m in gate._members.values() if m not in holders)
+        assert len(gate._must_pause) < max(1, gate.active), "someone always stays"
 
     def check_empty(self) -> None:
         """Nothing is held when nobody is here."""
@@ -109,6 +121,7 @@ class Watch:
             assert not gate._active
             assert not gate._must_pause
             assert not gate._unserved
+            assert gate._held_tokens == pytest.approx(0.0, abs=1e-6)
         else:
             assert isinstance(gate, RequestGate)
             assert not any(gate._asks.values())

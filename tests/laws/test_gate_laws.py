@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 from concur.gate import AgentGate, Gate, GateOrders, RequestGate
 from concur.orders import ORDERS
+from concur.signals import UNBOUNDED, TokenBudget
 from tests.laws.gate_watch import Watch
 
 NAMES = 10
 EVENTS = [*["arrive"] * 2, *["ask"] * 4, *["done"] * 5, "abandon", "withdraw", "leave", "sleep"]
+BUDGETS = (
+    UNBOUNDED,
+    TokenBudget(3000.0, 4000.0, newcomer_tokens=200.0),
+    TokenBudget(500.0, 500.0, newcomer_tokens=900.0),
+    UNBOUNDED,
+    TokenBudget(1500.0),
+)
 Story = Iterator[tuple[str, int, int]]
 
 
@@ -37,7 +45,7 @@ def play(watch: Any, event: str, number: int, other: int, time_s: float) -> floa
         parent = f"a{other}" if f"a{other}" in watch.here else None
         watch.arrive(agent, time_s=time_s, parent=parent)
     elif event == "resize":
-        watch.resize(1 + number, time_s=time_s)
+        watch.resize(1 + number, time_s=time_s, budget=BUDGETS[other % len(BUDGETS)])
     elif event == "sleep":
         time_s += 5.0 * other
         watch.expire(time_s=time_s)
