@@ -58,7 +58,7 @@ class AgentRow(NamedTuple):
 
 
 class TickRow(NamedTuple):
-    """One controller decision: the snapshot in, the window out, and the bound in tokens if the law has one."""
+    """One controller decision: the snapshot in, the window out, and its bound in tokens if it has one."""
 
     t_s: float
     num_requests_running: int
