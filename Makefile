@@ -22,7 +22,7 @@ help:
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
-	@echo "make fast       compile the hot modules in place, for two to three times the speed; make slow undoes it"
+	@echo "make fast       compile the hot modules in place, for two times the speed and more; make slow undoes it"
 	@echo "make test-fast  the compiled form against the sources, byte for byte, in a copy of this tree"
 	@echo "make bench      how fast a simulation is; make bench-peers also beside vLLM's own scheduler and Dynamo's mocker"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"

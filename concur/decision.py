@@ -39,6 +39,7 @@ def decide(controller: Law, gate: Gate, engine: Snapshot) -> Tick:
         agents_waiting=gate.waiting,
         agents=tuple(gate.views()) if controller.reads_agents else (),
         departed=gate.departed,
+        calls=gate.take_calls() if controller.reads_agents else (),
     )
     window_before, active = controller.window, gate.active
     window = controller.update(snapshot, active=active)

@@ -86,6 +86,44 @@ class AgentView:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What is known of one call when it has ended: `usage` of the response, and what the caller knows.
+
+    `cached_tokens` of the prompt were credited by the engine's caches, `None` if it does not say.
+    `kept_tokens` of it are what the agent's history begins with, `None` if the caller does not say; then as
+    much as can be is taken for it.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    kept_tokens: int | None = None
+
+    @property
+    def context_tokens(self) -> int:
+        """Length of the agent's history after the call."""
+        return self.prompt_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """A call that has ended: whose, the how manieth of it, when, and after how long a tool wait.
+
+    `kept_tokens` of the prompt were the agent's before, shared prefixes included; `idle_s` passed between the
+    end of the call before and the moment it asked for this one, `None` for a first call.
+    """
+
+    agent_id: str
+    call_index: int
+    ended_s: float
+    idle_s: float | None
+    prompt_tokens: int
+    output_tokens: int
+    kept_tokens: int
+    cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Departures:
     """Sums over the agents that have left after they held a slot; they only grow.
 
@@ -109,7 +147,8 @@ class Snapshot:
     an engine that does not publish it leaves `None` (vLLM does; SGLang's `kv_evictable_tokens` gives it).
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
     re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
-    is the gate's count of those who have left.
+    is the gate's count of those who have left, and `calls` are those that have ended since the last decision,
+    of which `usage` was told.
 
     The pool: `num_gpu_blocks` blocks of `block_size` tokens, vLLM's null block among them.
     `kv_cache_size_tokens` is what a live engine itself says that its pool holds, where that is not its own
@@ -134,6 +173,7 @@ class Snapshot:
     agents_waiting: int = 0
     agents: tuple[AgentView, ...] = ()
     departed: Departures = Departures()
+    calls: tuple[CallView, ...] = ()
 
     @property
     def total_tokens(self) -> int:

@@ -51,6 +51,7 @@ from concur.gate.member import GateOrders, Member, Slot
 from concur.gate.queues import Queue
 from concur.measures.residents import private_tokens
 from concur.orders import OrderKey
+from concur.signals import Usage
 
 LEASE_S: Final = 600.0
 """Default lease, ours: tools rarely take ten minutes, and under load no cache keeps a history so long."""
@@ -128,9 +129,11 @@ class AgentGate(Gate):
             self._queue_idle(member)
         return self._resume(holder(member)) if member.slot is Slot.LENT else []
 
-    def leave(self, agent_id: str, *, time_s: float, context_tokens: int | None = None) -> list[str]:
+    def leave(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None = None, usage: Usage | None = None
+    ) -> list[str]:
         """Let the agent go, whether it ended well or failed; its slot passes on at once."""
-        member = self._remove(agent_id, time_s=time_s, context_tokens=context_tokens)
+        member = self._remove(agent_id, time_s=time_s, context_tokens=context_tokens, usage=usage)
         granted: list[str] = []
         if member.slot is Slot.WAITING:
             self._num_waiting -= 1

@@ -2,12 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from concur.errors import GateError, require
 from concur.gate.member import Member, check_tokens
-from concur.measures.residents import private_tokens
-from concur.signals import UNBOUNDED, AgentView, Departures, Prefix, TokenBudget
+from concur.measures.residents import prefix_tokens, private_tokens
+from concur.signals import UNBOUNDED, AgentView, CallView, Departures, Prefix, TokenBudget, Usage
+
+_MOST_CALLS: Final = 10_000  # that are kept for the next decision; more only where nobody decides
 
 
 class Gate(ABC):
@@ -38,6 +42,7 @@ class Gate(ABC):
         self._num_arrived = 0
         self._num_waiting = 0
         self._departed = Departures()
+        self._calls: deque[CallView] = deque(maxlen=_MOST_CALLS)
 
     @property
     def departed(self) -> Departures:
@@ -138,14 +143,27 @@ class Gate(ABC):
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Ask for a call of the agent, its next one or one beside those in flight."""
 
-    def step_done(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
-        """Report the end of a call and the context length, `usage` of the response; `None` if it has none."""
+    def step_done(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None = None, usage: Usage | None = None
+    ) -> list[str]:
+        """Report the end of a call and the context length, `usage` of the response; `None` if it has none.
+
+        `usage` says more, and has the context length too.
+        """
         if context_tokens is not None:
             context_tokens = check_tokens("context_tokens", context_tokens)
+        if usage is not None:
+            context_tokens = self._log_call(self._member(agent_id), usage, time_s)
         member = self._end_call(agent_id, time_s=time_s, context_tokens=context_tokens)
         member.steps_done += 1
         member.call_tokens += private_tokens(member)
         return self._after_call(member, time_s)
+
+    def take_calls(self) -> tuple[CallView, ...]:
+        """Return the calls that have ended since the last time, the latest few thousand at most."""
+        calls = tuple(self._calls)
+        self._calls.clear()
+        return calls
 
     def abandon_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Give back a call that was granted and has not begun: nobody was there to make it."""
@@ -171,10 +189,13 @@ class Gate(ABC):
         """
 
     @abstractmethod
-    def leave(self, agent_id: str, *, time_s: float, context_tokens: int | None = None) -> list[str]:
+    def leave(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None = None, usage: Usage | None = None
+    ) -> list[str]:
         """Let the agent go, whether it ended well or failed; what it held passes on at once.
 
-        `context_tokens` is `usage` of the call that it leaves in, if it leaves in one and that has answered.
+        `context_tokens` or `usage` are those of the call that it leaves in, if it leaves in one and that has
+        answered.
         """
 
     def expire(self, *, time_s: float) -> list[str]:
@@ -198,6 +219,27 @@ class Gate(ABC):
         member = self._member(agent_id)
         return member, member.ask(time_s=time_s, ask_again_s=self.ask_again_s)
 
+    def _log_call(self, member: Member, usage: Usage, time_s: float) -> int:
+        """Keep a call for the next decision; return the context length after it."""
+        for name in ("prompt_tokens", "output_tokens", "cached_tokens", "kept_tokens"):
+            if (tokens := getattr(usage, name)) is not None:
+                check_tokens(name, tokens)
+        before = member.context_tokens if member.steps_done else prefix_tokens(member)
+        kept = usage.prompt_tokens if usage.kept_tokens is None else usage.kept_tokens
+        self._calls.append(
+            CallView(
+                member.agent_id,
+                member.steps_done,
+                time_s,
+                member.idle_s,
+                usage.prompt_tokens,
+                usage.output_tokens,
+                min(kept, before, usage.prompt_tokens),
+                usage.cached_tokens,
+            )
+        )
+        return usage.context_tokens
+
     def _take_back(self, agent_id: str, time_s: float) -> Member:
         member = self._member(agent_id)
         if not member.num_asking:
@@ -213,9 +255,13 @@ class Gate(ABC):
         member.heard_s = time_s
         return member
 
-    def _remove(self, agent_id: str, *, time_s: float, context_tokens: int | None) -> Member:
+    def _remove(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None, usage: Usage | None
+    ) -> Member:
         """Strike a member off the books; its children are its parent's from now on."""
         member = self._member(agent_id)
+        if usage is not None:
+            context_tokens = self._log_call(member, usage, time_s)
         if context_tokens is not None:
             member.context_tokens = check_tokens("context_tokens", context_tokens)
         self._count_departure(member)

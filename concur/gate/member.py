@@ -35,7 +35,8 @@ class Member:
     """One agent at the gate; mutable, private to the gate.
 
     `num_calls` are in flight, `num_asking` wait for their turn, the first of them since `waiting_since_s`.
-    `heard_s` is when the agent last asked or ended a call. `gave_up`: (since when it had waited, when it gave
+    `idle_s` passed between the end of its last call and its next request. `heard_s` is when the agent last
+    asked or ended a call. `gave_up`: (since when it had waited, when it gave
     up) until its next turn. `ticket` numbers its valid entry in the queues; 0 when it has none.
     """
 
@@ -60,6 +61,7 @@ class Member:
     num_asking: int = 0
     num_pauses: int = 0
     burst_tokens: int = 0
+    idle_s: float | None = None
     must_pause: bool = False
     held_tokens: float = 0.0  # that the gate has booked for it
     borrowed_from: Self | None = None
@@ -91,6 +93,8 @@ class Member:
             since_s = self.gave_up[0]
         if self.waiting_since_s is None or since_s < self.waiting_since_s:
             self.waiting_since_s = since_s
+        if self.is_idle and self.steps_done:
+            self.idle_s = time_s - self.heard_s
         self.num_asking += 1
         self.heard_s = time_s
         return since_s

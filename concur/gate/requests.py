@@ -10,6 +10,7 @@ from collections import defaultdict
 
 from concur.gate.base import Gate
 from concur.gate.member import Member, Slot
+from concur.signals import Usage
 
 
 class RequestGate(Gate):
@@ -51,9 +52,11 @@ class RequestGate(Gate):
         self._drop_stale()
         return []
 
-    def leave(self, agent_id: str, *, time_s: float, context_tokens: int | None = None) -> list[str]:
+    def leave(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None = None, usage: Usage | None = None
+    ) -> list[str]:
         """Let the agent go; the slots of its calls pass on at once."""
-        member = self._remove(agent_id, time_s=time_s, context_tokens=context_tokens)
+        member = self._remove(agent_id, time_s=time_s, context_tokens=context_tokens, usage=usage)
         self._num_waiting -= member.slot is Slot.WAITING
         self._num_holding -= member.num_calls > 0
         self._num_calls -= member.num_calls

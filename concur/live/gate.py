@@ -37,21 +37,23 @@ from concur.errors import GateError
 from concur.gate import Gate
 from concur.gate.member import check_tokens
 from concur.live.errors import ControlError
-from concur.signals import UNBOUNDED, Prefix, TokenBudget
+from concur.signals import UNBOUNDED, Prefix, TokenBudget, Usage
 
 
 class Step:
     """One step of an agent, from its turn to its end.
 
-    Set `context_tokens` to prompt + output of the answer (`usage.total_tokens`) before the step ends; a step
-    that fails leaves the agent's context as it was. `began_s`: when its turn came.
+    Set `context_tokens` to prompt + output of the answer (`usage.total_tokens`) before the step ends, or
+    `usage`, which has them apart and says more; a step that fails leaves the agent's context as it was.
+    `began_s`: when its turn came.
     """
 
-    __slots__ = ("_context_tokens", "began_s")
+    __slots__ = ("_context_tokens", "_usage", "began_s")
 
     def __init__(self, began_s: float) -> None:
         self.began_s = began_s
         self._context_tokens: int | None = None
+        self._usage: Usage | None = None
 
     @property
     def context_tokens(self) -> int | None:
@@ -67,6 +69,16 @@ class Step:
     @context_tokens.setter
     def context_tokens(self, tokens: int) -> None:
         self._context_tokens = check_tokens("context_tokens", tokens)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was reported of the call, `None` before."""
+        return self._usage
+
+    @usage.setter
+    def usage(self, usage: Usage) -> None:
+        self.context_tokens = usage.context_tokens
+        self._usage = usage
 
 
 class AsyncGate:
@@ -196,10 +208,11 @@ class AsyncGate:
                 "each loop, or call it from other threads through concur.live.threads.ThreadGate"
             )
 
-    def forget(self, agent_id: str, context_tokens: int | None) -> None:
+    def forget(self, agent_id: str, context_tokens: int | None, usage: Usage | None) -> None:
         """Let the agent go at the gate and others begin who may; see `Gate.leave`."""
         del self._agents[agent_id]
-        self.wake(self.gate.leave(agent_id, time_s=self.now_s(), context_tokens=context_tokens))
+        time_s = self.now_s()
+        self.wake(self.gate.leave(agent_id, time_s=time_s, context_tokens=context_tokens, usage=usage))
 
     def check_control(self) -> None:
         """Refuse a step once the gate has failed.
@@ -272,13 +285,13 @@ class LiveAgent:
             yield step
             self._count(step)
         finally:
-            self._leave(step.context_tokens)
+            self._leave(step)
 
     def leave(self) -> None:
         """Leave the gate; leaving twice is no error. A task that still waits for its turn gets one."""
         self._leave(None)
 
-    def _leave(self, context_tokens: int | None) -> None:
+    def _leave(self, step: Step | None) -> None:
         if not self._is_here:
             return
         self._is_here = False
@@ -286,8 +299,9 @@ class LiveAgent:
         self.left_s = self._gate.now_s()
         gate = self._gate.gate
         self.admitted_s, self.num_pauses = gate.admitted_s(self.agent_id), gate.num_pauses(self.agent_id)
-        self.context_tokens = gate.context_tokens(self.agent_id) if context_tokens is None else context_tokens
-        self._gate.forget(self.agent_id, context_tokens)
+        told_tokens = None if step is None else step.context_tokens
+        self.context_tokens = gate.context_tokens(self.agent_id) if told_tokens is None else told_tokens
+        self._gate.forget(self.agent_id, told_tokens, None if step is None else step.usage)
 
     def wake(self) -> None:
         """Begin the step that has waited the longest."""
@@ -335,6 +349,8 @@ class LiveAgent:
 
     def _end(self, step: Step) -> None:
         gate = self._gate
-        granted = gate.gate.step_done(self.agent_id, time_s=gate.now_s(), context_tokens=step.context_tokens)
+        granted = gate.gate.step_done(
+            self.agent_id, time_s=gate.now_s(), context_tokens=step.context_tokens, usage=step.usage
+        )
         self.context_tokens = gate.gate.context_tokens(self.agent_id)
         gate.wake(granted)

@@ -7,7 +7,7 @@ from typing import Protocol
 import simpy
 
 from concur.gate import Gate
-from concur.signals import Prefix
+from concur.signals import Prefix, Usage
 from concur.sim.engine.request import Request
 from concur.sim.kv.history import Histories
 from concur.sim.record.publish import agent_row
@@ -89,6 +89,7 @@ class Agent:
         self._histories = histories
         self._is_forked = kin.is_forked(spec)
         self._gate_wait_s = 0.0
+        self._usage: Usage | None = None
         self._arrived_s = spec.arrival_s
         self._on_call = on_call
         self._on_leave = on_leave
@@ -110,7 +111,7 @@ class Agent:
             joined = self._kin.start_children(self, call_index)
             if call_index == last and not joined:
                 break
-            self._gate.wake(gate.step_done(spec.agent_id, time_s=env.now, context_tokens=step.context_tokens))
+            self._gate.wake(gate.step_done(spec.agent_id, time_s=env.now, usage=self._usage))
             if step.tool_latency_s > 0 and call_index < last:
                 yield env.timeout(step.tool_latency_s)
             for child in joined:
@@ -138,6 +139,9 @@ class Agent:
         request = self._request(call_index, step)
         yield self._engine.submit(request)
         self.known_tokens = request.num_tokens - 1  # the last sampled token was not computed
+        self._usage = Usage(
+            step.prompt_tokens, step.output_tokens, request.num_cached_tokens, step.kept_tokens
+        )
         self._on_call(_request_row(request, step, ready_s))
 
     def _request(self, call_index: int, step: StepSpec) -> Request:
@@ -168,8 +172,8 @@ class Agent:
             gate_wait_s=self._gate_wait_s,
             num_pauses=gate.num_pauses(spec.agent_id),
         )
-        context_tokens = spec.steps[-1].context_tokens if is_in_call else None
-        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, context_tokens=context_tokens))
+        usage = self._usage if is_in_call else None
+        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, usage=usage))
         self._on_leave(spec, row)
 
 

@@ -8,6 +8,7 @@ import pytest
 from concur.errors import GateError, ParameterError
 from concur.gate import AgentGate, Gate, GateOrders, RequestGate
 from concur.orders import ORDERS, Order, largest, order_named, smallest
+from concur.signals import CallView, Usage
 
 
 def arrive_and_ask(gate: Gate, *agent_ids: str, time_s: float = 0.0) -> list[str]:
@@ -477,3 +478,25 @@ def test_a_slot_that_comes_back_to_a_silent_lender_sets_no_lease_in_the_past() -
     gate.expire(time_s=1300.0)
     assert gate.next_lease_s >= 1300.0
     assert gate.active == 0
+
+
+def test_ended_calls_are_told_once_with_what_is_known_of_them() -> None:
+    gate = AgentGate(2)
+    gate.arrive("a", time_s=0.0, prefix_group="g", shared_prefix_tokens=100)
+    gate.request_step("a", time_s=1.0)
+    gate.step_done("a", time_s=5.0, usage=Usage(300, 40, cached_tokens=96))
+    gate.request_step("a", time_s=7.5)
+    gate.leave("a", time_s=9.0, usage=Usage(400, 10, kept_tokens=200))
+    first, second = gate.take_calls()
+    assert gate.take_calls() == ()
+    assert first == CallView("a", 0, 5.0, None, 300, 40, 100, 96), (
+        "a first prompt keeps the shared prefix at most"
+    )
+    assert second == CallView("a", 1, 9.0, 2.5, 400, 10, 200, None)
+
+
+def test_a_usage_that_is_none_is_refused() -> None:
+    gate = AgentGate(1)
+    arrive_and_ask(gate, "a")
+    with pytest.raises(ParameterError, match="cached_tokens"):
+        gate.step_done("a", time_s=1.0, usage=Usage(10, 5, cached_tokens=-1))

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -142,9 +143,9 @@ def test_the_gate_hears_every_context_and_the_last_step_ends_with_the_agent() ->
             gate = run.gate.gate
             step_done = gate.step_done
 
-            def listen(agent_id: str, *, time_s: float, context_tokens: int | None) -> list[str]:
-                heard.append((agent_id, context_tokens))
-                return step_done(agent_id, time_s=time_s, context_tokens=context_tokens)
+            def listen(agent_id: str, *, time_s: float, **told: Any) -> list[str]:
+                heard.append((agent_id, told["usage"].context_tokens))
+                return step_done(agent_id, time_s=time_s, **told)
 
             gate.step_done = listen  # type: ignore[method-assign]
             await run.run()

@@ -134,6 +134,7 @@ def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
         "agents_paused",
         "agents_waiting",
         "agents",
+        "calls",
         "departed",
     }
 

@@ -25,7 +25,7 @@ from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
-from concur.signals import Prefix, Snapshot
+from concur.signals import Prefix, Snapshot, Usage
 from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
@@ -276,7 +276,7 @@ class LiveRun:
         is_last = call_index == len(spec.steps) - 1 and not any(child.joins for child in children)
         async with agent.last_step() if is_last else agent.step() as turn:
             done = await self._client.complete(history.prompt(call_index), step.output_tokens)
-            turn.context_tokens = done.prompt_tokens + len(done.token_ids)
+            turn.usage = Usage(done.prompt_tokens, len(done.token_ids), done.cached_tokens, step.kept_tokens)
         history.answered(done.token_ids)
         self.faults.retries.update(done.causes)
         self.tables.requests.append(
