@@ -43,7 +43,15 @@ def test_texts_stay_whole_and_may_be_compressed(tmp_path: Path) -> None:
     assert value_with_texts(path, Notes()) == {"a": "x" * 5000}
 
 
-@pytest.mark.parametrize("content", [b"{", b"\x1f\x8bnone", gzip.compress(b"{}")[:-4], b"\xff\xfe"])
+BROKEN = {
+    "cut JSON": b"{",
+    "no gzip": b"\x1f\x8bnone",
+    "cut gzip": gzip.compress(b"{}")[:-4],
+    "no text": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_noted(tmp_path: Path, content: bytes) -> None:
     notes = Notes()
     path = tmp_path / "t.json"
