@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def put(value: Any, place: tuple[Any, ...], new: Any) -> None:
     with suppress(TypeError, KeyError, IndexError):
         for key in place[:-1]:
             value = value[key]
-        value[place[-1]] = new
+        value[place[-1]] = deepcopy(new)  # what is drawn twice may be one object
 
 
 @pytest.mark.parametrize("name", SAMPLES)
