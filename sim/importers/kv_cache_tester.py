@@ -15,7 +15,7 @@ from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.prefixes import NO_BLOCKS, blocks_of, common_tokens
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import count_of, list_of, number_of, object_of, text_of
+from concur.sim.importers.values import count_of, duration_of, list_of, number_of, object_of, text_of
 from concur.sim.traces.format import Prefix, TraceAgent
 
 _NAME: Final = "kv-cache-tester"
@@ -83,7 +83,7 @@ def _call(request: Mapping[str, Any], where: str, begins_s: float, notes: Notes)
     tokens = counted(request.get("in"), request.get("out"), where, notes)
     if tokens is None:
         return None
-    time_s, took_s = number_of(request.get("t")), number_of(request.get("api_time"))
+    time_s, took_s = number_of(request.get("t")), duration_of(request.get("api_time"))
     began_s = None if time_s is None else begins_s + time_s
     ended_s = None if began_s is None or took_s is None else began_s + took_s
     return Call(*tokens, where, began_s=began_s, ended_s=ended_s)

@@ -14,7 +14,7 @@ from concur.sim.importers.calls import Call, counted, waits_after, with_told_cac
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
-from concur.sim.importers.values import count_of, list_of, number_of, object_of, text_of, time_of
+from concur.sim.importers.values import count_of, duration_of, list_of, object_of, text_of, time_of
 from concur.sim.traces.format import TraceAgent
 
 _SOURCE: Final = "openhands"
@@ -49,7 +49,7 @@ def _calls(row: Mapping[str, Any], where: str, notes: Notes) -> list[Call]:
     if any(event.get("action") == "delegate" for event in history):
         notes.guess("calls of a delegate are those of its agent", where)
     latencies = {
-        text_of(one.get("response_id")): number_of(one.get("latency"))
+        text_of(one.get("response_id")): duration_of(one.get("latency"))
         for one in map(object_of, list_of(metrics.get("response_latencies")))
     }
     seen = _seen(history)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from concur.sim.importers.calls import Call, counted, steps_of
 from concur.sim.importers.importer import CountTokens, Head, Notes
 from concur.sim.importers.texts import COUNTED, TextImporter, message_counter, message_texts, value_with_texts
-from concur.sim.importers.values import count_of, list_of, number_of, object_of
+from concur.sim.importers.values import count_of, duration_of, list_of, object_of
 from concur.sim.traces.format import TraceAgent, TraceStep
 
 _SOURCE: Final = "swe-agent"
@@ -67,7 +67,7 @@ def _agent(
 def _turns(value: Mapping[str, Any], where: str, notes: Notes) -> list[_Turn]:
     steps = [step for step in map(object_of, list_of(value.get("trajectory"))) if _answered(step)]
     sent = [_messages(step.get("query") or step.get("messages")) for step in steps]
-    runs_s = [number_of(step.get("execution_time")) for step in steps]
+    runs_s = [duration_of(step.get("execution_time")) for step in steps]
     if not all(sent):
         turns = _of_history(_messages(value.get("history")), runs_s)
         notes.guess("prompts told by the history, as if nothing in it had been shortened", where, len(turns))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from concur.sim.section import MAX_TOKENS
+from concur.sim.traces.format import MAX_SECONDS
 
 
 def count_of(value: Any) -> int | None:
@@ -29,6 +30,12 @@ def number_of(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def duration_of(value: Any) -> float | None:
+    """Return seconds that can have passed: a number from 0 to the longest that a trace may hold."""
+    number = number_of(value)
+    return number if number is not None and 0 <= number <= MAX_SECONDS else None
 
 
 def time_of(value: Any) -> float | None:

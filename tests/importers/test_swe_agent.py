@@ -7,6 +7,7 @@ import pytest
 from concur.sim.importers.files import read_head
 from concur.sim.importers.importer import Notes
 from concur.sim.importers.swe_agent import SWE_AGENT
+from concur.sim.importers.values import duration_of
 from tests.importers.helpers import numbers, waits
 
 
@@ -125,3 +126,7 @@ def test_what_is_no_trajectory_is_noted(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     assert list(SWE_AGENT.read(path, notes, words)) == []
     assert notes.left_out
+
+
+def test_a_negative_duration_is_no_duration() -> None:
+    assert [duration_of(value) for value in (-1, "nan", 1e300, 2.5, None)] == [None, None, None, 2.5, None]
