@@ -64,7 +64,7 @@ class AgentView:
 
     The history begins with `shared_prefix_tokens` tokens that the agents of its `prefix_group` share; the
     first of them may be those of `outer_prefixes`, wider groups from the outermost in. A fork's begins with
-    what `fork` names: so many tokens of that agent's history.
+    what `fork` names: so many tokens of that agent's history. `heard_s`: when it last asked or ended a call.
     """
 
     agent_id: str
@@ -83,6 +83,7 @@ class AgentView:
     lends_slot: bool = False
     outer_prefixes: tuple[Prefix, ...] = ()
     fork: Prefix | None = None
+    heard_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Snapshot:
     Counters (cumulative): `prefix_cache_queries_tokens` and `prefix_cache_hits_tokens` leave out requests
     re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
     is the gate's count of those who have left, and `calls` are those that have ended since the last decision,
-    of which `usage` was told.
+    of which `usage` was told. `num_engine_steps` counts from the engine's start, `None` if it is not told.
 
     The pool: `num_gpu_blocks` blocks of `block_size` tokens, vLLM's null block among them.
     `kv_cache_size_tokens` is what a live engine itself says that its pool holds, where that is not its own
@@ -174,6 +175,7 @@ class Snapshot:
     agents: tuple[AgentView, ...] = ()
     departed: Departures = Departures()
     calls: tuple[CallView, ...] = ()
+    num_engine_steps: int | None = None
 
     @property
     def total_tokens(self) -> int:

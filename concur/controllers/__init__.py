@@ -17,6 +17,7 @@ from concur.controllers.hybrid import Hybrid, HybridParams
 from concur.controllers.ledger import LedgerLaw, LedgerParams
 from concur.controllers.parameters import fitted
 from concur.controllers.turnover import Turnover, TurnoverParams
+from concur.controllers.twin import Twin, TwinParams
 from concur.controllers.vegas import Vegas, VegasParams
 from concur.controllers.wrappers import AppLimited, Fresh
 from concur.errors import ParameterError
@@ -57,6 +58,7 @@ _OWN: Final = {
     "vegas": ControllerSpec(VegasParams, Vegas),
     "gradient": ControllerSpec(GradientParams, Gradient),
     "hybrid": ControllerSpec(HybridParams, Hybrid),
+    "twin": ControllerSpec(TwinParams, Twin),
 }
 CATALOG: Final[Catalog[ControllerSpec]] = Catalog(
     "concur.controllers",

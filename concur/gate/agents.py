@@ -307,7 +307,7 @@ class AgentGate(Gate):
             queue = self._idle
         else:
             member, queue = self._new.pop(), self._new
-        if member is None or self._has_room(member):
+        if member is None or queue is self._by_wait or self._has_room(member):
             return member
         queue.push(member)
         return None

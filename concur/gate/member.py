@@ -153,6 +153,7 @@ class Member:
             lends_slot=self.slot is Slot.LENT,
             outer_prefixes=self.outer_prefixes,
             fork=self.fork,
+            heard_s=self.heard_s,
         )
 
 

@@ -154,6 +154,7 @@ class _World:
             **published(self.core.stats),
             num_gpu_blocks=engine.num_gpu_blocks,
             block_size=engine.block_size,
+            num_engine_steps=self.core.totals.num_steps,
         )
 
     def sample(self) -> None:

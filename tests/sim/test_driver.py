@@ -135,6 +135,7 @@ def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
         "agents_waiting",
         "agents",
         "calls",
+        "num_engine_steps",
         "departed",
     }
 

@@ -1,0 +1,193 @@
+"""Ours: run the rest of the batch forward in a model of it, and take the bounds under which it ends soonest.
+
+Every few seconds the law draws some futures of all agents that are here (`concur.twin.plan`): how many more
+calls each will make, from the lives seen so far (`concur.twin.lives`), and what they are like, from the calls
+seen so far (`concur.twin.calls`). It runs them forward under a score of policies (`concur.twin.model`), with
+step costs fitted to the engine's counters (`concur.twin.costs`), and moves to the best if that is worth it.
+
+What it bounds are the **tokens** that slot holders keep, not their number: agents differ in length, grow, and
+are cut, and the pool holds tokens. The pool of the plan is what the engine has, less shared prefixes and what
+strangers hold, less a twentieth, for the model knows no blocks and is too optimistic beyond the knee.
+
+**Start.** Until calls enough are known the window doubles while the engine neither queues nor fills. After
+that each call that ends opens at most one slot more, two a reading at least (TCP's slow start, RFC 5681).
+
+**Prudence.** On stale signals (`Freshness`), and while calls end without `usage`, nothing moves. `max_wait_s`
+is the starvation bound: a slot opens for every agent that has waited longer, and the gate lets overdue agents
+in whatever the budget says.
+
+The one randomness is that of the draws, from `seed`, so that decisions repeat on the same readings.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from concur.controllers.base import ControllerParams, LogValue
+from concur.errors import require
+from concur.measures.flows import Freshness
+from concur.measures.residents import Ledger, prefix_tokens, read_ledger
+from concur.measures.usage import calls_without_usage
+from concur.signals import UNBOUNDED, UNLIMITED, AgentView, Snapshot, TokenBudget
+from concur.twin.calls import CallPool
+from concur.twin.costs import CostMeter
+from concur.twin.future import Policy
+from concur.twin.lives import Lives
+from concur.twin.plan import Planner
+
+_POOL_FRAC: Final = 0.95
+_START: Final = Policy(admit_frac=0.9, slack_frac=0.3, window=UNLIMITED)
+_FIRST_PLAN_S: Final = 3.0
+_EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
+_EVERY_FRAC: Final = 0.03  # of the time so far: what is left changes slowly in a long batch
+_IDLE_USAGE_FRAC: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwinParams(ControllerParams):
+    """Parameters of `twin`; none depends on model, pool or workload.
+
+    `interval_s`      1 s: step costs are read off the difference of two readings.
+    `plan_every_s`    10 s: between two plans, early ones apart.
+    `max_wait_s`      1800 s: the starvation bound, as for `hybrid`.
+    `initial_window`  16, as for `concur`.
+    `seed`            of the draws.
+    """
+
+    interval_s: float = 1.0
+    plan_every_s: float = 10.0
+    max_wait_s: float = 1800.0
+    initial_window: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ControllerParams.__post_init__(self)
+        require(0 < self.plan_every_s < math.inf, "plan_every_s", self.plan_every_s, "greater than 0 s")
+        require(self.max_wait_s > 0, "max_wait_s", self.max_wait_s, "greater than 0 s")
+        require(1 <= self.initial_window <= UNLIMITED, "initial_window", self.initial_window, "at least 1")
+
+
+class Twin:
+    """Apply the law of the module docstring once per reading."""
+
+    reads_agents = True
+
+    def __init__(self, params: TwinParams) -> None:
+        self.params = params
+        self.window = self._bound = params.initial_window
+        self.budget: TokenBudget = UNBOUNDED
+        self._policy = _START
+        self._planner = Planner(params.seed)
+        self._next_plan_s = _FIRST_PLAN_S
+        self._freshness = Freshness(params.interval_s)
+        self._costs = CostMeter()
+        self._calls = CallPool()
+        self._lives = Lives()
+        self._here: dict[str, AgentView] = {}
+        self._state: dict[str, LogValue] = {}
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+        return self.params.interval_s
+
+    def update(self, snapshot: Snapshot, *, active: int) -> int:
+        """Return the next window; `budget` goes with it."""
+        self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision
+        costs = self._costs.update(snapshot)
+        num_ended = self._observe(snapshot)
+        if self._freshness.is_stale(snapshot):
+            self._state = {"is_stale": 1}
+            return self.window
+        if calls_without_usage(snapshot):
+            self._state = {"has_usage": 0}
+        elif not self._calls.is_known or snapshot.pool_tokens <= 0:
+            self._state = {}
+            self._begin(snapshot, active)
+        else:
+            ledger = read_ledger(snapshot.agents, snapshot.block_size)
+            pool_tokens = self._pool_tokens(snapshot, ledger)
+            if snapshot.time_s >= self._next_plan_s and len(snapshot.agents) > 1 and active:
+                self._plan(snapshot, ledger, pool_tokens)
+            self._state |= {"prefill_token_us": 1e6 * costs.prefill_token_s, "base_ms": 1e3 * costs.base_s}
+            self._bound_by(pool_tokens)
+            self._pace(active, num_ended)
+        return self._open_for_overdue(snapshot, active)
+
+    def log_state(self) -> dict[str, LogValue]:
+        """Return the policy in force, and what the last plan expects."""
+        return self._state
+
+    def _observe(self, snapshot: Snapshot) -> int:
+        """Take in the calls that have ended and the agents that have left; return how many calls."""
+        here = {agent.agent_id: agent for agent in snapshot.agents}
+        known = self._here | here
+        for call in snapshot.calls:
+            agent = known.get(call.agent_id)
+            self._calls.add(call, prefix_tokens(agent) if agent is not None else 0)
+        calls_made = {call.agent_id: call.call_index + 1 for call in snapshot.calls}
+        for agent_id in sorted((self._here.keys() | calls_made.keys()) - here.keys()):
+            was = self._here.get(agent_id)
+            num_calls = max(calls_made.get(agent_id, 0), was.steps_done if was is not None else 0)
+            if num_calls:
+                self._lives.ended(num_calls)
+            self._calls.left(agent_id)
+        self._lives.see([agent.steps_done for agent in snapshot.agents])
+        self._here = here
+        return len(snapshot.calls)
+
+    def _pool_tokens(self, snapshot: Snapshot, ledger: Ledger) -> float:
+        """Return the tokens that agents can have for themselves."""
+        in_call = self._calls.growth_tokens * ledger.num_calls
+        referenced = snapshot.kv_cache_usage_frac * snapshot.pool_tokens
+        strangers = max(0.0, referenced - ledger.in_step_tokens - in_call - ledger.shared_tokens)
+        return max(1.0, _POOL_FRAC * (snapshot.pool_tokens - ledger.shared_tokens - strangers))
+
+    def _plan(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float) -> None:
+        time_s = snapshot.time_s
+        is_early = time_s < _EARLY_S
+        self._next_plan_s = time_s + (
+            _EARLY_EVERY_S if is_early else max(self.params.plan_every_s, _EVERY_FRAC * time_s)
+        )
+        planned = self._planner.plan(
+            snapshot,
+            self._policy,
+            self._calls,
+            self._lives,
+            self._costs.costs,
+            pool_tokens=pool_tokens,
+            used_frac=ledger.private_tokens / pool_tokens,
+        )
+        self._policy = planned.policy
+        self._state = {
+            "admit_frac": planned.policy.admit_frac,
+            "slack_frac": planned.policy.slack_frac,
+            "max_agents": planned.policy.window,
+            "expected_s": planned.expected_s,
+            "expected_before_s": planned.before_s,
+        }
+
+    def _bound_by(self, pool_tokens: float) -> None:
+        policy = self._policy
+        admit_tokens = max(1.0, policy.admit_frac * pool_tokens)
+        pause_tokens = admit_tokens + policy.slack_frac * pool_tokens
+        self.budget = TokenBudget(admit_tokens, pause_tokens, self._calls.newcomer_tokens)
+
+    def _begin(self, snapshot: Snapshot, active: int) -> None:
+        """Open slots while nothing speaks against it: nobody queues, and half of the pool is free."""
+        is_at_ease = not snapshot.num_requests_waiting and snapshot.kv_cache_usage_frac < _IDLE_USAGE_FRAC
+        if snapshot.num_requests_running and is_at_ease and active >= self._bound:
+            self._bound = min(2 * self._bound, UNLIMITED)
+
+    def _pace(self, active: int, num_ended: int) -> None:
+        """Let the window follow the agents that are in, ahead by the calls that have just ended."""
+        self._bound = max(1, min(active + max(2, num_ended), self._policy.window))
+
+    def _open_for_overdue(self, snapshot: Snapshot, active: int) -> int:
+        overdue = sum(
+            agent.waiting_since_s is not None
+            and snapshot.time_s - agent.waiting_since_s >= self.params.max_wait_s
+            for agent in snapshot.agents
+        )
+        self.window = min(max(self._bound, active) + overdue if overdue else self._bound, UNLIMITED)
+        return self.window

@@ -1,0 +1,42 @@
+"""One drawn future of the batch, as the model takes it: who is where, and which calls everybody makes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FutureCall:
+    """A call: what is new in its prompt, its answer, the share of the history it keeps, the wait after it."""
+
+    new_tokens: float
+    output_tokens: float
+    kept_frac: float
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FutureAgent:
+    """An agent at the moment of the plan. Tokens are private ones.
+
+    `holds_slot` with `decode_tokens` left to generate, or with `idle_s` left of its tool wait. `calls` begin
+    after that; of the call in flight `context_tokens` is what it will end with, `held_tokens` what the gate
+    counts until then.
+    """
+
+    context_tokens: float
+    held_tokens: float
+    holds_slot: bool
+    decode_tokens: float
+    idle_s: float
+    calls: tuple[FutureCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a plan decides: the bounds of the gate, those in tokens as fractions of the pool.
+
+    At `admit_frac` nobody more is let in, `slack_frac` above it the youngest pause; `window` agents at most.
+    """
+
+    admit_frac: float
+    slack_frac: float
+    window: int

@@ -1,0 +1,222 @@
+"""The model of the batch and the law on it: each part against theory first, then together."""
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from concur.controllers import make_controller
+from concur.controllers.twin import Twin
+from concur.signals import CallView, Snapshot
+from concur.sim.record.record import RunRecord
+from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.scenario import Scenario
+from concur.sim.world.simulate import simulate
+from concur.twin.calls import CallPool
+from concur.twin.costs import CostMeter, StepCosts
+from concur.twin.future import FutureAgent, FutureCall, Policy
+from concur.twin.lives import Lives
+from concur.twin.model import Rollout
+from tests.helpers import make_scenario
+
+COSTS = StepCosts(base_s=0.01, prefill_token_s=1e-4, decode_token_s=1e-3)
+OPEN = Policy(admit_frac=100.0, slack_frac=1.0, window=1000)
+
+
+def newcomer(*calls: FutureCall) -> FutureAgent:
+    return FutureAgent(0.0, 0.0, False, 0.0, 0.0, calls)
+
+
+def call(new: float, output: float, *, wait_s: float = 0.0, kept_frac: float = 1.0) -> FutureCall:
+    return FutureCall(new, output, kept_frac, wait_s)
+
+
+def end_s(*agents: FutureAgent, policy: Policy = OPEN, pool_tokens: float = 1e6) -> float:
+    rollout = Rollout(agents, policy, COSTS, pool_tokens=pool_tokens, newcomer_tokens=600.0, is_cut=False)
+    end = rollout.run().end_s
+    assert end is not None
+    return end
+
+
+class TestModel:
+    def test_one_agent_takes_what_its_calls_take(self) -> None:
+        prefills_s = 0.01 + 1e-4 * 1000 + 0.01 + 1e-4 * 200
+        decodes_s = (50 + 30) * (0.01 + 1e-3)
+        assert end_s(newcomer(call(1000, 50, wait_s=2.5), call(200, 30))) == pytest.approx(
+            prefills_s + decodes_s + 2.5
+        )
+
+    def test_calls_that_decode_together_share_the_base_cost(self) -> None:
+        alone_s = end_s(newcomer(call(10, 100)))
+        both_s = end_s(newcomer(call(10, 100)), newcomer(call(10, 100)))
+        assert both_s < 1.2 * alone_s
+
+    def test_what_was_evicted_is_prefilled_again(self) -> None:
+        agents = [newcomer(call(600, 10, wait_s=1.0), call(10, 10)) for _ in range(4)]
+        ample_s, tight_s = (end_s(*agents, pool_tokens=tokens) for tokens in (1e6, 1500))
+        assert tight_s - ample_s == pytest.approx(4 * 610e-4, rel=0.35)
+
+    def test_a_history_that_is_dropped_is_not_computed_again(self) -> None:
+        kept_s = end_s(newcomer(call(1000, 10), call(500, 10)))
+        dropped_s = end_s(newcomer(call(1000, 10), call(500, 10, kept_frac=0.0)))
+        assert dropped_s == pytest.approx(kept_s)
+
+    @pytest.mark.parametrize(
+        "policy", [Policy(100.0, 1.0, 1), Policy(0.65, 0.3, 1000)], ids=["window", "tokens"]
+    )
+    def test_a_bound_that_holds_one_agent_runs_them_one_after_the_other(self, policy: Policy) -> None:
+        agents = [newcomer(call(600, 10, wait_s=1.0), call(10, 10)) for _ in range(3)]
+        assert end_s(*agents, policy=policy, pool_tokens=1000) == pytest.approx(3 * end_s(agents[0]))
+
+    def test_whoever_holds_a_slot_in_flight_ends_its_call_first(self) -> None:
+        agent = FutureAgent(1000.0, 900.0, True, 20.0, 3.0, (call(100, 10),))
+        prefill_s, step_s = 0.01 + 1e-4 * 100, 0.011
+        assert end_s(agent) == pytest.approx(20 * step_s + 3.0 + prefill_s + 10 * step_s)
+
+    def test_the_promise_of_a_cut_future_is_that_of_its_first_calls(self) -> None:
+        agents = [newcomer(*[call(10, 10)] * 10)]
+        outcome = Rollout(agents, OPEN, COSTS, pool_tokens=1e6, newcomer_tokens=1.0, is_cut=True).run()
+        assert outcome.end_s is None
+        assert outcome.cost_s == pytest.approx(end_s(*agents), rel=0.02)
+
+
+class TestLives:
+    def test_lives_that_have_ended_are_drawn_as_often_as_they_were_seen(self) -> None:
+        lives = Lives()
+        for length in (2, 2, 2, 5):
+            lives.ended(length)
+        lives.see([])
+        rng = Random(0)
+        drawn = Counter(lives.draw_rest(0, rng) for _ in range(4000))
+        assert drawn[2] / 4000 == pytest.approx(0.75, abs=0.03)
+        assert drawn[5] / 4000 == pytest.approx(0.25, abs=0.03)
+
+    def test_those_who_are_still_here_make_lives_longer(self) -> None:
+        """Kaplan and Meier by hand: of four, one ended at 2 and three are at 4; S(2) = 3/4."""
+        lives = Lives()
+        lives.ended(2)
+        lives.see([4, 4, 4])
+        rng = Random(0)
+        drawn = [lives.draw_rest(0, rng) for _ in range(4000)]
+        assert sum(each == 2 for each in drawn) / 4000 == pytest.approx(0.25, abs=0.03)
+        assert all(each > 2 for each in drawn if each != 2)
+
+    def test_who_has_outlived_all_makes_at_least_one_more_call(self) -> None:
+        lives = Lives()
+        lives.ended(3)
+        lives.see([9])
+        rng = Random(0)
+        assert min(lives.draw_rest(9, rng) for _ in range(200)) >= 1
+
+
+def test_the_costs_of_steps_are_found_from_counters() -> None:
+    meter, rng = CostMeter(), Random(1)
+    time_s, steps, prompt, generated = 0.0, 0, 0, 0
+    for _ in range(200):
+        more_steps, batch, uncached = rng.randrange(20, 60), rng.randrange(1, 80), rng.randrange(0, 9000)
+        steps += more_steps
+        generated += more_steps * batch
+        prompt += uncached
+        time_s += 0.012 * more_steps + 4e-5 * uncached + 1.5e-4 * more_steps * batch
+        meter.update(
+            Snapshot(
+                time_s,
+                num_requests_running=batch,
+                prefix_cache_queries_tokens=prompt,
+                generation_tokens=generated,
+                num_engine_steps=steps,
+            )
+        )
+    costs = meter.costs
+    assert costs.base_s == pytest.approx(0.012, rel=0.1)
+    assert costs.prefill_token_s == pytest.approx(4e-5, rel=0.1)
+    assert costs.decode_token_s == pytest.approx(1.5e-4, rel=0.1)
+
+
+def test_calls_are_kept_in_private_tokens() -> None:
+    pool = CallPool()
+    pool.add(CallView("a", 0, 1.0, None, 1300, 100, 1000, None), prefix_tokens=1000)
+    pool.add(CallView("a", 1, 9.0, 4.0, 1300, 50, 1200, None), prefix_tokens=1000)
+    assert list(pool.firsts) == [(300.0, 100.0)]
+    (seen,) = pool.draw("a", 1, Random(0))
+    assert seen == FutureCall(100.0, 50.0, 200 / 400, 4.0)
+
+
+class Recorder:
+    """The law, and what it was shown."""
+
+    reads_agents = True
+    interval_s = 1.0
+
+    def __init__(self) -> None:
+        self.law = make_controller("twin")
+        self.readings: list[tuple[Snapshot, int]] = []
+
+    @property
+    def window(self) -> int:
+        return self.law.window
+
+    @window.setter
+    def window(self, window: int) -> None:
+        self.law.window = window
+
+    @property
+    def budget(self) -> object:
+        assert isinstance(self.law, Twin)
+        return self.law.budget
+
+    def update(self, snapshot: Snapshot, *, active: int) -> int:
+        self.readings.append((snapshot, active))
+        return self.law.update(snapshot, active=active)
+
+    def log_state(self) -> dict[str, object]:
+        return dict(self.law.log_state())
+
+
+def thrashing() -> Scenario:
+    """Prefill costs five times the default, so that what is evicted is dear."""
+    return make_scenario(
+        workload={"num_agents": 64},
+        engine={"num_gpu_blocks": 4001},
+        step_time={"per_prefill_token_s": 1e-4},
+        controller={"kind": "twin"},
+    )
+
+
+@pytest.fixture(scope="module")
+def run() -> RunRecord:
+    return simulate(thrashing())
+
+
+def test_it_bounds_tokens_and_beats_no_control_where_that_thrashes(run: RunRecord) -> None:
+    none = simulate(thrashing().with_controller(make_scenario().controller), build_workload(thrashing()))
+    assert none.metrics["recompute_time_fraction"] > 0.2
+    assert run.metrics["makespan_s"] < 0.9 * none.metrics["makespan_s"]
+    assert run.ticks["admit_tokens"].notna().any()
+    assert (run.ticks["admit_tokens"].dropna() <= run.ticks["pause_tokens"].dropna()).all()
+
+
+def test_decisions_repeat_on_the_same_readings() -> None:
+    recorder = Recorder()
+    record = simulate(thrashing(), law=lambda: recorder)  # type: ignore[arg-type, return-value]
+    again = make_controller("twin")
+    windows = [again.update(snapshot, active=active) for snapshot, active in recorder.readings]
+    assert windows == record.ticks["window"].tolist()
+    assert again.log_state() == recorder.law.log_state()
+
+
+def test_another_seed_draws_other_futures(run: RunRecord) -> None:
+    config = thrashing().controller
+    parameters = config.parameters | {"seed": 1}
+    other = simulate(thrashing().with_controller(config.model_copy(update={"parameters": parameters})))
+    assert other.ticks["state"].tolist() != run.ticks["state"].tolist()
+
+
+def test_stale_signals_and_missing_usage_move_nothing() -> None:
+    law = make_controller("twin")
+    first = Snapshot(1.0, num_requests_running=3, num_gpu_blocks=1000, block_size=16)
+    law.update(first, active=16)
+    before = law.window
+    assert law.update(replace(first, time_s=2.0), active=16) == before, "requests run and nothing moves"
+    assert law.log_state() == {"is_stale": 1}
