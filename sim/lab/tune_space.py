@@ -57,6 +57,11 @@ SPACE: Final[Mapping[str, Mapping[str, Range]]] = {
         "initial_window": _INITIAL_WINDOW,
     },
     "gradient": {"interval_s": _INTERVAL_S, "initial_window": _INITIAL_WINDOW},
+    "twin": {
+        "plan_every_s": Range(2.0, 120.0, is_log=True),  # a fifth of ours to twelve times as long
+        "interval_s": _INTERVAL_S,
+        "initial_window": _INITIAL_WINDOW,
+    },
     "hybrid": {
         "window_s": Range(2.0, 120.0, is_log=True),  # a few calls to a good part of a batch
         "tool_waits": Range(0.0, 8.0),  # none of the history to nearly all waits (1 - e^-8)

@@ -26,6 +26,7 @@ ODD: dict[str, dict[str, Any]] = {
     "vegas": {"probe_ticks": 3, "initial_window": 5},
     "gradient": {"initial_window": 4},
     "hybrid": {"window_s": 7.0, "initial_window": 6, "max_window": 11},
+    "twin": {"plan_every_s": 7.0, "initial_window": 6},
 }
 
 
