@@ -85,6 +85,11 @@ class AgentView:
     fork: Prefix | None = None
     heard_s: float = 0.0
 
+    @property
+    def keeps_history(self) -> bool:
+        """Whether the cache has to keep its history: it holds a slot, or a descendant has it meanwhile."""
+        return self.holds_slot or self.lends_slot
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -51,8 +51,9 @@ from typing import Final
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.measures.flows import FlowMeter, Flows, FlowWindow, Freshness
-from concur.measures.residents import Ledger, read_ledger
+from concur.measures.residents import Ledger, read_ledger, stranger_tokens
 from concur.measures.usage import calls_without_usage
+from concur.measures.waits import open_for_overdue
 from concur.signals import UNLIMITED, Snapshot
 
 _LINDY: Final = 2.0  # a life that has lasted n lasts 2 n in all
@@ -173,8 +174,7 @@ class Hybrid:
         agents, pool_tokens = ledger.num_agents, snapshot.pool_tokens
         growth = recent.grown_tokens / recent.steps  # g
         in_call = growth * ledger.num_calls
-        referenced = snapshot.kv_cache_usage_frac * pool_tokens
-        strangers = max(0.0, referenced - ledger.in_step_tokens - in_call - ledger.shared_tokens)
+        strangers = stranger_tokens(snapshot, ledger, growth_tokens=growth)
         per_s = (recent.uncached_tokens + recent.generated_tokens) / recent.time_s
         allocated = p.tool_waits * (recent.idle_s / recent.steps) * per_s  # A
         delay_s = p.interval_s + recent.busy_s / recent.steps
@@ -234,13 +234,8 @@ class Hybrid:
         self._state |= {"fit": bounds.fit, "sustained": bounds.sustained}
 
     def _open_for_overdue(self, snapshot: Snapshot, active: int) -> int:
-        overdue = sum(
-            agent.waiting_since_s is not None
-            and snapshot.time_s - agent.waiting_since_s >= self.params.max_wait_s
-            for agent in snapshot.agents
-        )
-        # Beside those who are in: some of them may be on their way out, and only leave when their call ends.
-        self.window = min(max(self._bound, active) + overdue if overdue else self._bound, UNLIMITED)
+        max_wait_s = self.params.max_wait_s
+        self.window = open_for_overdue(self._bound, snapshot, active=active, max_wait_s=max_wait_s)
         return self.window
 
 

@@ -81,7 +81,7 @@ class LedgerLaw:
         if self._freshness.is_stale(snapshot) or capacity == 0:
             return self.window
         holders = [agent for agent in snapshot.agents if agent.holds_slot]
-        keepers = [agent for agent in snapshot.agents if _keeps_history(agent)]
+        keepers = [agent for agent in snapshot.agents if agent.keeps_history]
         if calls_without_usage(snapshot):
             self._state = {"has_usage": 0}
             return self.window
@@ -104,7 +104,7 @@ class LedgerLaw:
     def _tokens(self, agent: AgentView) -> float:
         p = self.params
         own = max(agent.context_tokens, prefix_tokens(agent)) if p.faithful else private_tokens(agent)
-        is_in_tool = _keeps_history(agent) and not agent.is_in_step
+        is_in_tool = agent.keeps_history and not agent.is_in_step
         return own * (p.tool_weight if is_in_tool else 1.0) + p.buffer_tokens
 
     def _num_pauses(self, holders: Sequence[AgentView], excess_tokens: float) -> int:
@@ -134,7 +134,7 @@ class LedgerLaw:
                 snapshot.time_s if agent.waiting_since_s is None else agent.waiting_since_s,
             )
             for agent in snapshot.agents
-            if not _keeps_history(agent)
+            if not agent.keeps_history
         )
         num_resumes = 0
         for *_, tokens, since_s in outside:
@@ -143,8 +143,3 @@ class LedgerLaw:
             free_tokens -= tokens
             num_resumes += 1
         return num_resumes
-
-
-def _keeps_history(agent: AgentView) -> bool:
-    """Tell whether the agent's history has to stay in the cache: it has a slot, or a descendant has it."""
-    return agent.holds_slot or agent.lends_slot

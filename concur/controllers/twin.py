@@ -26,8 +26,9 @@ from typing import Final
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.measures.flows import Freshness
-from concur.measures.residents import Ledger, prefix_tokens, read_ledger
+from concur.measures.residents import Ledger, prefix_tokens, read_ledger, stranger_tokens
 from concur.measures.usage import calls_without_usage
+from concur.measures.waits import open_for_overdue
 from concur.signals import UNBOUNDED, UNLIMITED, AgentView, Snapshot, TokenBudget
 from concur.twin.calls import CallPool
 from concur.twin.costs import CostMeter
@@ -138,9 +139,7 @@ class Twin:
 
     def _pool_tokens(self, snapshot: Snapshot, ledger: Ledger) -> float:
         """Return the tokens that agents can have for themselves."""
-        in_call = self._calls.growth_tokens * ledger.num_calls
-        referenced = snapshot.kv_cache_usage_frac * snapshot.pool_tokens
-        strangers = max(0.0, referenced - ledger.in_step_tokens - in_call - ledger.shared_tokens)
+        strangers = stranger_tokens(snapshot, ledger, growth_tokens=self._calls.growth_tokens)
         return max(1.0, _POOL_FRAC * (snapshot.pool_tokens - ledger.shared_tokens - strangers))
 
     def _plan(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float) -> None:
@@ -184,10 +183,6 @@ class Twin:
         self._bound = max(1, min(active + max(2, num_ended), self._policy.window))
 
     def _open_for_overdue(self, snapshot: Snapshot, active: int) -> int:
-        overdue = sum(
-            agent.waiting_since_s is not None
-            and snapshot.time_s - agent.waiting_since_s >= self.params.max_wait_s
-            for agent in snapshot.agents
-        )
-        self.window = min(max(self._bound, active) + overdue if overdue else self._bound, UNLIMITED)
+        max_wait_s = self.params.max_wait_s
+        self.window = open_for_overdue(self._bound, snapshot, active=active, max_wait_s=max_wait_s)
         return self.window

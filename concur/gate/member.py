@@ -35,9 +35,9 @@ class Member:
     """One agent at the gate; mutable, private to the gate.
 
     `num_calls` are in flight, `num_asking` wait for their turn, the first of them since `waiting_since_s`.
-    `idle_s` passed between the end of its last call and its next request. `heard_s` is when the agent last
-    asked or ended a call. `gave_up`: (since when it had waited, when it gave
-    up) until its next turn. `ticket` numbers its valid entry in the queues; 0 when it has none.
+    `idle_s` passed between the end of its last call and its next request. `heard_s`: when it last
+    asked or ended a call. `gave_up`: (since when it had waited, when it gave up) until its next turn.
+    `ticket` numbers its valid entry in the queues; 0 when it has none.
     """
 
     agent_id: str

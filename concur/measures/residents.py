@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from concur.signals import AgentView, Prefix
+from concur.measures.prefixes import prefix_levels, warm_up
+from concur.signals import AgentView, Prefix, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +81,23 @@ def shared_tokens(agents: Iterable[AgentView]) -> int:
         ids.add(agent.agent_id)
         if agent.fork is not None:
             forks[agent.fork.group] = max(forks.get(agent.fork.group, 0), agent.fork.tokens)
-        if agent.prefix_group is None:
-            continue
-        outer_tokens = 0
-        for prefix in agent.outer_prefixes:
-            outer_tokens += prefix.tokens
-            groups[prefix.group] = max(groups.get(prefix.group, 0), prefix.tokens)
-        own_tokens = agent.shared_prefix_tokens - outer_tokens
-        groups[agent.prefix_group] = max(groups.get(agent.prefix_group, 0), own_tokens)
+        warm_up(prefix_levels(agent.prefix_group, agent.shared_prefix_tokens, agent.outer_prefixes), groups)
     return sum(groups.values()) + sum(tokens for parent, tokens in forks.items() if parent not in ids)
+
+
+def stranger_tokens(snapshot: Snapshot, ledger: Ledger, *, growth_tokens: float) -> float:
+    """Return what callers hold that pass no gate: blocks that requests reference, less those of our agents.
+
+    Each call in flight has added `growth_tokens` to what its agent's ledger says, in the mean.
+    """
+    referenced = snapshot.kv_cache_usage_frac * snapshot.pool_tokens
+    in_call = growth_tokens * ledger.num_calls
+    return max(0.0, referenced - ledger.in_step_tokens - in_call - ledger.shared_tokens)
 
 
 def read_ledger(agents: Iterable[AgentView], block_size: int) -> Ledger:
     """Add up the agents that hold a slot or lend it."""
-    keepers = [agent for agent in agents if agent.holds_slot or agent.lends_slot]
+    keepers = [agent for agent in agents if agent.keeps_history]
     num_agents = num_in_step = num_calls = oldest_steps = 0
     private = in_step = 0.0
     for agent in keepers:

@@ -21,14 +21,14 @@ class CallPool:
     `prefix_tokens` of an agent are shared, and do not count: everything here is in private tokens.
     """
 
-    __slots__ = ("_before", "_first_waits", "_left", "_own", "_seen", "firsts")
+    __slots__ = ("_contexts", "_left", "_own", "_seen", "firsts")
 
     def __init__(self) -> None:
         self.firsts: deque[tuple[float, float]] = deque(maxlen=_MOST)  # new tokens, output
         self._seen: deque[FutureCall] = deque(maxlen=_MOST)
         self._own: defaultdict[str, list[FutureCall]] = defaultdict(list)
         self._left: deque[list[FutureCall]] = deque(maxlen=_MOST_AGENTS)
-        self._before: dict[str, tuple[int, int]] = {}  # by agent: context and output after its last call
+        self._contexts: dict[str, int] = {}  # by agent: after its last call
 
     @property
     def is_known(self) -> bool:
@@ -48,22 +48,22 @@ class CallPool:
 
     def add(self, call: CallView, prefix_tokens: int) -> None:
         """Take a call that has ended."""
-        before = self._before.get(call.agent_id)
+        before = self._contexts.get(call.agent_id)
         new = call.prompt_tokens - call.kept_tokens
         if call.call_index == 0 or before is None or call.idle_s is None:
             private = max(0.0, call.prompt_tokens - prefix_tokens)
             self.firsts.append((private, float(call.output_tokens)))
         else:
-            context = max(1, before[0] - prefix_tokens)
+            context = max(1, before - prefix_tokens)
             kept_frac = min(1.0, max(0, call.kept_tokens - prefix_tokens) / context)
             seen = FutureCall(float(new), float(call.output_tokens), kept_frac, call.idle_s)
             self._seen.append(seen)
             self._own[call.agent_id].append(seen)
-        self._before[call.agent_id] = call.prompt_tokens + call.output_tokens, call.output_tokens
+        self._contexts[call.agent_id] = call.prompt_tokens + call.output_tokens
 
     def left(self, agent_id: str) -> None:
         """Take note that an agent has left; its calls serve for agents of whom nothing is known."""
-        self._before.pop(agent_id, None)
+        self._contexts.pop(agent_id, None)
         own = self._own.pop(agent_id, None)
         if own:
             self._left.append(own)

@@ -33,7 +33,6 @@ class Planned:
     policy: Policy
     expected_s: float
     before_s: float
-    num_policies: int
 
 
 class Planner:
@@ -64,34 +63,35 @@ class Planner:
         ]
         self.num_plans += 1
         active = sum(agent.holds_slot for agent in agents)
-        tried = set(self._tried(policy, active, len(agents), used_frac))
+        newcomer_tokens = calls.newcomer_tokens
 
-        def cost_s(each: Policy, some: Sequence[list[FutureAgent]]) -> float:
-            total_s = 0.0
-            for future in some:
-                is_cut = len(future) < len(agents)
-                rollout = Rollout(
+        def cost_of(each: Policy, some: Sequence[list[FutureAgent]]) -> float:
+            rollouts = [
+                Rollout(
                     future,
                     each,
                     costs,
                     pool_tokens=pool_tokens,
-                    newcomer_tokens=calls.newcomer_tokens,
-                    is_cut=is_cut,
+                    newcomer_tokens=newcomer_tokens,
+                    is_cut=len(future) < len(agents),
                 )
-                total_s += rollout.run().cost_s
+                for future in some
+            ]
             cuts_window = each.window < active and each.window < policy.window
-            return total_s / len(some) * (_CUT_COSTS if cuts_window else 1.0)
+            cost_s = sum([rollout.run().cost_s for rollout in rollouts]) / len(some)
+            return cost_s * (_CUT_COSTS if cuts_window else 1.0)
 
-        first = {each: cost_s(each, futures[:1]) for each in tried}
+        tried = set(self._tried(policy, active, len(agents), used_frac))
+        first = {each: cost_of(each, futures[:1]) for each in tried}
         promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
         scores = {
-            each: (first[each] + (NUM_FUTURES - 1) * cost_s(each, futures[1:])) / NUM_FUTURES
+            each: (first[each] + (NUM_FUTURES - 1) * cost_of(each, futures[1:])) / NUM_FUTURES
             for each in {policy, *promising}
         }
         least_s = min(scores.values())
-        close = [each for each, cost_s in scores.items() if cost_s <= (1 + _WORTH_IT) * least_s]
+        close = [each for each in scores if scores[each] <= (1 + _WORTH_IT) * least_s]
         best = min(close, key=lambda each: (_distance(each, policy), scores[each]))
-        return Planned(best, scores[best], scores[policy], len(scores))
+        return Planned(best, scores[best], scores[policy])
 
     def _tried(self, policy: Policy, active: int, num_agents: int, used_frac: float) -> Iterator[Policy]:
         yield policy
@@ -112,8 +112,7 @@ def in_order(agents: Sequence[AgentView]) -> list[AgentView]:
     """Return agents as the gate serves them: slot holders and lenders, paused ones, new ones, each by age."""
 
     def key(agent: AgentView) -> tuple[int, float, int]:
-        is_in = agent.holds_slot or agent.lends_slot
-        rank = 0 if is_in else 1 if agent.steps_done else 2
+        rank = 0 if agent.keeps_history else 1 if agent.steps_done else 2
         return rank, agent.admitted_s if agent.admitted_s is not None else math.inf, agent.index
 
     return sorted(agents, key=key)
@@ -126,8 +125,7 @@ def draw_future(
     future: list[FutureAgent] = []
     total = 0
     for agent in agents:
-        is_in = agent.holds_slot or agent.lends_slot
-        if total > _MOST_CALLS and not is_in:
+        if total > _MOST_CALLS and not agent.keeps_history:
             break
         number = lives.draw_rest(agent.steps_done, rng)
         drawn = calls.draw(agent.agent_id, number, rng)
@@ -142,7 +140,7 @@ def _drawn(
     agent: AgentView, drawn: list[FutureCall], time_s: float, calls: CallPool, rng: Random
 ) -> FutureAgent:
     context = held = float(private_tokens(agent)) if agent.steps_done else 0.0
-    is_in = agent.holds_slot or agent.lends_slot
+    is_in = agent.keeps_history
     if agent.is_in_step:
         now, *rest = drawn
         context = context * now.kept_frac + now.new_tokens + now.output_tokens

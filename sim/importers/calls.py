@@ -101,6 +101,13 @@ def _kept(call: Call, history: int, notes: Notes) -> int | None:
     return min(call.cached_tokens or 0, call.prompt_tokens)
 
 
+def person_wait_s(so_far_s: float | None, since_s: float | None, time_s: float | None) -> float | None:
+    """Return a person's wait, longer by what has passed since the last input or answer, if both are known."""
+    if since_s is None or time_s is None:
+        return so_far_s
+    return (so_far_s or 0.0) + max(0.0, time_s - since_s)
+
+
 def _wait_s(call: Call, following: Call, notes: Notes) -> float | None:
     if call.ended_s is None or following.began_s is None:
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from concur.sim.importers.calls import Call, counted, waits_after
+from concur.sim.importers.calls import Call, counted, person_wait_s, waits_after
 from concur.sim.importers.files import json_objects, read_head
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
@@ -194,10 +194,9 @@ def _take_input(
     if started is not None and results and (use := text_of(results[0].get("tool_use_id"))):
         session.starts.setdefault(started, use)
     is_person = not (results or agent_id or line.get("isMeta") or line.get("isCompactSummary"))
-    if is_person and agent.messages and time_s is not None:
+    if is_person and agent.messages:
         since_s = agent.input_s if agent.input_s is not None else agent.ended_s
-        if since_s is not None:
-            agent.person_s = (agent.person_s or 0.0) + max(0.0, time_s - since_s)
+        agent.person_s = person_wait_s(agent.person_s, since_s, time_s)
     agent.input_s = time_s
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from concur.sim.importers.calls import Call, counted, waits_after
+from concur.sim.importers.calls import Call, counted, person_wait_s, waits_after
 from concur.sim.importers.files import json_objects
 from concur.sim.importers.importer import CountsImporter, Head, Notes
 from concur.sim.importers.recorded import Recorded, agents_of
@@ -109,8 +109,8 @@ def _take_person(thread: _Thread, time_s: float | None) -> None:
     since_s = thread.input_s
     if since_s is None and thread.events:
         since_s = thread.events[-1].call.ended_s
-    if since_s is not None and time_s is not None and not thread.is_subagent and thread.events:
-        thread.person_s = (thread.person_s or 0.0) + max(0.0, time_s - since_s)
+    if thread.events and not thread.is_subagent:
+        thread.person_s = person_wait_s(thread.person_s, since_s, time_s)
     thread.input_s = time_s
 
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from concur.measures.prefixes import warm_prefix, warm_up
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
 from concur.sim.record.sharing import levels_of, parents_of
 from concur.sim.record.tables import Columns
-from concur.sim.workload.sharing import warm_prefix, warm_up
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}

@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
+from concur.measures.prefixes import warm_up
 from concur.sim.record.sharing import levels_of
 from concur.sim.record.tables import Columns
-from concur.sim.workload.sharing import warm_up
 
 RULE: Final = (
     "demand = tokens of the histories of admitted, unfinished agents (prompt of the call in flight, else "

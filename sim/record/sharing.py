@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from math import isnan
 
+from concur.measures.prefixes import prefix_levels
 from concur.signals import Prefix
 from concur.sim.record.tables import Columns
 
@@ -32,7 +33,5 @@ def parents_of(agents: Columns) -> dict[int, tuple[int, int]]:
 
 
 def _levels(group: str | None, shared_tokens: int, outer_text: str | None) -> tuple[Prefix, ...]:
-    if group is None:
-        return ()
-    outer = tuple(Prefix(name, tokens) for name, tokens in json.loads(outer_text)) if outer_text else ()
-    return (*outer, Prefix(group, shared_tokens - sum(prefix.tokens for prefix in outer)))
+    outer = [Prefix(name, tokens) for name, tokens in json.loads(outer_text)] if outer_text else []
+    return prefix_levels(group, shared_tokens, outer)

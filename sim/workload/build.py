@@ -43,9 +43,9 @@ def _from_trace(config: WorkloadConfig, seed: int) -> Workload:
         max_context_tokens=config.max_context_tokens,
         max_tool_latency_s=config.max_tool_latency_s,
         default_tool_latency_s=config.default_tool_latency_s,
-        user_waits=config.user_waits,
-        sub_agents=config.sub_agents,
-        arrival="trace" if config.arrival == "trace" else "other",
+        keeps_user_waits=config.user_waits == "kept",
+        keeps_sub_agents=config.sub_agents == "kept",
+        keeps_arrivals=config.arrival == "trace",
         max_new_tokens=config.max_new_tokens,
     )
     trace = read_own_trace(path)

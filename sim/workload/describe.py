@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from concur.measures.prefixes import warm_prefix, warm_up
 from concur.sim.traces.checks import contexts
 from concur.sim.traces.format import TraceAgent
 from concur.sim.workload.from_trace import TraceSelection, select_agents
 from concur.sim.workload.losses import loss_lines
-from concur.sim.workload.sharing import warm_prefix, warm_up
 from concur.sim.workload.trees import Tree, trees_of
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)

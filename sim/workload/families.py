@@ -1,7 +1,7 @@
 """Who starts whom in a workload."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from concur.sim.workload.spec import AgentSpec, Workload
 
@@ -41,6 +41,11 @@ class Families:
         while above is not None:
             yield above
             above = self.parent(above)
+
+    def nearest(self, agent: AgentSpec, is_here: Callable[[str], bool]) -> str | None:
+        """Return the id of the nearest ancestor that is here, if there is one."""
+        above = (ancestor.agent_id for ancestor in self.ancestors(agent))
+        return next((agent_id for agent_id in above if is_here(agent_id)), None)
 
     def is_forked(self, agent_id: str) -> bool:
         """Tell whether others start with a part of the agent's history."""

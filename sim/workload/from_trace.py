@@ -20,6 +20,9 @@ class TraceSelection(Limits):
 
     num_agents: int = 0
     max_new_tokens: int = 0
+    keeps_user_waits: bool = False
+    keeps_sub_agents: bool = True
+    keeps_arrivals: bool = False
 
 
 def select_agents(trace: Sequence[TraceAgent], selection: TraceSelection) -> tuple[list[AgentSpec], Losses]:
@@ -70,7 +73,7 @@ def _eligible(
     recorded: TraceAgent, agent: AgentSpec, losses: Losses, selection: TraceSelection
 ) -> tuple[Losses, bool]:
     """Tell whether an agent takes part, and count it if not."""
-    if recorded.is_spawned and selection.sub_agents == "left_out":
+    if recorded.is_spawned and not selection.keeps_sub_agents:
         return replace(losses, num_sub_agents=losses.num_sub_agents + 1), False
     if selection.fresh_only and not recorded.fresh_start:
         return replace(losses, num_not_fresh=losses.num_not_fresh + 1), False
@@ -87,12 +90,12 @@ def _with_losses_of(recorded: TraceAgent, losses: Losses, selection: TraceSelect
     waits_s = [step.tool_latency_s for step in steps if step.tool_latency_s is not None]
     cuts_s = [wait_s - longest_s for wait_s in waits_s if wait_s > longest_s]
     user_waits_s = [step.user_wait_s for step in steps if step.user_wait_s]
-    if selection.user_waits == "kept":
+    if selection.keeps_user_waits:
         user_waits_s = []
     return replace(
         losses,
         num_parents=losses.num_parents + (recorded.parent is not None and not recorded.is_spawned),
-        num_arrivals=losses.num_arrivals + (bool(recorded.arrival_s) and selection.arrival != "trace"),
+        num_arrivals=losses.num_arrivals + (bool(recorded.arrival_s) and not selection.keeps_arrivals),
         num_cut_waits=losses.num_cut_waits + len(cuts_s),
         cut_s=losses.cut_s + sum(cuts_s),
         num_default_waits=losses.num_default_waits + len(steps) - len(waits_s),
@@ -120,7 +123,7 @@ def _agent(recorded: TraceAgent, index: int, selection: TraceSelection) -> Agent
         index=index,
         prefix_group=own.group if own is not None else recorded.prefix_group,
         shared_prefix_tokens=recorded.starting_tokens - recorded.fork_tokens,
-        arrival_s=(recorded.arrival_s or 0.0) if selection.arrival == "trace" else 0.0,
+        arrival_s=(recorded.arrival_s or 0.0) if selection.keeps_arrivals else 0.0,
         steps=tuple(steps),
         outer_prefixes=tuple(Prefix(level.group, level.tokens) for level in outer if level is not None),
         parent=recorded.parent if recorded.is_spawned else None,
@@ -134,7 +137,7 @@ def _agent(recorded: TraceAgent, index: int, selection: TraceSelection) -> Agent
 def _wait_s(step: TraceStep, selection: TraceSelection) -> float:
     recorded_s = step.tool_latency_s
     wait_s = selection.default_tool_latency_s if recorded_s is None else recorded_s
-    user_wait_s = step.user_wait_s if selection.user_waits == "kept" else None
+    user_wait_s = step.user_wait_s if selection.keeps_user_waits else None
     return min(wait_s, selection.max_tool_latency_s) + (user_wait_s or 0.0)
 
 

@@ -37,9 +37,6 @@ class Limits:
     max_context_tokens: int | None = None
     max_tool_latency_s: float = 60.0
     default_tool_latency_s: float = 1.0
-    user_waits: str = "left_out"
-    sub_agents: str = "kept"
-    arrival: str = "batch"
 
 
 def agents_left_out(losses: Losses, limits: Limits) -> list[str]:

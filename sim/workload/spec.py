@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
+from concur.measures.prefixes import prefix_levels
 from concur.signals import Prefix
 from concur.sim.errors import ScenarioError
 
@@ -94,10 +95,12 @@ class AgentSpec:
     @property
     def levels(self) -> tuple[Prefix, ...]:
         """What it shares with groups, from the outermost in, each with its own tokens."""
-        if self.prefix_group is None:
-            return ()
-        outer_tokens = sum(prefix.tokens for prefix in self.outer_prefixes)
-        return (*self.outer_prefixes, Prefix(self.prefix_group, self.shared_prefix_tokens - outer_tokens))
+        return prefix_levels(self.prefix_group, self.shared_prefix_tokens, self.outer_prefixes)
+
+    @property
+    def fork(self) -> Prefix | None:
+        """What it has of whose history when it starts."""
+        return Prefix(self.parent or "", self.fork_tokens) if self.fork_tokens else None
 
     @property
     def peak_context_tokens(self) -> int:

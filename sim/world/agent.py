@@ -7,7 +7,7 @@ from typing import Protocol
 import simpy
 
 from concur.gate import Gate
-from concur.signals import Prefix, Usage
+from concur.signals import Usage
 from concur.sim.engine.request import Request
 from concur.sim.kv.history import Histories
 from concur.sim.record.publish import agent_row
@@ -128,7 +128,7 @@ class Agent:
             prefix_group=spec.prefix_group,
             shared_prefix_tokens=spec.shared_prefix_tokens,
             outer_prefixes=spec.outer_prefixes,
-            fork=Prefix(spec.parent or "", spec.fork_tokens) if spec.fork_tokens else None,
+            fork=spec.fork,
         )
 
     def _calling(self, call_index: int, step: StepSpec) -> Generator[simpy.Event, object, None]:

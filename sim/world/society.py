@@ -44,8 +44,7 @@ class Society:
 
     def nearest_here(self, spec: AgentSpec, gate: Gate) -> str | None:
         """Return its nearest ancestor that has not left, if there is one."""
-        above = (ancestor.agent_id for ancestor in self._families.ancestors(spec))
-        return next((agent_id for agent_id in above if gate.is_here(agent_id)), None)
+        return self._families.nearest(spec, gate.is_here)
 
     def start_children(self, parent: Agent, call_index: int) -> list[simpy.Process]:
         """Start the children that follow that call; return those that the parent waits for."""

@@ -25,7 +25,7 @@ from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
-from concur.signals import Prefix, Snapshot, Usage
+from concur.signals import Snapshot, Usage
 from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
@@ -241,14 +241,13 @@ class LiveRun:
         elif spec.arrival_s > 0:
             await asyncio.sleep(spec.arrival_s - self.now_s())
         arrived_s, gate_wait_s = self.now_s(), 0.0
-        above = (ancestor.agent_id for ancestor in self._families.ancestors(spec))
         async with self.gate.agent(
             spec.agent_id,
-            parent=next((agent_id for agent_id in above if self.gate.gate.is_here(agent_id)), None),
+            parent=self._families.nearest(spec, self.gate.gate.is_here),
             prefix_group=spec.prefix_group,
             shared_prefix_tokens=spec.shared_prefix_tokens,
             outer_prefixes=spec.outer_prefixes,
-            fork=Prefix(spec.parent or "", spec.fork_tokens) if spec.fork_tokens else None,
+            fork=spec.fork,
         ) as agent:
             for call_index, step in enumerate(spec.steps):
                 gate_wait_s += await self._call(spec, agent, call_index, step)

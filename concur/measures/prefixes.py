@@ -1,7 +1,9 @@
-"""How much of a shared prefix others have sent before."""
+"""Shared prefixes: groups within groups, and how much of each others have sent before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
+
+from concur.signals import Prefix
 
 
 class Level(Protocol):
@@ -16,6 +18,16 @@ class Level(Protocol):
     def tokens(self) -> int:
         """How many they are."""
         ...
+
+
+def prefix_levels(
+    prefix_group: str | None, shared_prefix_tokens: int, outer_prefixes: Sequence[Prefix]
+) -> tuple[Prefix, ...]:
+    """Return what an agent shares with groups, from the outermost in, each with its own tokens."""
+    if prefix_group is None:
+        return ()
+    outer_tokens = sum([prefix.tokens for prefix in outer_prefixes])
+    return (*outer_prefixes, Prefix(prefix_group, shared_prefix_tokens - outer_tokens))
 
 
 def warm_prefix(levels: Iterable[Level], warm_tokens: dict[str, int]) -> int:
