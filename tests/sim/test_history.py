@@ -97,3 +97,17 @@ def test_a_range_of_names_is_a_part_of_them_all() -> None:
     for start in range(0, 21, 3):
         for stop in range(start, 24, 4):
             assert list(agent.history.block_hashes(start, stop)) == whole[start:stop]
+
+
+def test_a_group_within_another_begins_where_that_one_ends() -> None:
+    """The same task after a longer system prompt is elsewhere: they share the system prompt, and nothing else."""
+    histories = Histories(16)
+
+    def named(system_tokens: int) -> list[BlockHash]:
+        return names(histories.begin([Prefix("system", system_tokens), Prefix("task", 64)]))
+
+    short, again, longer = named(32), named(32), named(48)
+    assert short == again
+    assert len(set(short)) == 6
+    assert short[:2] == longer[:2]
+    assert not set(short[2:]) & set(longer)
