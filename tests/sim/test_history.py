@@ -100,7 +100,7 @@ def test_a_range_of_names_is_a_part_of_them_all() -> None:
 
 
 def test_a_group_within_another_begins_where_that_one_ends() -> None:
-    """The same task after a longer system prompt is elsewhere: they share the system prompt, and nothing else."""
+    """The same task after a longer system prompt is elsewhere: they share the system prompt and no more."""
     histories = Histories(16)
 
     def named(system_tokens: int) -> list[BlockHash]:
