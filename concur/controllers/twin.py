@@ -20,7 +20,7 @@ The one randomness is that of the draws, from `seed`, so that decisions repeat o
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from concur.controllers.base import ControllerParams, LogValue
@@ -110,7 +110,7 @@ class Twin:
             pool_tokens = self._pool_tokens(snapshot, ledger)
             if snapshot.time_s >= self._next_plan_s and len(snapshot.agents) > 1 and active:
                 self._plan(snapshot, ledger, pool_tokens)
-            self._state |= {"prefill_token_us": 1e6 * costs.prefill_token_s, "base_ms": 1e3 * costs.base_s}
+            self._state |= {f"{name[:-2]}_us": 1e6 * cost for name, cost in asdict(costs).items()}
             self._bound_by(pool_tokens)
             self._pace(active, num_ended)
         return self._open_for_overdue(snapshot, active)
@@ -140,7 +140,7 @@ class Twin:
     def _pool_tokens(self, snapshot: Snapshot, ledger: Ledger) -> float:
         """Return the tokens that agents can have for themselves."""
         strangers = stranger_tokens(snapshot, ledger, growth_tokens=self._calls.growth_tokens)
-        return max(1.0, _POOL_FRAC * (snapshot.pool_tokens - ledger.shared_tokens - strangers))
+        return max(1.0, _POOL_FRAC * (snapshot.pool_tokens - strangers))
 
     def _plan(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float) -> None:
         time_s = snapshot.time_s
@@ -155,7 +155,7 @@ class Twin:
             self._lives,
             self._costs.costs,
             pool_tokens=pool_tokens,
-            used_frac=ledger.private_tokens / pool_tokens,
+            used_frac=(ledger.private_tokens + ledger.shared_tokens) / pool_tokens,
         )
         self._policy = planned.policy
         self._state = {

@@ -46,10 +46,10 @@ from typing import Final
 
 from concur.errors import require
 from concur.gate.base import Gate
+from concur.gate.books import Books
 from concur.gate.lending import asking_lender, close_loan, descendants, holder
 from concur.gate.member import GateOrders, Member, Slot
 from concur.gate.queues import Queue
-from concur.measures.residents import private_tokens
 from concur.orders import OrderKey
 from concur.signals import Usage
 
@@ -77,7 +77,7 @@ class AgentGate(Gate):
         self._must_pause: dict[str, Member] = {}  # of the active ones, the surplus
         self._num_lent = 0
         self._is_over = False  # the budget, since it was exceeded
-        self._held_tokens = 0.0  # of those who hold a slot or have lent it, as in their `held_tokens`
+        self._books = Books()
         self._num_tickets = 0
         self._paused = Queue(self._resume_key)  # asking, and admitted before or of an admitted tree
         self._idle = Queue(self._resume_key)  # paused in a tool wait
@@ -139,7 +139,7 @@ class AgentGate(Gate):
             self._num_waiting -= 1
         elif member.slot is Slot.LENT:
             self._num_lent -= 1
-            self._held_tokens -= member.held_tokens
+            self._books.strike(member)
             granted = self._resume(close_loan(member))
         elif member.slot is Slot.ACTIVE:
             granted = self._hand_back(member, time_s)
@@ -170,7 +170,7 @@ class AgentGate(Gate):
             member.admitted_s = time_s
         member.ticket = 0
         self._active[member.agent_id] = member
-        self._book(member)
+        self._books.enter(member)
         granted = self._resume(member) if member.num_asking else self._lend_or_keep(member, time_s)
         return granted + self._resume(borrower) if borrower is not None else granted
 
@@ -201,7 +201,7 @@ class AgentGate(Gate):
                 lender.lent_to = member.borrowed_from = None
             self._num_lent -= member.slot is Slot.LENT
             member.slot = Slot.PAUSED
-            self._book(member)
+            self._books.strike(member)
             member.num_pauses += 1
             if member.num_asking:
                 self._enqueue(member)
@@ -213,7 +213,7 @@ class AgentGate(Gate):
         """Pass the slot of an active agent that has left to its lender, unless it is surplus."""
         lender, is_surplus = member.borrowed_from, member.must_pause
         self._end_slot(member)
-        self._held_tokens -= member.held_tokens
+        self._books.strike(member)
         if lender is None:
             return []
         lender.lent_to = None
@@ -226,7 +226,8 @@ class AgentGate(Gate):
 
     def _after_call(self, member: Member, time_s: float) -> list[str]:
         """Decide at a step boundary: the agent has no other call in flight."""
-        self._book(member)
+        if member.slot is Slot.ACTIVE or member.slot is Slot.LENT:
+            self._books.enter(member)
         granted = self._at_boundary(member, time_s) if not member.num_calls else []
         return granted + self._settle(time_s)
 
@@ -243,6 +244,7 @@ class AgentGate(Gate):
 
     def _settle(self, time_s: float) -> list[str]:
         """Bring slots and window together, after every event: surplus, free slots, families."""
+        self._books.newcomer_tokens = self.budget.newcomer_tokens
         granted = self._mark_surplus(time_s)
         while len(self._active) < self.window:
             member = self._next(time_s)
@@ -282,20 +284,14 @@ class AgentGate(Gate):
 
     def _token_surplus(self) -> int:
         """Return how many must pause for the rest to fit, once the budget is exceeded and until all fit."""
-        budget = self.budget
-        self._is_over = self._held_tokens > (budget.admit_tokens if self._is_over else budget.pause_tokens)
+        budget, books = self.budget, self._books
+        self._is_over = books.tokens > (budget.admit_tokens if self._is_over else budget.pause_tokens)
         if not self._is_over:
             return 0
-        surplus, kept_tokens = 0, self._held_tokens
         by_pause = sorted(
             self._active.values(), key=lambda member: (not member.must_pause, self._pause_key(member))
         )
-        for member in by_pause[:-1]:
-            if kept_tokens <= budget.admit_tokens:
-                break
-            kept_tokens -= member.held_tokens
-            surplus += 1
-        return surplus
+        return books.num_to_strike(by_pause[:-1], budget.admit_tokens)
 
     def _next(self, time_s: float) -> Member | None:
         """Take whoever comes next off its queue; nobody passes one for whom the budget has no room."""
@@ -312,24 +308,9 @@ class AgentGate(Gate):
         queue.push(member)
         return None
 
-    # Tokens.
-
-    def _tokens(self, member: Member) -> float:
-        """Return what a member keeps in the cache, or will once it has called."""
-        tokens = private_tokens(member)
-        return tokens if member.steps_done else max(float(tokens), self.budget.newcomer_tokens)
-
-    def _book(self, member: Member) -> None:
-        """Bring the books of held tokens up to date with a member."""
-        holds = member.slot is Slot.ACTIVE or member.slot is Slot.LENT
-        tokens = self._tokens(member) if holds else 0.0
-        self._held_tokens += tokens - member.held_tokens
-        member.held_tokens = tokens
-
     def _has_room(self, member: Member) -> bool:
         """Tell whether a member may come in: the budget has room for it, or nobody else is in."""
-        after = self._held_tokens - member.held_tokens + self._tokens(member)
-        return after <= self.budget.admit_tokens or not self._active
+        return not self._active or self._books.tokens_with(member) <= self.budget.admit_tokens
 
     # Families.
 

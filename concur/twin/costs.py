@@ -1,87 +1,159 @@
-"""What a step of the engine costs, from its counters alone: seconds a step, a prefilled and a decoded token.
+"""What a step of the engine costs, from its counters alone.
 
-Between two readings dt = base * steps + prefill * uncached + decode * generated. The three are fitted by
-least squares with exponential forgetting, each pulled a little towards what the others say (ridge), because
-at a constant load steps and generated tokens cannot be told apart.
+Between two readings
+
+    dt = base * steps + prefill * U + decode * G + context * K
+
+with U the tokens that were prefilled, each with what it attends to, G those that were generated, and K the
+tokens of context that were read for them, step by step. A prefilled token on a context of `ATTENTION_TOKENS`
+costs twice what it costs on none: there its attention takes as many operations as all else.
+
+The four are fitted to stretches of readings by least squares of the relative error, with exponential forgetting. At a constant load
+they cannot be told apart; therefore each is held to where it began, in proportion: the logarithm of each is
+normal with `_SPREAD` around the typical values of a large GPU. What the readings do not say stays in the same
+proportion as there.
 """
 
-from dataclasses import dataclass
+import math
+from collections import deque
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from concur.signals import Snapshot
 
-_FORGET: Final = 0.997  # per reading: a memory of some 300 readings
-_BATCH: Final = 60.0  # decodes whose tokens cost as much as the step itself, where nothing else is known
-_RIDGE: Final = (0.01, 0.0, 0.03)
-_LEAST: Final = (1e-4, 1e-7, 1e-7)
-_SWEEPS: Final = 40
-_LEAST_READINGS: Final = 3
+ATTENTION_TOKENS: Final = 30_000.0
+"""2 * parameters / (4 * layers * heads * head size): 27,000 for Qwen3-8B, 30,000 for Qwen3-32B."""
+_FORGET: Final = 0.997  # per second: a memory of some five minutes
+_NOISE: Final = 0.1  # of a stretch, relative
+_PROMPTS: Final = 8.0  # typical ones that a stretch has to be long enough for
+_LONGEST_S: Final = 30.0
+_SPREAD: Final = math.log(3.0)
+_SWEEPS: Final = 20
+_MOST_CALLS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
-    """Seconds of a step, of a token that is prefilled and of one that is decoded."""
+    """Seconds of a step, of a token that is prefilled, of one that is decoded, of one of context that it reads.
+
+    The start: a dense model of 8 to 32 billion parameters on one or two H100s (`calib/README.md`).
+    """
 
     base_s: float = 0.008
     prefill_token_s: float = 3e-5
-    decode_token_s: float = 1.5e-4
+    decode_token_s: float = 5e-5
+    context_token_s: float = 1.5e-8
+
+    def step_s(self, num_decodes: float, context_tokens: float) -> float:
+        """Return what a step costs that decodes so many calls with so much context in all."""
+        return self.base_s + self.decode_token_s * num_decodes + self.context_token_s * context_tokens
+
+    def prefill_s(self, tokens: float, context_tokens: float) -> float:
+        """Return what it adds to prefill so many tokens, the last of them on so much context."""
+        return self.prefill_token_s * attended(tokens, context_tokens)
+
+
+_PRIOR: Final = StepCosts()
+
+
+def attended(tokens: float, context_tokens: float) -> float:
+    """Return prefilled tokens with what they attend to: as many tokens on no context cost the same."""
+    return tokens * (1.0 + max(0.0, context_tokens - tokens / 2) / ATTENTION_TOKENS)
 
 
 class CostMeter:
-    """Fit the costs, reading by reading."""
+    """Fit the costs to stretches of readings."""
 
-    __slots__ = ("_last", "_num_readings", "_products", "_targets", "costs")
+    __slots__ = ("_last", "_missed", "_products", "_stretch", "_targets", "costs")
 
     def __init__(self) -> None:
-        self.costs = StepCosts()
+        self.costs = _PRIOR
         self._last: Snapshot | None = None
-        self._num_readings = 0
-        self._products = [[0.0] * 3 for _ in range(3)]
-        self._targets = [0.0] * 3
+        self._missed: deque[tuple[int, int]] = deque(maxlen=_MOST_CALLS)  # uncached tokens, and the prompt's
+        self._stretch = _NOTHING
+        self._products = [[0.0] * 4 for _ in range(4)]
+        self._targets = [0.0] * 4
 
     def update(self, snapshot: Snapshot) -> StepCosts:
         """Take a reading; return the costs as far as they are known."""
+        for call in snapshot.calls:
+            cached = call.kept_tokens if call.cached_tokens is None else call.cached_tokens
+            self._missed.append((max(0, call.prompt_tokens - cached), call.prompt_tokens))
         last, self._last = self._last, snapshot
         work = None if last is None else _work(last, snapshot)
-        if work is None or last is None:
-            return self.costs
-        passed_s = snapshot.time_s - last.time_s
-        for row, (name, amount) in enumerate(zip(self._products, work, strict=True)):
-            self._targets[row] = _FORGET * self._targets[row] + amount * passed_s
-            for column, other in enumerate(work):
-                name[column] = _FORGET * name[column] + amount * other
-        self._num_readings += 1
-        if self._num_readings >= _LEAST_READINGS:
-            self.costs = self._fitted()
+        if work is not None:
+            self._stretch = self._stretch.plus(work)
+        if self._stretch.time_s and (work is None or self._is_long_enough()):
+            self._fit_to(self._stretch)
+            self._stretch = _NOTHING
         return self.costs
 
+    def _is_long_enough(self) -> bool:
+        """Tell whether the prompts at its two ends, which are partly of other stretches, weigh little.
+
+        The engine counts a prompt when it begins, and computes it for a while after that.
+        """
+        tokens = sum([uncached for uncached, _ in self._missed])
+        typical = sum([uncached**2 for uncached, _ in self._missed]) / tokens if tokens else 0.0
+        return self._stretch.uncached >= _PROMPTS * typical or self._stretch.time_s >= _LONGEST_S
+
+    def _fit_to(self, work: "_Work") -> None:
+        tokens = sum([uncached for uncached, _ in self._missed])
+        longer = sum([attended(*each) for each in self._missed]) / tokens if tokens else 1.0
+        amounts = (work.steps, work.uncached * longer, work.generated, work.context)
+        weight = 1.0 / (_NOISE * work.time_s) ** 2
+        forget = _FORGET**work.time_s
+        for row, amount in enumerate(amounts):
+            self._targets[row] = forget * self._targets[row] + weight * amount * work.time_s
+            for column, other in enumerate(amounts):
+                self._products[row][column] = forget * self._products[row][column] + weight * amount * other
+        self.costs = self._fitted()
+
     def _fitted(self) -> StepCosts:
-        """Return the ridge solution by coordinate descent, none of the costs below its least."""
-        products, targets = self._products, self._targets
-        costs = [self.costs.base_s, self.costs.prefill_token_s, self.costs.decode_token_s]
-        steps, generated = products[0][0] ** 0.5, products[2][2] ** 0.5
+        """Return the most likely costs: Newton's steps, one logarithm after the other."""
+        prior = [math.log(cost) for cost in astuple(_PRIOR)]
+        logs = [math.log(cost) for cost in astuple(self.costs)]
+        costs = [math.exp(each) for each in logs]
         for _ in range(_SWEEPS):
-            decoding_s = costs[0] * steps + costs[2] * generated
-            base_s = decoding_s / (steps + generated / _BATCH) if steps else costs[0]
-            prior = (base_s, costs[1], base_s / _BATCH)
-            for row in range(3):
-                own = products[row][row]
-                if own > 0:
-                    pull = _RIDGE[row] * own
-                    others = sum(products[row][each] * costs[each] for each in range(3) if each != row)
-                    costs[row] = max((targets[row] + pull * prior[row] - others) / (own + pull), _LEAST[row])
+            for row, products in enumerate(self._products):
+                cost = costs[row]
+                others = sum([products[each] * costs[each] for each in range(4) if each != row])
+                slope = cost * (products[row] * cost + others - self._targets[row])
+                slope += (logs[row] - prior[row]) / _SPREAD**2
+                curve = products[row] * cost * cost + 1.0 / _SPREAD**2
+                logs[row] -= min(1.0, max(-1.0, slope / curve))
+                costs[row] = math.exp(logs[row])
         return StepCosts(*costs)
 
 
-def _work(last: Snapshot, now: Snapshot) -> tuple[float, float, float] | None:
-    """Return steps, uncached and generated tokens between two readings of an engine that was busy in both."""
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the engine did in `time_s`: steps, tokens uncached and generated, tokens of context times steps."""
+
+    time_s: float
+    steps: float
+    uncached: float
+    generated: float
+    context: float
+
+    def plus(self, other: "_Work") -> "_Work":
+        return _Work(*[one + more for one, more in zip(astuple(self), astuple(other), strict=True)])
+
+
+_NOTHING: Final = _Work(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def _work(last: Snapshot, now: Snapshot) -> _Work | None:
+    """Return what was done between two readings of an engine that was busy in both."""
     generated = now.generation_tokens - last.generation_tokens
     uncached = _uncached(now) - _uncached(last)
     is_busy = now.num_requests_running > 0 and last.num_requests_running > 0
     steps = _steps(last, now, generated)
     if not is_busy or now.time_s <= last.time_s or steps <= 0 or uncached < 0 or generated < 0:
         return None
-    return steps, float(uncached), float(generated)
+    used_frac = (now.kv_cache_usage_frac + last.kv_cache_usage_frac) / 2
+    context = used_frac * now.pool_tokens * steps
+    return _Work(now.time_s - last.time_s, steps, uncached, generated, context)
 
 
 def _steps(last: Snapshot, now: Snapshot, generated: int) -> float:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from concur.twin.cache import Level
+
 
 @dataclass(frozen=True, slots=True)
 class FutureCall:
@@ -15,11 +17,11 @@ class FutureCall:
 
 @dataclass(frozen=True, slots=True)
 class FutureAgent:
-    """An agent at the moment of the plan. Tokens are private ones.
+    """An agent at the moment of the plan. Tokens are private ones; `levels` are what it shares with others.
 
     `holds_slot` with `decode_tokens` left to generate, or with `idle_s` left of its tool wait. `calls` begin
     after that; of the call in flight `context_tokens` is what it will end with, `held_tokens` what the gate
-    counts until then.
+    counts until then. `heard_s`: when its history was last used.
     """
 
     context_tokens: float
@@ -28,6 +30,8 @@ class FutureAgent:
     decode_tokens: float
     idle_s: float
     calls: tuple[FutureCall, ...]
+    levels: tuple[Level, ...] = ()
+    heard_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

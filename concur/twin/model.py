@@ -1,26 +1,29 @@
 """Run one future of the batch forward under one policy, call by call.
 
-The engine: prompts are prefilled one at a time, in the order in which they are asked for, each for the base
-cost of a step and the cost of its tokens that are not in the cache; the calls that decode go on together, a
-token a step. A call needs room for its whole context; while the contexts of running calls fill the pool, the
-next one waits. Histories of agents in tool waits are evicted least recently used first, from their ends.
+The engine works in steps. In each, every call that decodes gets a token; prompts that wait and have room are
+prefilled beside them, as many as a step takes, and generate their first token at its end. A step costs its
+base, what it decodes and what it prefills of what the cache does not have (`concur.twin.costs`). Steps in
+which nothing happens are taken together. While the contexts of running calls fill the pool, the next one waits.
 
-The gate: as `concur.gate.agents`, with the orders of its defaults. Everything is ours; what it leaves out
-(chunked prefill, preemption, blocks) makes it too optimistic beyond the knee.
+The gate: as `concur.gate.agents`, with the orders of its defaults. Everything is ours. Chunks of prompts,
+preemptions and blocks are left out.
 """
 
 import heapq
-from collections import OrderedDict, deque
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from concur.twin.cache import ModelCache
 from concur.twin.costs import StepCosts
 from concur.twin.future import FutureAgent, FutureCall, Policy
 
 MARK_FRAC: Final = 0.9
 """Of the calls: when that many are done says how fast the batch goes, whatever its last agents do."""
+_STEP_TOKENS: Final = 8192.0  # that a step prefills: vLLM's `max_num_batched_tokens` on a large GPU
 _CUT_MARK_FRAC: Final = 0.8  # of a future without its youngest agents, whose end is nobody's end
 
 
@@ -53,7 +56,6 @@ class Rollout:
         self._agents = agents
         self._policy = policy
         self._costs = costs
-        self._pool_tokens = pool_tokens
         self._newcomer_tokens = newcomer_tokens
         self._admit_tokens = policy.admit_frac * pool_tokens
         self._pause_tokens = self._admit_tokens + policy.slack_frac * pool_tokens
@@ -62,14 +64,10 @@ class Rollout:
         self._next_call = [0] * len(agents)
         self._held = [0.0] * len(agents)  # tokens that the gate counts
         self._holds = [False] * len(agents)
+        self._holders: dict[str, int] = {}  # by group
         self._num_active = 0
         self._held_tokens = 0.0
-        self._idle: OrderedDict[int, float] = (
-            OrderedDict()
-        )  # cached tokens of agents in tool waits, oldest first
-        self._idle_tokens = 0.0
-        self._running_tokens = 0.0
-        self._num_decoding = 0
+        self._cache = ModelCache(pool_tokens)
         self._decoded = 0.0  # tokens that a call which decodes all the time would have generated
         self._waits: list[tuple[float, int]] = []
         self._decodes: list[tuple[float, int]] = []
@@ -88,61 +86,70 @@ class Rollout:
         self._pause_surplus()
         self._admit()
         while self._num_left and not (self._is_cut and self._mark_s is not None):
-            if self._queue and self._prefill():
-                continue
-            decode_s = self._next_decode_s()
-            wait_s = self._waits[0][0] if self._waits else inf
-            if wait_s <= decode_s < inf or (self._waits and decode_s == inf):
-                self._end_wait(wait_s)
-            elif decode_s < inf:
-                self._end_decode(decode_s)
-            else:
-                self._admit()
-                if not self._waits:
-                    break
+            if not (self._take_due() or self._prefill() or self._move_on()):
+                break
         mark_s = self._now_s if self._mark_s is None else self._mark_s
         return Outcome(None if self._is_cut else self._now_s, mark_s / self._mark_frac)
 
     def _place(self) -> None:
-        """Put everybody where the plan found them."""
-        for number, agent in enumerate(self._agents):
-            context = agent.context_tokens
+        """Put everybody where the plan found them, histories in the order in which they were used."""
+        agents = self._agents
+        running = []
+        for number in sorted(range(len(agents)), key=lambda number: agents[number].heard_s):
+            agent = agents[number]
             if agent.holds_slot:
                 self._take_slot(number, agent.held_tokens)
             if agent.decode_tokens and agent.holds_slot:
                 self._next_call[number] = -1
-                self._start_decoding(number, agent.decode_tokens)
-            elif agent.holds_slot:
-                self._release(number, context)
+                running.append(number)
+                continue
+            if agent.context_tokens:
+                self._cache.hold(number, agent.context_tokens, agent.levels)
+            if agent.holds_slot:
                 heapq.heappush(self._waits, (agent.idle_s, number))
-            elif context > 0:
+            elif agent.context_tokens:
                 heapq.heappush(self._paused, number)
-            else:
-                self._new.append(number)
+        for number in running:
+            agent = agents[number]
+            self._cache.begin(number, agent.context_tokens, agent.context_tokens, agent.levels)
+            heapq.heappush(self._decodes, (math.ceil(agent.decode_tokens), number))
+        self._new.extend(
+            number
+            for number, agent in enumerate(agents)
+            if not agent.holds_slot and not agent.context_tokens
+        )
 
     # The gate.
 
     def _take_slot(self, number: int, tokens: float) -> None:
         self._holds[number] = True
         self._num_active += 1
-        self._count(number, tokens)
+        self._held_tokens += tokens
+        self._held[number] = tokens
+        for group, shared_tokens in self._agents[number].levels:
+            holders = self._holders.get(group, 0)
+            self._holders[group] = holders + 1
+            self._held_tokens += 0.0 if holders else shared_tokens
 
     def _give_slot(self, number: int) -> None:
         self._holds[number] = False
         self._num_active -= 1
-        self._count(number, 0.0)
-
-    def _count(self, number: int, tokens: float) -> None:
-        self._held_tokens += tokens - self._held[number]
-        self._held[number] = tokens
+        self._held_tokens -= self._held[number]
+        self._held[number] = 0.0
+        for group, shared_tokens in self._agents[number].levels:
+            self._holders[group] -= 1
+            self._held_tokens -= 0.0 if self._holders[group] else shared_tokens
 
     def _is_over(self) -> bool:
         return self._held_tokens > self._pause_tokens or self._num_active > self._policy.window
 
     def _pause_surplus(self) -> None:
         """Pause the youngest between calls, as a new bound does at once."""
+        if not self._is_over():
+            return
         for number in range(len(self._agents) - 1, -1, -1):
-            if self._num_active <= 1 or not self._is_over():
+            is_over = self._held_tokens > self._admit_tokens or self._num_active > self._policy.window
+            if self._num_active <= 1 or not is_over:
                 break
             if self._holds[number] and self._next_call[number] >= 0:
                 self._give_slot(number)
@@ -156,7 +163,7 @@ class Rollout:
         while self._num_active < self._policy.window and (self._paused or self._new):
             number = self._paused[0] if self._paused else self._new[0]
             tokens = self._contexts[number] if self._paused else self._newcomer_tokens
-            if self._num_active and self._held_tokens + tokens > self._admit_tokens:
+            if self._num_active and self._held_with(number, tokens) > self._admit_tokens:
                 return
             if self._paused:
                 heapq.heappop(self._paused)
@@ -165,67 +172,105 @@ class Rollout:
             self._take_slot(number, tokens)
             heapq.heappush(self._waits, (self._now_s, number))
 
+    def _held_with(self, number: int, tokens: float) -> float:
+        """Return the tokens that the gate would count if an agent came in."""
+        for group, shared_tokens in self._agents[number].levels:
+            tokens += 0.0 if self._holders.get(group) else shared_tokens
+        return self._held_tokens + tokens
+
     def _must_pause(self, number: int) -> bool:
         """Tell whether an agent is among the surplus: those older than it leave no room for it."""
         if self._num_active <= 1 or not self._is_over():
             return False
-        older = [self._held[each] for each in range(number) if self._holds[each]]
-        return len(older) >= self._policy.window or sum(older) + self._held[number] > self._admit_tokens
+        older = [each for each in range(number) if self._holds[each]]
+        if len(older) >= self._policy.window:
+            return True
+        shared = dict(level for each in [*older, number] for level in self._agents[each].levels)
+        kept = self._held[number] + sum([self._held[each] for each in older]) + sum(shared.values())
+        return kept > self._admit_tokens
 
     # The engine.
 
-    def _prefill(self) -> bool:
-        """Prefill the next prompt, if its context has room beside the running ones."""
-        number = self._queue[0]
-        call = self._call(number)
-        kept = self._contexts[number] * call.kept_frac
-        needed = kept + call.new_tokens + call.output_tokens
-        if self._num_decoding and self._running_tokens + needed > self._pool_tokens:
+    def _take_due(self) -> bool:
+        """Take one event that is due: a call that has generated its last token, or an agent that asks."""
+        if self._decodes and self._decodes[0][0] <= self._decoded:
+            self._end_call(heapq.heappop(self._decodes)[1])
+        elif self._waits and self._waits[0][0] <= self._now_s:
+            self._queue.append(heapq.heappop(self._waits)[1])
+        else:
             return False
-        self._queue.popleft()
-        cached = self._idle.pop(number, 0.0)
-        self._idle_tokens -= cached
-        self._evict(needed - (self._pool_tokens - self._running_tokens - self._idle_tokens))
-        self._contexts[number] = needed
-        uncached = call.new_tokens + kept - min(cached, kept)
-        self._now_s += self._costs.base_s + self._costs.prefill_token_s * uncached
-        self._decoded += 1  # the others decode in the same step
-        self._start_decoding(number, call.output_tokens)
+        return True
+
+    def _prefill(self) -> bool:
+        """Prefill the prompts that wait and have room, as many as a step takes, while others decode.
+
+        A step begins when the one before it has ended: at a whole number of decoded tokens.
+        """
+        if self._decodes and self._decoded != math.ceil(self._decoded):
+            return False
+        uncached = work_s = 0.0
+        began: list[int] = []
+        step_s = self._step_s()
+        while self._queue and uncached < _STEP_TOKENS and self._has_room(self._queue[0]):
+            number = self._queue.popleft()
+            tokens = self._begin_call(number)
+            prompt_tokens = self._contexts[number] - self._call(number).output_tokens
+            work_s += self._costs.prefill_s(tokens, prompt_tokens)
+            uncached += tokens
+            began.append(number)
+        if not began:
+            return False
+        num_steps = max(1, math.ceil(uncached / _STEP_TOKENS))
+        self._now_s += num_steps * step_s + work_s
+        self._decoded += num_steps
+        for number in began:
+            heapq.heappush(self._decodes, (self._decoded + self._call(number).output_tokens - 1, number))
+        return True
+
+    def _move_on(self) -> bool:
+        """Go on to the next event: the end of a step that a prompt waits for, of a call, or of a tool wait."""
+        if not self._decodes and not self._waits:
+            self._admit()
+            return bool(self._waits)
+        last = self._decodes[0][0] if self._decodes else inf
+        if self._queue and self._decodes and self._has_room(self._queue[0]):
+            last = min(last, math.ceil(self._decoded))
+        step_s = self._step_s()
+        decoded_s = self._now_s + (last - self._decoded) * step_s if self._decodes else inf
+        wait_s = self._waits[0][0] if self._waits else inf
+        if decoded_s <= wait_s:
+            self._now_s, self._decoded = decoded_s, last
+        else:
+            if self._decodes:
+                self._decoded += (wait_s - self._now_s) / step_s
+            self._now_s = wait_s
         return True
 
     def _call(self, number: int) -> FutureCall:
         return self._agents[number].calls[self._next_call[number]]
 
-    def _start_decoding(self, number: int, tokens: float) -> None:
-        self._running_tokens += self._contexts[number]
-        self._num_decoding += 1
-        heapq.heappush(self._decodes, (self._decoded + tokens, number))
-
     def _step_s(self) -> float:
-        return self._costs.base_s + self._costs.decode_token_s * self._num_decoding
+        return self._costs.step_s(len(self._decodes), self._cache.running_tokens)
 
-    def _next_decode_s(self) -> float:
-        if not self._decodes:
-            return inf
-        return self._now_s + max(0.0, self._decodes[0][0] - self._decoded) * self._step_s()
+    def _has_room(self, number: int) -> bool:
+        call = self._call(number)
+        kept_tokens = self._contexts[number] * call.kept_frac
+        return self._cache.has_room(kept_tokens + call.new_tokens + call.output_tokens)
 
-    def _end_wait(self, time_s: float) -> None:
-        if time_s > self._now_s:
-            if self._num_decoding:
-                self._decoded += (time_s - self._now_s) / self._step_s()
-            self._now_s = time_s
-        self._queue.append(heapq.heappop(self._waits)[1])
+    def _begin_call(self, number: int) -> float:
+        """Give a call its room; return the tokens of its prompt that have to be computed."""
+        call = self._call(number)
+        kept_tokens = self._contexts[number] * call.kept_frac
+        context = kept_tokens + call.new_tokens + call.output_tokens
+        self._contexts[number] = context
+        missing = self._cache.begin(number, kept_tokens, context, self._agents[number].levels)
+        return call.new_tokens + missing
 
-    def _end_decode(self, time_s: float) -> None:
-        self._now_s = time_s
-        decoded, number = heapq.heappop(self._decodes)
-        self._decoded = max(self._decoded, decoded)
-        self._num_decoding -= 1
-        context = self._contexts[number]
-        self._running_tokens -= context
-        self._release(number, context)
+    def _end_call(self, number: int) -> None:
+        agent, context = self._agents[number], self._contexts[number]
+        self._cache.end(number, context, agent.levels)
         in_flight = self._next_call[number] < 0
-        wait_s = self._agents[number].idle_s if in_flight else self._call(number).wait_s
+        wait_s = agent.idle_s if in_flight else self._call(number).wait_s
         self._next_call[number] += 1
         if not in_flight:
             self._num_to_mark -= 1
@@ -239,26 +284,11 @@ class Rollout:
             self._give_slot(number)
             self._admit()
             return
-        self._count(number, context)
+        self._held_tokens += context - self._held[number]
+        self._held[number] = context
         if self._must_pause(number):
             self._give_slot(number)
             heapq.heappush(self._paused, number)
             self._admit()
         else:
             heapq.heappush(self._waits, (self._now_s + wait_s, number))
-
-    def _release(self, number: int, tokens: float) -> None:
-        self._idle[number] = tokens
-        self._idle_tokens += tokens
-
-    def _evict(self, tokens: float) -> None:
-        while tokens > 0 and self._idle:
-            oldest = next(iter(self._idle))
-            cached = self._idle[oldest]
-            if cached <= tokens:
-                del self._idle[oldest]
-            else:
-                self._idle[oldest] = cached - tokens
-            taken = min(cached, tokens)
-            self._idle_tokens -= taken
-            tokens -= taken

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from concur.measures.prefixes import prefix_levels
 from concur.measures.residents import private_tokens
 from concur.signals import AgentView, Snapshot
 from concur.twin.calls import CallPool
@@ -141,16 +142,26 @@ def _drawn(
 ) -> FutureAgent:
     context = held = float(private_tokens(agent)) if agent.steps_done else 0.0
     is_in = agent.keeps_history
+    levels = _levels(agent)
     if agent.is_in_step:
         now, *rest = drawn
         context = context * now.kept_frac + now.new_tokens + now.output_tokens
         left = max(1.0, now.output_tokens * rng.random())
+        held = held or calls.newcomer_tokens
         return FutureAgent(
-            context, held or calls.newcomer_tokens, is_in, left, now.wait_s, tuple(rest or [now])
+            context, held, is_in, left, now.wait_s, tuple(rest or [now]), levels, agent.heard_s
         )
     idled_s = max(0.0, time_s - agent.heard_s)
     idle_s = calls.draw_idle_s(idled_s, rng) if agent.waiting_since_s is None else 0.0
-    return FutureAgent(context, held, is_in, 0.0, idle_s, tuple(drawn))
+    return FutureAgent(context, held, is_in, 0.0, idle_s, tuple(drawn), levels, agent.heard_s)
+
+
+def _levels(agent: AgentView) -> tuple[tuple[str, float], ...]:
+    """Return what the agent shares; a fork shares it with the forks of the same parent."""
+    if agent.fork is not None:
+        return ((f"forks of {agent.fork.group}", float(agent.fork.tokens)),)
+    levels = prefix_levels(agent.prefix_group, agent.shared_prefix_tokens, agent.outer_prefixes)
+    return tuple((level.group, float(level.tokens)) for level in levels)
 
 
 def _distance(one: Policy, other: Policy) -> float:

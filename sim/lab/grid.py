@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from concur.sim.errors import ScenarioError
 from concur.sim.record.provenance import versions
 from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario, what_decides
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
 from concur.sim.traces.trace import trace_sha256
 
@@ -75,6 +76,21 @@ class Grid:
     points: tuple[Point, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of the grid: its keys with their values, and the scenario that they make."""
+
+    values: dict[str, Any]
+    scenario: Scenario
+    trace_sha256: str | None
+
+    def point(self, controller: ControllerConfig, seed: int) -> Point:
+        """Return the run of one policy on one seed."""
+        scenario = self.scenario.with_seed(seed).with_controller(controller)
+        key = _key(scenario, self.trace_sha256)
+        return Point(self.values, controller.label, scenario, self.trace_sha256, key)
+
+
 def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     """Read a grid file and check every run of it; `overrides` are of the scenario that all start from.
 
@@ -85,6 +101,14 @@ def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     TraceError
         If there is no such trace.
     """
+    config, cells = load_cells(path, overrides)
+    points = tuple(point for cell in cells for point in _runs(config, cell, origin=str(path)))
+    _check_distinct(points, origin=str(path))
+    return Grid(config, points)
+
+
+def load_cells(path: Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, tuple[Cell, ...]]:
+    """Read a grid file as `load_grid` does, but leave open which policies run on it, and on which seeds."""
     raw = read_toml(path, what="grid")
     try:
         config = GridConfig.model_validate(raw)
@@ -97,12 +121,10 @@ def load_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
     for override in overrides:
         key, value = parse_override(override)
         set_key(base, key, relative_to(Path.cwd(), key, value), origin=f"--set {override}")
-    points = tuple(_points(config, base, folder, origin=str(path)))
-    _check_distinct(points, origin=str(path))
-    return Grid(config, points)
+    return config, tuple(_cells(config, base, folder, origin=str(path)))
 
 
-def _points(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: str) -> Iterator[Point]:
+def _cells(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: str) -> Iterator[Cell]:
     traces: dict[str, str] = {}
     for values in product(*config.grid.values()):
         named = dict(zip(config.grid, values, strict=True))
@@ -114,23 +136,21 @@ def _points(config: GridConfig, base: dict[str, Any], folder: Path, *, origin: s
         trace = scenario.workload.trace
         if trace is not None and trace not in traces:
             traces[trace] = trace_sha256(Path(trace))
-        for each in _runs(config, scenario, origin=origin):
-            sha256 = traces[trace] if trace is not None else None
-            yield Point(named, each.controller.label, each, sha256, _key(each, sha256))
+        yield Cell(named, scenario, traces[trace] if trace is not None else None)
 
 
-def _runs(config: GridConfig, scenario: Scenario, *, origin: str) -> Iterator[Scenario]:
-    """Yield the scenario on every seed under every policy."""
-    controllers = [scenario.controller]
+def _runs(config: GridConfig, cell: Cell, *, origin: str) -> Iterator[Point]:
+    """Yield the runs of a cell: on every seed under every policy."""
+    controllers = [cell.scenario.controller]
     if config.policies is not None:
         controllers = [
             each
             for text in config.policies
-            for each in scenario.policies(text, origin=f"{origin}: policies:")
+            for each in cell.scenario.policies(text, origin=f"{origin}: policies:")
         ]
-    for seed in config.seeds if config.seeds is not None else (scenario.seed,):
+    for seed in config.seeds if config.seeds is not None else (cell.scenario.seed,):
         for controller in controllers:
-            yield scenario.with_seed(seed).with_controller(controller)
+            yield cell.point(controller, seed)
 
 
 def _key(scenario: Scenario, trace: str | None) -> str:
