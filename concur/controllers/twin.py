@@ -37,8 +37,8 @@ from concur.twin.lives import Lives
 from concur.twin.plan import Planner
 
 _POOL_FRAC: Final = 0.95
-_START: Final = Policy(admit_frac=0.9, slack_frac=0.3, window=UNLIMITED)
-_FIRST_PLAN_S: Final = 3.0
+_START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
+_FIRST_PLAN_S: Final = 0.0
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
 _EVERY_FRAC: Final = 0.03  # of the time so far: what is left changes slowly in a long batch
 _IDLE_USAGE_FRAC: Final = 0.5
@@ -58,7 +58,7 @@ class TwinParams(ControllerParams):
     interval_s: float = 1.0
     plan_every_s: float = 10.0
     max_wait_s: float = 1800.0
-    initial_window: int = 16
+    initial_window: int = UNLIMITED
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -94,7 +94,7 @@ class CostMeter:
         The engine counts a prompt when it begins, and computes it for a while after that.
         """
         tokens = sum([uncached for uncached, _ in self._missed])
-        typical = sum([uncached**2 for uncached, _ in self._missed]) / tokens if tokens else 0.0
+        typical = sum([uncached**2 for uncached, _ in self._missed]) / tokens if tokens else math.inf
         return self._stretch.uncached >= _PROMPTS * typical or self._stretch.time_s >= _LONGEST_S
 
     def _fit_to(self, work: "_Work") -> None:
