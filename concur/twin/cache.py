@@ -17,21 +17,23 @@ class ModelCache:
     `running_tokens` are in use.
     """
 
-    __slots__ = ("_idle", "_idle_tokens", "_pool_tokens", "_users", "running_tokens")
+    __slots__ = ("_idle", "_idle_tokens", "_num_running", "_pool_tokens", "_users", "running_tokens")
 
     def __init__(self, pool_tokens: float) -> None:
         self._pool_tokens = pool_tokens
         self._idle: OrderedDict[int | str, float] = OrderedDict()
         self._idle_tokens = 0.0
+        self._num_running = 0
         self.running_tokens = 0.0
-        self._users: dict[str, int] = {}  # calls that run, by group
+        self._users: dict[str, tuple[int, float]] = {}  # by group: calls that run, and what they share
 
     def has_room(self, tokens: float) -> bool:
         """Tell whether a context has room beside those that run; alone it always has."""
-        return not self.running_tokens or self.running_tokens + tokens <= self._pool_tokens
+        return not self._num_running or self.running_tokens + tokens <= self._pool_tokens
 
     def hold(self, number: int, tokens: float, levels: Sequence[Level]) -> None:
         """Have an agent's history, and what it shares, as if its last call had just ended."""
+        self._num_running += 1
         self._use(levels)
         self.running_tokens += tokens
         self.end(number, tokens, levels)
@@ -42,30 +44,38 @@ class ModelCache:
         cached = self._idle.pop(number, 0.0)
         self._idle_tokens -= cached
         missing = max(0.0, kept_tokens - cached) + self._use(levels)
+        self._num_running += 1
         self.running_tokens += all_tokens
         self._evict()
         return missing
 
     def end(self, number: int, tokens: float, levels: Sequence[Level]) -> None:
         """End a call that has used so many tokens."""
+        self._num_running -= 1
         self.running_tokens -= tokens
         self._leave(number, tokens)
-        for group, shared_tokens in reversed(levels):
-            self._users[group] -= 1
-            if not self._users[group]:
+        for group, _ in reversed(levels):
+            users, shared_tokens = self._users[group]
+            if users > 1:
+                self._users[group] = users - 1, shared_tokens
+            else:
+                del self._users[group]
                 self.running_tokens -= shared_tokens
                 self._leave(group, shared_tokens)
 
     def _use(self, levels: Sequence[Level]) -> float:
         missing = 0.0
-        for group, shared_tokens in levels:
-            users = self._users.get(group, 0)
-            self._users[group] = users + 1
-            if not users:
-                cached = self._idle.pop(group, 0.0)
-                self._idle_tokens -= cached
-                self.running_tokens += shared_tokens
-                missing += shared_tokens - cached
+        for group, tokens in levels:
+            users, shared_tokens = self._users.get(group, (0, 0.0))
+            if users and tokens <= shared_tokens:
+                self._users[group] = users + 1, shared_tokens
+                continue
+            cached = self._idle.pop(group, 0.0)
+            self._idle_tokens -= cached
+            longest = max(tokens, shared_tokens)
+            missing += max(0.0, tokens - max(cached, shared_tokens))
+            self._users[group] = users + 1, longest
+            self.running_tokens += longest - shared_tokens
         return missing
 
     def _leave(self, key: int | str, tokens: float) -> None:

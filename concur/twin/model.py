@@ -24,6 +24,7 @@ from concur.twin.future import FutureAgent, FutureCall, Policy
 MARK_FRAC: Final = 0.9
 """Of the calls: when that many are done says how fast the batch goes, whatever its last agents do."""
 _STEP_TOKENS: Final = 8192.0  # that a step prefills: vLLM's `max_num_batched_tokens` on a large GPU
+_NOBODY: Final = (0, 0.0)
 _CUT_MARK_FRAC: Final = 0.8  # of a future without its youngest agents, whose end is nobody's end
 
 
@@ -64,7 +65,7 @@ class Rollout:
         self._next_call = [0] * len(agents)
         self._held = [0.0] * len(agents)  # tokens that the gate counts
         self._holds = [False] * len(agents)
-        self._holders: dict[str, int] = {}  # by group
+        self._holders: dict[str, tuple[int, float]] = {}  # by group: slot holders, and what they share
         self._num_active = 0
         self._held_tokens = 0.0
         self._cache = ModelCache(pool_tokens)
@@ -121,24 +122,28 @@ class Rollout:
 
     # The gate.
 
-    def _take_slot(self, number: int, tokens: float) -> None:
+    def _take_slot(self, number: int, own_tokens: float) -> None:
         self._holds[number] = True
         self._num_active += 1
-        self._held_tokens += tokens
-        self._held[number] = tokens
-        for group, shared_tokens in self._agents[number].levels:
-            holders = self._holders.get(group, 0)
-            self._holders[group] = holders + 1
-            self._held_tokens += 0.0 if holders else shared_tokens
+        self._held_tokens += own_tokens
+        self._held[number] = own_tokens
+        for group, tokens in self._agents[number].levels:
+            holders, shared_tokens = self._holders.get(group, (0, 0.0))
+            longest = max(tokens, shared_tokens)
+            self._holders[group] = holders + 1, longest
+            self._held_tokens += longest - shared_tokens
 
     def _give_slot(self, number: int) -> None:
         self._holds[number] = False
         self._num_active -= 1
         self._held_tokens -= self._held[number]
         self._held[number] = 0.0
-        for group, shared_tokens in self._agents[number].levels:
-            self._holders[group] -= 1
-            self._held_tokens -= 0.0 if self._holders[group] else shared_tokens
+        for group, _ in self._agents[number].levels:
+            holders, shared_tokens = self._holders.pop(group)
+            if holders > 1:
+                self._holders[group] = holders - 1, shared_tokens
+            else:
+                self._held_tokens -= shared_tokens
 
     def _is_over(self) -> bool:
         return self._held_tokens > self._pause_tokens or self._num_active > self._policy.window
@@ -175,7 +180,7 @@ class Rollout:
     def _held_with(self, number: int, tokens: float) -> float:
         """Return the tokens that the gate would count if an agent came in."""
         for group, shared_tokens in self._agents[number].levels:
-            tokens += 0.0 if self._holders.get(group) else shared_tokens
+            tokens += max(0.0, shared_tokens - self._holders.get(group, _NOBODY)[1])
         return self._held_tokens + tokens
 
     def _must_pause(self, number: int) -> bool:
