@@ -162,7 +162,7 @@ class Twin:
             "admit_frac": planned.policy.admit_frac,
             "slack_frac": planned.policy.slack_frac,
             "max_agents": planned.policy.window,
-            "expected_s": planned.expected_s,
+            "expected_ratio": planned.ratio,
             "expected_before_s": planned.before_s,
         }
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from concur.twin.cache import Level
+from concur.twin.costs import StepCosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,23 @@ class FutureAgent:
     calls: tuple[FutureCall, ...]
     levels: tuple[Level, ...] = ()
     heard_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Future:
+    """Agents in the order of the gate, and the engine that serves them.
+
+    Each of the `agents` stands for `scale` of them: the pool, what groups share and what a step prefills are
+    so much smaller, and each token costs so much more. `is_cut`: the youngest are left out, whose end is
+    nobody's end. `newcomer_tokens` are what the gate counts for a new agent.
+    """
+
+    agents: tuple[FutureAgent, ...]
+    costs: StepCosts
+    pool_tokens: float
+    newcomer_tokens: float
+    scale: int = 1
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

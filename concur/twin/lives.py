@@ -17,15 +17,16 @@ from typing import Final
 
 _MOST_LIVES: Final = 1000
 _NORMAL: Final = NormalDist()
-_SPREAD: Final = 0.8
-"""Of the logarithm of a batch's lives: 0.55 for tau-bench, 0.6 for mini-SWE-agent, 1.2 for Claude Code sessions
-(between the tenth and the ninetieth percentile of `examples/traces`)."""
+SPREADS: Final = (0.55, 0.3, 1.0)
+"""Of the logarithm of a batch's lives, between the tenth and the ninetieth percentile of `examples/traces`: 0.55
+for tau-bench and mini-SWE-agent, 0.3 for ReAct on HotpotQA, 1.2 for Claude Code sessions. Which it is of a new
+batch nobody knows."""
 
 
 class Lives:
     """Lives of one batch: those that have ended, and at each reading how far the others are."""
 
-    __slots__ = ("_ages", "_beyond_frac", "_ended", "_ends", "_furthest", "_median")
+    __slots__ = ("_ages", "_beyond_frac", "_ended", "_ends", "_furthest")
 
     def __init__(self) -> None:
         self._ended: deque[int] = deque(maxlen=_MOST_LIVES)
@@ -33,7 +34,6 @@ class Lives:
         self._ages: list[int] = []
         self._furthest = 1
         self._beyond_frac = 0.5  # of all lives, longer than the furthest seen
-        self._median = 2.0
 
     def ended(self, num_calls: int) -> None:
         """Take note of a life that has ended after so many calls."""
@@ -46,10 +46,9 @@ class Lives:
         self._furthest = max([*self._ends[-1:], *self._ages[-1:], 1])
         reached = (sum(self._ends) + sum(self._ages)) / self._furthest  # as if so many had come so far
         self._beyond_frac = (self._survival() * reached + 0.5) / (reached + 1.0)
-        self._median = self._furthest * math.exp(-_SPREAD * _NORMAL.inv_cdf(1.0 - self._beyond_frac))
 
-    def draw_rest(self, num_calls: int, rng: Random) -> int:
-        """Return how many calls an agent makes that has made `num_calls`, at least 1."""
+    def draw_rest(self, num_calls: int, rng: Random, *, spread: float) -> int:
+        """Return how many calls an agent makes that has made `num_calls`; `spread` is of the tail."""
         bound = rng.random()
         left = 1.0
         for length, frac in self._steps(num_calls):
@@ -57,8 +56,8 @@ class Lives:
             if left <= bound:
                 return length - num_calls
         beyond = self._beyond_frac * max(1e-6, 1.0 - rng.random())
-        length = self._median * math.exp(_SPREAD * _NORMAL.inv_cdf(1.0 - beyond))
-        return max(1, math.ceil(length) - num_calls)
+        quantiles = _NORMAL.inv_cdf(1.0 - beyond) - _NORMAL.inv_cdf(1.0 - self._beyond_frac)
+        return max(1, math.ceil(self._furthest * math.exp(spread * quantiles)) - num_calls)
 
     def _survival(self) -> float:
         left = 1.0

@@ -12,14 +12,12 @@ preemptions and blocks are left out.
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 from concur.twin.cache import ModelCache
-from concur.twin.costs import StepCosts
-from concur.twin.future import FutureAgent, FutureCall, Policy
+from concur.twin.future import Future, FutureCall, Policy
 
 MARK_FRAC: Final = 0.9
 """Of the calls: when that many are done says how fast the batch goes, whatever its last agents do."""
@@ -44,22 +42,14 @@ class Outcome:
 class Rollout:
     """One run of the model. Life: construct, then `run`, once."""
 
-    def __init__(
-        self,
-        agents: Sequence[FutureAgent],
-        policy: Policy,
-        costs: StepCosts,
-        *,
-        pool_tokens: float,
-        newcomer_tokens: float,
-        is_cut: bool,
-    ) -> None:
-        self._agents = agents
-        self._policy = policy
-        self._costs = costs
-        self._newcomer_tokens = newcomer_tokens
-        self._admit_tokens = policy.admit_frac * pool_tokens
-        self._pause_tokens = self._admit_tokens + policy.slack_frac * pool_tokens
+    def __init__(self, future: Future, policy: Policy) -> None:
+        self._agents = agents = future.agents
+        self._costs = future.costs
+        self._window = max(1, round(policy.window / future.scale))
+        self._newcomer_tokens = future.newcomer_tokens
+        self._step_tokens = _STEP_TOKENS / future.scale
+        self._admit_tokens = policy.admit_frac * future.pool_tokens
+        self._pause_tokens = self._admit_tokens + policy.slack_frac * future.pool_tokens
         self._now_s = 0.0
         self._contexts = [agent.context_tokens for agent in agents]
         self._next_call = [0] * len(agents)
@@ -68,7 +58,7 @@ class Rollout:
         self._holders: dict[str, tuple[int, float]] = {}  # by group: slot holders, and what they share
         self._num_active = 0
         self._held_tokens = 0.0
-        self._cache = ModelCache(pool_tokens)
+        self._cache = ModelCache(future.pool_tokens)
         self._decoded = 0.0  # tokens that a call which decodes all the time would have generated
         self._waits: list[tuple[float, int]] = []
         self._decodes: list[tuple[float, int]] = []
@@ -76,8 +66,8 @@ class Rollout:
         self._paused: list[int] = []
         self._new: deque[int] = deque()
         self._num_left = len(agents)
-        self._is_cut = is_cut
-        self._mark_frac = _CUT_MARK_FRAC if is_cut else MARK_FRAC
+        self._is_cut = future.is_cut
+        self._mark_frac = _CUT_MARK_FRAC if future.is_cut else MARK_FRAC
         self._num_to_mark = self._mark_frac * sum([len(agent.calls) for agent in agents])
         self._mark_s: float | None = None
 
@@ -146,14 +136,14 @@ class Rollout:
                 self._held_tokens -= shared_tokens
 
     def _is_over(self) -> bool:
-        return self._held_tokens > self._pause_tokens or self._num_active > self._policy.window
+        return self._held_tokens > self._pause_tokens or self._num_active > self._window
 
     def _pause_surplus(self) -> None:
         """Pause the youngest between calls, as a new bound does at once."""
         if not self._is_over():
             return
         for number in range(len(self._agents) - 1, -1, -1):
-            is_over = self._held_tokens > self._admit_tokens or self._num_active > self._policy.window
+            is_over = self._held_tokens > self._admit_tokens or self._num_active > self._window
             if self._num_active <= 1 or not is_over:
                 break
             if self._holds[number] and self._next_call[number] >= 0:
@@ -165,7 +155,7 @@ class Rollout:
 
     def _admit(self) -> None:
         """Let agents in while there is room: paused ones first, oldest first."""
-        while self._num_active < self._policy.window and (self._paused or self._new):
+        while self._num_active < self._window and (self._paused or self._new):
             number = self._paused[0] if self._paused else self._new[0]
             tokens = self._contexts[number] if self._paused else self._newcomer_tokens
             if self._num_active and self._held_with(number, tokens) > self._admit_tokens:
@@ -188,7 +178,7 @@ class Rollout:
         if self._num_active <= 1 or not self._is_over():
             return False
         older = [each for each in range(number) if self._holds[each]]
-        if len(older) >= self._policy.window:
+        if len(older) >= self._window:
             return True
         shared = dict(level for each in [*older, number] for level in self._agents[each].levels)
         kept = self._held[number] + sum([self._held[each] for each in older]) + sum(shared.values())
@@ -216,7 +206,7 @@ class Rollout:
         uncached = work_s = 0.0
         began: list[int] = []
         step_s = self._step_s()
-        while self._queue and uncached < _STEP_TOKENS and self._has_room(self._queue[0]):
+        while self._queue and uncached < self._step_tokens and self._has_room(self._queue[0]):
             number = self._queue.popleft()
             tokens = self._begin_call(number)
             prompt_tokens = self._contexts[number] - self._call(number).output_tokens
@@ -225,7 +215,7 @@ class Rollout:
             began.append(number)
         if not began:
             return False
-        num_steps = max(1, math.ceil(uncached / _STEP_TOKENS))
+        num_steps = max(1, math.ceil(uncached / self._step_tokens))
         self._now_s += num_steps * step_s + work_s
         self._decoded += num_steps
         for number in began:
