@@ -9,7 +9,15 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, get_type_hints
 
 from concur.catalog import Catalog
-from concur.controllers.base import Controller, ControllerParams, Law, LogValue, budget_of, interval_of
+from concur.controllers.base import (
+    Controller,
+    ControllerParams,
+    Law,
+    LogValue,
+    budget_of,
+    hurry_of,
+    interval_of,
+)
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
 from concur.controllers.gradient import Gradient, GradientParams
@@ -32,6 +40,7 @@ __all__ = [
     "Law",
     "LogValue",
     "budget_of",
+    "hurry_of",
     "controller_params",
     "interval_of",
     "make_controller",

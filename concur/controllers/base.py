@@ -1,5 +1,6 @@
 """The contract of every controller: how many agents may be active, and how many tokens they may keep."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,7 +15,8 @@ class Law(Protocol):
     """Decide the window: how many agents may hold a slot.
 
     `window` is the window in force, from construction on. A wrapper may set it to overrule a decision. A law
-    that bounds tokens too has a `budget`, a `TokenBudget`, in force with it.
+    that bounds tokens too has a `budget`, a `TokenBudget`, in force with it. One that wants to decide again
+    before its interval is over, for now, has `hurry_s`, the seconds until then.
     `reads_agents` says whether decisions look at `Snapshot.agents`; the tuple is left empty if not, because
     it costs one view per agent and tick. Decisions are a function of the snapshots alone: no clock, no
     randomness.
@@ -49,6 +51,11 @@ def budget_of(law: Law) -> TokenBudget:
     """Return the bound in tokens that a law has set beside its window; most set none."""
     budget: TokenBudget = getattr(law, "budget", UNBOUNDED)
     return budget
+
+
+def hurry_of(law: Law) -> float:
+    """Return the seconds after which a law wants to decide again, its interval apart; most do not hurry."""
+    return float(getattr(law, "hurry_s", math.inf))
 
 
 def interval_of(law: Law, otherwise_s: float) -> float:

@@ -41,7 +41,8 @@ _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
 _FIRST_PLAN_S: Final = 0.0
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
 _EVERY_FRAC: Final = 0.03  # of the time so far: what is left changes slowly in a long batch
-_IDLE_USAGE_FRAC: Final = 0.5
+_HURRY_S: Final = 0.1  # between two decisions at the start
+_RUNNING_FRAC: Final = 0.75  # some calls have begun since the engine's last step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class TwinParams(ControllerParams):
     interval_s: float = 1.0
     plan_every_s: float = 10.0
     max_wait_s: float = 1800.0
-    initial_window: int = UNLIMITED
+    initial_window: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +87,11 @@ class Twin:
         self._lives = Lives()
         self._here: dict[str, AgentView] = {}
         self._state: dict[str, LogValue] = {}
+
+    @property
+    def hurry_s(self) -> float:
+        """Seconds after which the law wants to decide again: few while it knows nothing."""
+        return math.inf if self._calls.is_known else _HURRY_S
 
     @property
     def interval_s(self) -> float:
@@ -173,9 +179,10 @@ class Twin:
         self.budget = TokenBudget(admit_tokens, pause_tokens, self._calls.newcomer_tokens)
 
     def _begin(self, snapshot: Snapshot, active: int) -> None:
-        """Open slots while nothing speaks against it: nobody queues, and half of the pool is free."""
-        is_at_ease = not snapshot.num_requests_waiting and snapshot.kv_cache_usage_frac < _IDLE_USAGE_FRAC
-        if snapshot.num_requests_running and is_at_ease and active >= self._bound:
+        """Double the slots while all calls in them run, and none is queued: the engine takes more."""
+        num_calls = sum([agent.num_calls for agent in snapshot.agents])
+        are_running = snapshot.num_requests_running >= _RUNNING_FRAC * num_calls > 0
+        if are_running and not snapshot.num_requests_waiting and active >= self._bound:
             self._bound = min(2 * self._bound, UNLIMITED)
 
     def _pace(self, active: int, num_ended: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from concur.controllers.base import Controller, LogValue, budget_of, interval_of
+from concur.controllers.base import Controller, LogValue, budget_of, hurry_of, interval_of
 from concur.measures.flows import Freshness
 from concur.signals import Snapshot, TokenBudget
 
@@ -38,6 +38,11 @@ class _Guard:
     def budget(self) -> TokenBudget:
         """Bound in tokens of the wrapped law."""
         return budget_of(self._controller)
+
+    @property
+    def hurry_s(self) -> float:
+        """Seconds after which the wrapped law wants to decide again."""
+        return hurry_of(self._controller)
 
     def log_state(self) -> dict[str, LogValue]:
         """Return the wrapped controller's state."""

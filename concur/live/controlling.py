@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from concur.controllers import Controller
+from concur.controllers import Controller, hurry_of
 from concur.decision import Tick, decide
 from concur.errors import ParameterError, require
 from concur.gate import Gate
@@ -118,7 +118,7 @@ async def control(
     on_tick: Callable[[Tick], None],
     on_stale: Callable[[StaleTick], None],
 ) -> None:
-    """Decide every interval until cancelled; see `ControlledGate`, which watches over this.
+    """Decide every interval, or sooner if the law wants to, until cancelled; see `ControlledGate`.
 
     Raises
     ------
@@ -131,8 +131,10 @@ async def control(
     start_s = gate.now_s()
     number = 0
     while True:
-        number = _next_tick(number, gate.now_s() - start_s, interval_s)
-        await asyncio.sleep(start_s + number * interval_s - gate.now_s())
+        following = _next_tick(number, gate.now_s() - start_s, interval_s)
+        left_s, hurry_s = start_s + following * interval_s - gate.now_s(), hurry_of(controller)
+        number = following if left_s <= hurry_s else number
+        await asyncio.sleep(min(left_s, hurry_s))
         try:
             snapshot = await read()
         except ScrapeError as error:

@@ -83,7 +83,7 @@ class CostMeter:
         work = None if last is None else _work(last, snapshot)
         if work is not None:
             self._stretch = self._stretch.plus(work)
-        if self._stretch.time_s and (work is None or self._is_long_enough()):
+        if self._stretch.steps and (work is None or self._is_long_enough()):
             self._fit_to(self._stretch)
             self._stretch = _NOTHING
         return self.costs
@@ -149,7 +149,7 @@ def _work(last: Snapshot, now: Snapshot) -> _Work | None:
     uncached = _uncached(now) - _uncached(last)
     is_busy = now.num_requests_running > 0 and last.num_requests_running > 0
     steps = _steps(last, now, generated)
-    if not is_busy or now.time_s <= last.time_s or steps <= 0 or uncached < 0 or generated < 0:
+    if not is_busy or now.time_s <= last.time_s or min(steps, uncached, generated) < 0:
         return None
     used_frac = (now.kv_cache_usage_frac + last.kv_cache_usage_frac) / 2
     context = used_frac * now.pool_tokens * steps

@@ -7,7 +7,7 @@ from functools import partial
 
 import simpy
 
-from concur.controllers import Law, interval_of, make_controller
+from concur.controllers import Law, hurry_of, interval_of, make_controller
 from concur.decision import decide
 from concur.signals import Snapshot
 from concur.sim.engine.core import EngineCore
@@ -128,11 +128,12 @@ class _World:
             self._on_progress(len(agents), len(self.workload.agents))
 
     def _controlling(self) -> Generator[simpy.Event, object, None]:
-        """Decide every `interval_s`; the first decision is one interval after the start."""
-        number = 0
+        """Decide every `interval_s`, first after one of them, and whenever the law wants to before that."""
+        number = 1
         while True:
-            number += 1
-            yield Instant(self.env, CONTROL, number * self.interval_s - self.env.now)
+            left_s, hurry_s = number * self.interval_s - self.env.now, hurry_of(self.controller)
+            number += left_s <= hurry_s
+            yield Instant(self.env, CONTROL, min(left_s, hurry_s))
             tick = decide(self.controller, self.gate, self._reading())
             self.tables.ticks.append(tick_row(tick))
             if not tick.is_in_force(self.gate):
