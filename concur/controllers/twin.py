@@ -175,7 +175,7 @@ class Twin:
     def _bound_by(self, pool_tokens: float) -> None:
         policy = self._policy
         admit_tokens = max(1.0, policy.admit_frac * pool_tokens)
-        pause_tokens = admit_tokens + policy.slack_frac * pool_tokens
+        pause_tokens = admit_tokens * (1.0 + policy.slack_frac)
         self.budget = TokenBudget(admit_tokens, pause_tokens, self._calls.newcomer_tokens)
 
     def _begin(self, snapshot: Snapshot, active: int) -> None:

@@ -49,7 +49,7 @@ class Rollout:
         self._newcomer_tokens = future.newcomer_tokens
         self._step_tokens = _STEP_TOKENS / future.scale
         self._admit_tokens = policy.admit_frac * future.pool_tokens
-        self._pause_tokens = self._admit_tokens + policy.slack_frac * future.pool_tokens
+        self._pause_tokens = self._admit_tokens * (1.0 + policy.slack_frac)
         self._now_s = 0.0
         self._contexts = [agent.context_tokens for agent in agents]
         self._next_call = [0] * len(agents)
