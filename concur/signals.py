@@ -21,6 +21,12 @@ COUNTERS: Final = (
     "generation_tokens",
 )
 """What every engine counts from its start."""
+MORE_COUNTERS: Final = (
+    "num_engine_steps",
+    "external_prefix_cache_queries_tokens",
+    "external_prefix_cache_hits_tokens",
+)
+"""What some engines count too."""
 PUBLISHED: Final = (*GAUGES, "kv_cache_resident_frac", *COUNTERS)
 """What a snapshot, a decision's row and a sample of the timeline all have of an engine."""
 
@@ -155,6 +161,8 @@ class Snapshot:
     re-admitted after a preemption, as vLLM's do. `agents` is filled for controllers that read it; `departed`
     is the gate's count of those who have left, and `calls` are those that have ended since the last decision,
     of which `usage` was told. `num_engine_steps` counts from the engine's start, `None` if it is not told.
+    `external_prefix_cache_*`: tokens looked for, and found, in what a KV connector holds outside the GPU,
+    after the engine's own cache; both 0 without one.
 
     The pool: `num_gpu_blocks` blocks of `block_size` tokens, vLLM's null block among them.
     `kv_cache_size_tokens` is what a live engine itself says that its pool holds, where that is not its own
@@ -181,6 +189,8 @@ class Snapshot:
     departed: Departures = Departures()
     calls: tuple[CallView, ...] = ()
     num_engine_steps: int | None = None
+    external_prefix_cache_queries_tokens: int = 0
+    external_prefix_cache_hits_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

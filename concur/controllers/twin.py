@@ -34,6 +34,7 @@ from concur.twin.calls import CallPool
 from concur.twin.costs import CostMeter
 from concur.twin.future import Policy
 from concur.twin.lives import Lives
+from concur.twin.misses import MissMeter
 from concur.twin.plan import Planner
 
 _POOL_FRAC: Final = 0.95
@@ -83,6 +84,8 @@ class Twin:
         self._next_plan_s = _FIRST_PLAN_S
         self._freshness = Freshness(params.interval_s)
         self._costs = CostMeter()
+        self._misses = MissMeter()
+        self._recomputed_frac = 1.0
         self._calls = CallPool()
         self._lives = Lives()
         self._here: dict[str, AgentView] = {}
@@ -102,6 +105,7 @@ class Twin:
         """Return the next window; `budget` goes with it."""
         self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision
         costs = self._costs.update(snapshot)
+        self._recomputed_frac = self._misses.update(snapshot)
         num_ended = self._observe(snapshot)
         if self._freshness.is_stale(snapshot):
             self._state = {"is_stale": 1}
@@ -161,6 +165,7 @@ class Twin:
             self._lives,
             self._costs.costs,
             pool_tokens=pool_tokens,
+            recomputed_frac=self._recomputed_frac,
             used_frac=(ledger.private_tokens + ledger.shared_tokens) / pool_tokens,
         )
         self._policy = planned.policy

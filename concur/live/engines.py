@@ -23,7 +23,7 @@ from concur.live.capacity import Capacity, capacity_warning, sglang_capacity, vl
 from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.labels import PID, SERVER, check_labels, values_by_engine
 from concur.live.metric_names import CAPACITY, RESIDENT, MetricNames
-from concur.signals import COUNTERS, GAUGES
+from concur.signals import COUNTERS, GAUGES, MORE_COUNTERS
 
 _NEEDED: Final = (*GAUGES, *COUNTERS, *CAPACITY)
 _SECOND_POOLS: Final = ("sglang:max_total_num_tokens_swa", "sglang:mamba_available_tokens")
@@ -77,7 +77,11 @@ def read_page(samples: Sequence[Sample], names: MetricNames) -> Page:
     check_labels(used, names)
     fields, notes = _fields(used, names)
     held = _holders(fields, names)
-    counters = {(engine, field): value for field in COUNTERS for engine, value in fields[field].items()}
+    counters = {
+        (engine, field): value
+        for field in (*COUNTERS, *MORE_COUNTERS)
+        for engine, value in fields.get(field, {}).items()
+    }
     _fill_late(fields, held, names)
     _check_complete(fields, held, names)
     engines = {

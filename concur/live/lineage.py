@@ -32,7 +32,7 @@ from concur.live.capacity import Capacity
 from concur.live.engines import Key, Page
 from concur.live.errors import ReplicasError, ScrapeError
 from concur.live.metric_names import MetricNames
-from concur.signals import COUNTERS
+from concur.signals import COUNTERS, MORE_COUNTERS
 
 _TRAFFIC: Final = ("prompt_tokens", "generation_tokens")
 # The numbers of the rules above; ours.
@@ -94,7 +94,7 @@ class Lineage:
         self.names = names
         self.num_resets = 0
         self.warnings: dict[str, None] = {}
-        self.counts = dict.fromkeys(COUNTERS, 0.0)
+        self.counts = dict.fromkeys((*COUNTERS, *MORE_COUNTERS), 0.0)
         self._last: _Point | None = None
         self._left: list[_Point] = []  # from which the counters fell, or which a return left
         self._jumped: list[_Point] = []  # from which they have risen suspiciously fast, since the last fall

@@ -91,6 +91,11 @@ VLLM: Final = MetricNames(
         "generation_tokens": Series("vllm:generation_tokens_total"),
         "num_gpu_blocks": Series("vllm:cache_config_info", label="num_gpu_blocks"),
         "block_size": Series("vllm:cache_config_info", label="block_size"),
+        "num_engine_steps": Series("vllm:iteration_tokens_total_count"),
+        "external_prefix_cache_queries_tokens": Series(
+            "vllm:external_prefix_cache_queries_total", is_late=True
+        ),
+        "external_prefix_cache_hits_tokens": Series("vllm:external_prefix_cache_hits_total", is_late=True),
     },
     # With several API servers, gauges of mode "mostrecent" are not written before their first value.
     late_groups=(LateGroup(GAUGES, unless=COUNTERS),),

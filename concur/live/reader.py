@@ -19,7 +19,7 @@ from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.lineage import Lineage
 from concur.live.metric_names import RESIDENT, MetricNames
 from concur.live.pages import find_engine, read_samples
-from concur.signals import COUNTERS, GAUGES, Snapshot
+from concur.signals import COUNTERS, GAUGES, MORE_COUNTERS, Snapshot
 
 _REQUESTS: Final = GAUGES[:2]
 _NO_ADDRESS: Final = ""
@@ -100,7 +100,9 @@ class MetricsReader:
         self._warnings |= dict.fromkeys(_fleet_warnings(pages))
         self.engines = engines
         totals = {name: sum(values[name] for values in engines.values()) for name in _REQUESTS}
-        totals |= {name: sum(each.counts[name] for each in self._lineages.values()) for name in COUNTERS}
+        published = [name for name in MORE_COUNTERS if all(name in each for each in engines.values())]
+        for name in (*COUNTERS, *published):
+            totals[name] = sum(each.counts[name] for each in self._lineages.values())
         whole: dict[str, Any] = {name: round(value) for name, value in totals.items()}
         return Snapshot(
             time_s=time_s,

@@ -8,10 +8,10 @@ with U the tokens that were prefilled, each with what it attends to, G those tha
 tokens of context that were read for them, step by step. A prefilled token on a context of `ATTENTION_TOKENS`
 costs twice what it costs on none: there its attention takes as many operations as all else.
 
-The four are fitted to stretches of readings by least squares of the relative error, with exponential forgetting. At a constant load
-they cannot be told apart; therefore each is held to where it began, in proportion: the logarithm of each is
-normal with `_SPREAD` around the typical values of a large GPU. What the readings do not say stays in the same
-proportion as there.
+The four are fitted to stretches of readings by least squares of the relative error, with exponential
+forgetting. At a constant load they cannot be told apart; therefore each is held to where it began, in
+proportion: its logarithm is normal around that of a large GPU, with `_SPREAD`. So costs that the readings do
+not tell apart all rise and fall together.
 """
 
 import math
@@ -26,7 +26,7 @@ ATTENTION_TOKENS: Final = 30_000.0
 _FORGET: Final = 0.997  # per second: a memory of some five minutes
 _NOISE: Final = 0.1  # of a stretch, relative
 _PROMPTS: Final = 8.0  # typical ones that a stretch has to be long enough for
-_LONGEST_S: Final = 30.0
+_LONGEST_S: Final = 60.0
 _SPREAD: Final = math.log(3.0)
 _SWEEPS: Final = 20
 _MOST_CALLS: Final = 200
@@ -34,9 +34,9 @@ _MOST_CALLS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
-    """Seconds of a step, of a token that is prefilled, of one that is decoded, of one of context that it reads.
+    """Seconds of a step, of a token prefilled, of one decoded, of one of context that is read for it.
 
-    The start: a dense model of 8 to 32 billion parameters on one or two H100s (`calib/README.md`).
+    The defaults: a dense model of 8 to 32 billion parameters on one or two H100s (`calib/README.md`).
     """
 
     base_s: float = 0.008
@@ -128,7 +128,7 @@ class CostMeter:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What the engine did in `time_s`: steps, tokens uncached and generated, tokens of context times steps."""
+    """What the engine did in `time_s`: steps, tokens uncached and generated, context tokens times steps."""
 
     time_s: float
     steps: float
@@ -165,4 +165,5 @@ def _steps(last: Snapshot, now: Snapshot, generated: int) -> float:
 
 
 def _uncached(snapshot: Snapshot) -> int:
-    return snapshot.prefix_cache_queries_tokens - snapshot.prefix_cache_hits_tokens
+    hits = snapshot.prefix_cache_hits_tokens + snapshot.external_prefix_cache_hits_tokens
+    return snapshot.prefix_cache_queries_tokens - hits

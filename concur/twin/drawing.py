@@ -39,6 +39,7 @@ def draw_future(
     *,
     spread: float,
     pool_tokens: float,
+    recomputed_frac: float,
 ) -> Future:
     """Draw one future of agents in the order of the gate; `spread` is of the lives' tail.
 
@@ -72,12 +73,11 @@ def draw_future(
         newcomer_tokens=calls.newcomer_tokens,
         scale=scale,
         is_cut=len(future) < num_drawn,
+        recomputed_frac=recomputed_frac,
     )
 
 
-def _scale(
-    agents: Sequence[AgentView], num_calls: int, pool_tokens: float, newcomer_tokens: float
-) -> int:
+def _scale(agents: Sequence[AgentView], num_calls: int, pool_tokens: float, newcomer_tokens: float) -> int:
     """Return of how many agents one is drawn."""
     contexts = [private_tokens(agent) for agent in agents if agent.steps_done]
     mean_tokens = max(1.0, newcomer_tokens, sum(contexts) / max(1, len(contexts)))

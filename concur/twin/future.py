@@ -41,7 +41,8 @@ class Future:
 
     Each of the `agents` stands for `scale` of them: the pool, what groups share and what a step prefills are
     so much smaller, and each token costs so much more. `is_cut`: the youngest are left out, whose end is
-    nobody's end. `newcomer_tokens` are what the gate counts for a new agent.
+    nobody's end. `newcomer_tokens` are what the gate counts for a new agent. Of what was evicted and is
+    needed again `recomputed_frac` is computed; the rest comes from an offload tier, beside the steps.
     """
 
     agents: tuple[FutureAgent, ...]
@@ -50,6 +51,7 @@ class Future:
     newcomer_tokens: float
     scale: int = 1
     is_cut: bool = False
+    recomputed_frac: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 S(n) = product over ended lives of length e <= n of (1 - number ended at e / number that reached e), where
 those who are still here count as far as they have come (Kaplan & Meier, JASA 53, 1958). Nothing is seen
-beyond the furthest, `a`. There the lives go on as a log-normal that agrees with what is known: a share S(a) of
+beyond the furthest, `a`. There lives go on as a log-normal that agrees with what is known: a share S(a) of
 them is longer than a. While many have come to `a` and none has ended, that share is near 1, and the typical
-life is several times as long; with one agent alone it is about twice as long (Gott, Nature 363, 1993).
+life is several times as long. How wide the log-normal is, nobody knows of a new batch: futures are drawn with
+each of `SPREADS`.
 """
 
 import bisect
@@ -18,9 +19,8 @@ from typing import Final
 _MOST_LIVES: Final = 1000
 _NORMAL: Final = NormalDist()
 SPREADS: Final = (0.55, 0.3, 1.0)
-"""Of the logarithm of a batch's lives, between the tenth and the ninetieth percentile of `examples/traces`: 0.55
-for tau-bench and mini-SWE-agent, 0.3 for ReAct on HotpotQA, 1.2 for Claude Code sessions. Which it is of a new
-batch nobody knows."""
+"""Standard deviations of the logarithm of a life. The tenth and the ninetieth percentile of `examples/traces`
+say 0.55 for tau-bench and mini-SWE-agent, 0.3 for ReAct on HotpotQA, 1.2 for Claude Code."""
 
 
 class Lives:

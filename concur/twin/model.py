@@ -3,7 +3,7 @@
 The engine works in steps. In each, every call that decodes gets a token; prompts that wait and have room are
 prefilled beside them, as many as a step takes, and generate their first token at its end. A step costs its
 base, what it decodes and what it prefills of what the cache does not have (`concur.twin.costs`). Steps in
-which nothing happens are taken together. While the contexts of running calls fill the pool, the next one waits.
+which nothing happens are taken together. While the contexts of running calls fill the pool, the next waits.
 
 The gate: as `concur.gate.agents`, with the orders of its defaults. Everything is ours. Chunks of prompts,
 preemptions and blocks are left out.
@@ -47,6 +47,7 @@ class Rollout:
         self._costs = future.costs
         self._window = max(1, round(policy.window / future.scale))
         self._newcomer_tokens = future.newcomer_tokens
+        self._recomputed_frac = future.recomputed_frac
         self._step_tokens = _STEP_TOKENS / future.scale
         self._admit_tokens = policy.admit_frac * future.pool_tokens
         self._pause_tokens = self._admit_tokens * (1.0 + policy.slack_frac)
@@ -105,9 +106,7 @@ class Rollout:
             self._cache.begin(number, agent.context_tokens, agent.context_tokens, agent.levels)
             heapq.heappush(self._decodes, (math.ceil(agent.decode_tokens), number))
         self._new.extend(
-            number
-            for number, agent in enumerate(agents)
-            if not agent.holds_slot and not agent.context_tokens
+            number for number, agent in enumerate(agents) if not agent.holds_slot and not agent.context_tokens
         )
 
     # The gate.
@@ -223,7 +222,7 @@ class Rollout:
         return True
 
     def _move_on(self) -> bool:
-        """Go on to the next event: the end of a step that a prompt waits for, of a call, or of a tool wait."""
+        """Go on to the next event: the end of a step that a prompt waits for, of a call or of a wait."""
         if not self._decodes and not self._waits:
             self._admit()
             return bool(self._waits)
@@ -259,7 +258,7 @@ class Rollout:
         context = kept_tokens + call.new_tokens + call.output_tokens
         self._contexts[number] = context
         missing = self._cache.begin(number, kept_tokens, context, self._agents[number].levels)
-        return call.new_tokens + missing
+        return call.new_tokens + self._recomputed_frac * missing
 
     def _end_call(self, number: int) -> None:
         agent, context = self._agents[number], self._contexts[number]

@@ -1,7 +1,7 @@
 """Choose the bounds under which the batch ends soonest, on futures drawn from what is known of it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
@@ -10,10 +10,12 @@ from concur.signals import Snapshot
 from concur.twin.calls import CallPool
 from concur.twin.costs import StepCosts
 from concur.twin.drawing import draw_future, in_order
-from concur.twin.future import Policy
+from concur.twin.future import Future, Policy
 from concur.twin.lives import SPREADS, Lives
 from concur.twin.model import Rollout
 
+_MOST_FUTURES: Final = 3 * len(SPREADS)
+_MOST_CALLS: Final = 2000  # of all futures: those of few agents differ much, and cost little
 _NUM_PROMISING: Final = 5  # policies that are tried on more than one future
 _STEPS: Final = (0.72, 0.85, 0.93, 1.08, 1.2, 1.45)  # times the budget in force
 _AFAR: Final = (0.5, 0.7, 0.85, 1.0, 1.3, 1.8, 3.0)  # budgets that every third plan looks at, wherever it is
@@ -50,22 +52,26 @@ class Planner:
         *,
         pool_tokens: float,
         used_frac: float,
+        recomputed_frac: float,
     ) -> Planned:
         """Return the best policy near the one in force, or that one if none is worth a change."""
         agents = in_order(snapshot.agents)
-        futures = [
-            draw_future(
-                snapshot.time_s,
-                agents,
-                calls,
-                lives,
-                costs,
-                Random(f"{self._seed}/{self.num_plans}/{spread}"),
-                spread=spread,
-                pool_tokens=pool_tokens,
+        futures: list[Future] = []
+        while _wants_more(futures):
+            number = len(futures)
+            futures.append(
+                draw_future(
+                    snapshot.time_s,
+                    agents,
+                    calls,
+                    lives,
+                    costs,
+                    Random(f"{self._seed}/{self.num_plans}/{number}"),
+                    spread=SPREADS[number % len(SPREADS)],
+                    pool_tokens=pool_tokens,
+                    recomputed_frac=recomputed_frac,
+                )
             )
-            for spread in SPREADS
-        ]
         self.num_plans += 1
         active = sum(agent.holds_slot for agent in agents)
         before = [Rollout(future, policy).run().cost_s for future in futures]
@@ -101,6 +107,13 @@ class Planner:
         yield replace(policy, window=max(1, num_agents))
         for slack in _SLACKS:
             yield replace(policy, slack_frac=slack)
+
+
+def _wants_more(futures: Sequence[Future]) -> bool:
+    """Tell whether to draw one more: one of each spread at least, more while that costs little."""
+    num_calls = sum([len(agent.calls) for future in futures for agent in future.agents])
+    number = len(futures)
+    return number % len(SPREADS) > 0 or (number < _MOST_FUTURES and num_calls < _MOST_CALLS)
 
 
 def _distance(one: Policy, other: Policy) -> float:

@@ -50,6 +50,8 @@ class SchedulerStats:
     prompt_tokens: int
     generation_tokens: int
     num_evictions: int
+    external_prefix_cache_queries_tokens: int
+    external_prefix_cache_hits_tokens: int
 
     def __init__(
         self,
@@ -63,6 +65,8 @@ class SchedulerStats:
         prompt_tokens: int = 0,
         generation_tokens: int = 0,
         num_evictions: int = 0,
+        external_prefix_cache_queries_tokens: int = 0,
+        external_prefix_cache_hits_tokens: int = 0,
     ) -> None:
         self.num_requests_running = num_requests_running
         self.num_requests_waiting = num_requests_waiting
@@ -74,3 +78,5 @@ class SchedulerStats:
         self.prompt_tokens = prompt_tokens
         self.generation_tokens = generation_tokens
         self.num_evictions = num_evictions
+        self.external_prefix_cache_queries_tokens = external_prefix_cache_queries_tokens
+        self.external_prefix_cache_hits_tokens = external_prefix_cache_hits_tokens

@@ -121,8 +121,8 @@ def _case(
         raise ScenarioError(f"{path}: no law to judge (the best cap is found by search); name some")
     if len(chosen) < _LEAST_SEEDS:
         raise ScenarioError(
-            f"{path}: seeds = {list(chosen)} but a case is judged on at least {_LEAST_SEEDS}; name them in the "
-            "file or with --seeds"
+            f"{path}: seeds = {list(chosen)} but a case is judged on at least {_LEAST_SEEDS}; name them in "
+            "the file or with --seeds"
         )
     judged = read_policies(cell.scenario, laws, num_agents=0)
     return Case(name, cell, tuple(judged), chosen)

@@ -149,10 +149,12 @@ class _World:
 
     def _reading(self) -> Snapshot:
         """Return what a live engine would answer now."""
-        engine = self.scenario.engine
+        engine, stats = self.scenario.engine, self.core.stats
         return Snapshot(
             time_s=self.env.now,
-            **published(self.core.stats),
+            **published(stats),
+            external_prefix_cache_queries_tokens=stats.external_prefix_cache_queries_tokens,
+            external_prefix_cache_hits_tokens=stats.external_prefix_cache_hits_tokens,
             num_gpu_blocks=engine.num_gpu_blocks,
             block_size=engine.block_size,
             num_engine_steps=self.core.totals.num_steps,

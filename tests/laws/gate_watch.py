@@ -9,6 +9,7 @@ import pytest
 from concur.gate import AgentGate, Gate, RequestGate
 from concur.gate.lending import asking_lender
 from concur.gate.member import Member, Slot
+from concur.measures.residents import private_tokens, read_ledger
 from concur.signals import UNBOUNDED
 
 EVENTS = ("request_step", "step_done", "abandon_step", "withdraw", "leave", "resize", "expire")
@@ -108,7 +109,10 @@ class Watch:
     def _check_tokens(self, gate: AgentGate) -> None:
         """The books of tokens are right, and some slot holder may go on."""
         holders = [m for m in gate._members.values() if m.slot in (Slot.ACTIVE, Slot.LENT)]
-        assert gate._held_tokens == pytest.approx(sum(member.held_tokens for member in holders), abs=1e-6)
+        ledger = read_ledger([member.view() for member in holders], block_size=0)
+        newcomers = sum(member.held_tokens for member in holders if not member.steps_done)
+        seen = sum(private_tokens(member) for member in holders if member.steps_done)
+        assert gate._books.tokens == pytest.approx(seen + newcomers + ledger.shared_tokens, abs=1e-6)
         assert all(not m.held_tokens for m in gate._members.values() if m not in holders)
         assert len(gate._must_pause) < max(1, gate.active), "someone always stays"
 
@@ -121,7 +125,7 @@ class Watch:
             assert not gate._active
             assert not gate._must_pause
             assert not gate._unserved
-            assert gate._held_tokens == pytest.approx(0.0, abs=1e-6)
+            assert gate._books.tokens == pytest.approx(0.0, abs=1e-6)
         else:
             assert isinstance(gate, RequestGate)
             assert not any(gate._asks.values())

@@ -100,6 +100,8 @@ class Scheduler(Generic[Cache]):
             prompt_tokens=so_far.prompt_tokens,
             generation_tokens=so_far.generation_tokens,
             num_evictions=kv.num_evictions,
+            external_prefix_cache_queries_tokens=so_far.external_prefix_cache_queries_tokens,
+            external_prefix_cache_hits_tokens=so_far.external_prefix_cache_hits_tokens,
         )
 
     def finish_load(self, request: Request) -> None:
@@ -250,6 +252,9 @@ class Scheduler(Generic[Cache]):
             stats = self._stats
             stats.prefix_cache_hits_tokens += num_hit_tokens
             stats.prefix_cache_queries_tokens += request.num_tokens if kv.enable_caching else 0
+            if self.tier is not None:
+                stats.external_prefix_cache_queries_tokens += request.num_tokens - num_hit_tokens
+                stats.external_prefix_cache_hits_tokens += num_tier_tokens
             request.num_cached_tokens = num_hit_tokens + num_tier_tokens
             request.num_host_tokens = num_tier_tokens
         if num_tier_blocks:
