@@ -2,15 +2,15 @@
 
 Every few seconds the law draws some futures of all agents that are here (`concur.twin.drawing`): how many
 more calls each will make, from the lives seen so far (`concur.twin.lives`), and what they are like, from the
-calls seen so far (`concur.twin.calls`). It runs them forward under a score of policies (`concur.twin.model`), with
-step costs fitted to the engine's counters (`concur.twin.costs`), and moves to the best if that is worth it
-(`concur.twin.plan`).
+calls seen so far (`concur.twin.calls`). It runs them forward under a score of policies (`concur.twin.model`),
+with step costs fitted to the engine's counters (`concur.twin.costs`), and moves to the best if that is worth
+it (`concur.twin.plan`).
 
 What it bounds are the **tokens** that slot holders keep, not their number: agents differ in length, grow, and
 are cut, and the pool holds tokens. The pool of the plan is what the engine has, less what strangers hold,
-less a twentieth, for the model knows no blocks and no preemptions, and is up to a tenth too fast beyond the knee.
-The gate counts what each agent keeps from `usage` and holds the bound by itself, at every call's end, also
-between two plans and while the engine's signals are stale.
+less a twentieth, for the model knows no blocks and no preemptions, and is up to a tenth too fast beyond the
+knee. The gate counts what each agent keeps from `usage` and holds the bound by itself, at every call's end,
+also between two plans and while the engine's signals are stale.
 
 **Start.** Until calls enough are known the law decides ten times a second, and doubles the window while all
 calls run and none is queued: as fast as the engine takes them, and no faster. Then the first plan is made.

@@ -49,9 +49,9 @@ class SchedulerStats:
     num_preemptions: int
     prompt_tokens: int
     generation_tokens: int
-    num_evictions: int
     external_prefix_cache_queries_tokens: int
     external_prefix_cache_hits_tokens: int
+    num_evictions: int
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class SchedulerStats:
         num_preemptions: int = 0,
         prompt_tokens: int = 0,
         generation_tokens: int = 0,
-        num_evictions: int = 0,
         external_prefix_cache_queries_tokens: int = 0,
         external_prefix_cache_hits_tokens: int = 0,
+        num_evictions: int = 0,
     ) -> None:
         self.num_requests_running = num_requests_running
         self.num_requests_waiting = num_requests_waiting

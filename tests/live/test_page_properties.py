@@ -2,8 +2,8 @@
 
 The truth is still there in an altered page unless the page is now the truth of another server. So values are
 left alone, and the labels of `cache_config_info` that are values; series that a server publishes only after
-their first event (`is_late`, and the parts of a counter) are neither taken away nor put there: such a page is
-that of a server on which it has not happened yet, or has.
+their first event (`is_late`, and the parts of a counter), or not at all (the engine's steps), are neither
+taken away nor put there: such a page is that of a server on which it has not happened yet, or has.
 """
 
 import re
@@ -30,7 +30,12 @@ PAGES = {
     "sglang cold": field_page("sglang_cold"),
 }
 NAMES = sorted({series.name for names in ENGINES for series in names.series.values()})
-LATE = tuple(series.name for names in ENGINES for series in names.series.values() if series.is_late)
+LATE = tuple(
+    series.name
+    for names in ENGINES
+    for field, series in names.series.items()
+    if series.is_late or field == "num_engine_steps"
+)
 LABEL = re.compile(r'([,{])(\w+)="([^"]*)"')
 SETTINGS = settings(max_examples=40, deadline=None)
 

@@ -115,3 +115,23 @@ def test_engines_are_summed_and_their_usage_is_weighted_by_blocks() -> None:
     assert snapshot.prefix_cache_queries_tokens == 400
     assert snapshot.kv_cache_usage_frac == pytest.approx(0.5)
     assert read.engines["0"]["kv_cache_usage_frac"] == 0.9, "the collapsing one is still to be seen"
+
+
+def test_the_steps_of_the_engine_and_the_hits_outside_the_gpu_are_read_where_they_are_published() -> None:
+    silent = vllm_text({"0": {}, "1": {}})
+    more = {
+        "vllm:iteration_tokens_total_count": 40.0,
+        "vllm:external_prefix_cache_queries_total": 900.0,
+        "vllm:external_prefix_cache_hits_total": 300.0,
+    }
+    lines = [
+        f'{name}{{engine="{engine}",model_name="tiny"}} {value}'
+        for name, value in more.items()
+        for engine in "01"
+    ]
+    text = silent + "\n".join(lines) + "\n"
+    snapshot = MetricsReader(detect_names(text)).read(text, time_s=1.0)
+    assert snapshot.num_engine_steps == 80
+    assert snapshot.external_prefix_cache_queries_tokens == 1800
+    assert snapshot.external_prefix_cache_hits_tokens == 600
+    assert MetricsReader(detect_names(silent)).read(silent, time_s=1.0).num_engine_steps is None

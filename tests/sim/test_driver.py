@@ -136,6 +136,8 @@ def test_a_controller_sees_only_what_a_live_engine_publishes() -> None:
         "agents",
         "calls",
         "num_engine_steps",
+        "external_prefix_cache_queries_tokens",
+        "external_prefix_cache_hits_tokens",
         "departed",
     }
 
