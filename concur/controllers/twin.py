@@ -43,7 +43,6 @@ from concur.twin.lives import Lives
 from concur.twin.misses import MissMeter
 from concur.twin.plan import Planner
 
-_POOL_FRAC: Final = 0.95
 _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
 _FIRST_PLAN_S: Final = 0.0
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
@@ -80,6 +79,8 @@ class Twin:
     """Apply the law of the module docstring once per reading."""
 
     reads_agents = True
+    pool_frac = 0.95
+    """Of the pool, for the plan; see the module docstring."""
 
     def __init__(self, params: TwinParams) -> None:
         self.params = params
@@ -156,7 +157,7 @@ class Twin:
     def _pool_tokens(self, snapshot: Snapshot, ledger: Ledger) -> float:
         """Return the tokens that agents can have for themselves."""
         strangers = stranger_tokens(snapshot, ledger, growth_tokens=self._calls.growth_tokens)
-        return max(1.0, _POOL_FRAC * (snapshot.pool_tokens - strangers))
+        return max(1.0, self.pool_frac * (snapshot.pool_tokens - strangers))
 
     def _plan(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float) -> None:
         time_s = snapshot.time_s
