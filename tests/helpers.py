@@ -1,7 +1,7 @@
 """Factories for tests: small scenarios and workloads, everything explicit that a test is about."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,14 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 ROOT: Final = Path(__file__).parents[1]
 TRACES: Final = ROOT / "examples" / "traces"
+
+
+def working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, str]) -> Path:
+    """Work in a folder that has these files, and return it."""
+    monkeypatch.chdir(folder)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
 
 
 def concur(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

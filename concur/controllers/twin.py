@@ -44,7 +44,6 @@ from concur.twin.misses import MissMeter
 from concur.twin.plan import Planner
 
 _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
-_FIRST_PLAN_S: Final = 0.0
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
 _EVERY_FRAC: Final = 0.03  # of the time so far: what is left changes slowly in a long batch
 _HURRY_S: Final = 0.1  # between two decisions at the start
@@ -88,11 +87,10 @@ class Twin:
         self.budget: TokenBudget = UNBOUNDED
         self._policy = _START
         self._planner = Planner(params.seed)
-        self._next_plan_s = _FIRST_PLAN_S
+        self._next_plan_s = 0.0
         self._freshness = Freshness(params.interval_s)
         self._costs = CostMeter()
         self._misses = MissMeter()
-        self._recomputed_frac = 1.0
         self._calls = CallPool()
         self._lives = Lives()
         self._here: dict[str, AgentView] = {}
@@ -112,7 +110,7 @@ class Twin:
         """Return the next window; `budget` goes with it."""
         self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision
         costs = self._costs.update(snapshot)
-        self._recomputed_frac = self._misses.update(snapshot)
+        self._misses.update(snapshot)
         num_ended = self._observe(snapshot)
         if self._freshness.is_stale(snapshot):
             self._state = {"is_stale": 1}
@@ -172,7 +170,7 @@ class Twin:
             self._lives,
             self._costs.costs,
             pool_tokens=pool_tokens,
-            recomputed_frac=self._recomputed_frac,
+            recomputed_frac=self._misses.recomputed_frac,
             used_frac=(ledger.private_tokens + ledger.shared_tokens) / pool_tokens,
         )
         self._policy = planned.policy

@@ -1,10 +1,11 @@
 """The tokens that agents keep in the cache, as the gate's bound in tokens counts them: each prefix once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from concur.gate.member import Member
 from concur.measures.prefixes import prefix_levels
 from concur.measures.residents import private_tokens
+from concur.measures.shares import Shares
 from concur.signals import Prefix
 
 
@@ -22,17 +23,14 @@ class Books:
         self.newcomer_tokens = 0.0
         self._tokens = 0.0
         self._ids: set[str] = set()
-        self._prefixes: dict[str, _Shared] = {}
-        self._forks: dict[str, _Shared] = {}
+        self._prefixes = Shares()
+        self._forks = Shares()
 
     @property
     def tokens(self) -> float:
         """What all of them keep."""
-        if not self._forks:
-            return self._tokens
-        return self._tokens + sum(
-            [fork.tokens for parent, fork in self._forks.items() if parent not in self._ids]
-        )
+        forks = [tokens for parent, tokens in self._forks.items() if parent not in self._ids]
+        return self._tokens + sum(forks)
 
     def enter(self, member: Member) -> None:
         """Enter a member, or what it keeps now."""
@@ -42,9 +40,9 @@ class Books:
         if member.agent_id not in self._ids:
             self._ids.add(member.agent_id)
             for level in _levels(member):
-                self._tokens += _share(self._prefixes, level)
+                self._tokens += self._prefixes.enter(level.group, level.tokens)
             if member.fork is not None:
-                _share(self._forks, member.fork)
+                self._forks.enter(member.fork.group, member.fork.tokens)
 
     def strike(self, member: Member) -> None:
         """Take a member out, if it is in."""
@@ -54,17 +52,17 @@ class Books:
         self._tokens -= member.held_tokens
         member.held_tokens = 0.0
         for level in _levels(member):
-            self._tokens -= _unshare(self._prefixes, level.group)
+            self._tokens -= self._prefixes.leave(level.group)
         if member.fork is not None:
-            _unshare(self._forks, member.fork.group)
+            self._forks.leave(member.fork.group)
 
     def tokens_with(self, member: Member) -> float:
         """Return what all would keep if this one came in."""
         if member.agent_id in self._ids:
             return self.tokens - member.held_tokens + self._own_tokens(member)
-        new = sum([_missing(self._prefixes, level) for level in _levels(member)])
+        new = sum([self._prefixes.missing(level.group, level.tokens) for level in _levels(member)])
         if member.fork is not None and member.fork.group not in self._ids:
-            new += _missing(self._forks, member.fork)
+            new += self._forks.missing(member.fork.group, member.fork.tokens)
         return self.tokens + self._own_tokens(member) + new
 
     def num_to_strike(self, members: Iterable[Member], most_tokens: float) -> int:
@@ -77,9 +75,9 @@ class Books:
                 break
             left -= member.held_tokens
             for level in _levels(member):
-                shared = self._prefixes[level.group]
-                counts[level.group] = counts.get(level.group, shared.num_members) - 1
-                left -= 0 if counts[level.group] else shared.tokens
+                prefixes, group = self._prefixes, level.group
+                counts[group] = counts.get(group, prefixes.num_members(group)) - 1
+                left -= 0 if counts[group] else prefixes.tokens(group)
             number += 1
         return number
 
@@ -88,38 +86,7 @@ class Books:
         return tokens if member.steps_done else max(tokens, self.newcomer_tokens)
 
 
-class _Shared:
-    """What a group shares, and how many of it are in the books."""
-
-    __slots__ = ("num_members", "tokens")
-
-    def __init__(self) -> None:
-        self.num_members = 0
-        self.tokens = 0
-
-
 def _levels(member: Member) -> tuple[Prefix, ...]:
     if member.prefix_group is None or member.fork is not None:  # a fork has all of it from its parent
         return ()
     return prefix_levels(member.prefix_group, member.shared_prefix_tokens, member.outer_prefixes)
-
-
-def _missing(held: Mapping[str, _Shared], level: Prefix) -> int:
-    shared = held.get(level.group)
-    return level.tokens if shared is None else max(0, level.tokens - shared.tokens)
-
-
-def _share(held: dict[str, _Shared], level: Prefix) -> int:
-    """Count one more of a group; return the tokens that came with it."""
-    new = _missing(held, level)
-    shared = held.setdefault(level.group, _Shared())
-    shared.num_members += 1
-    shared.tokens += new
-    return new
-
-
-def _unshare(held: dict[str, _Shared], group: str) -> int:
-    """Count one less of a group; return the tokens that nobody else keeps."""
-    shared = held[group]
-    shared.num_members -= 1
-    return 0 if shared.num_members else held.pop(group).tokens

@@ -7,6 +7,8 @@ does block by block (0.32.0, `v1/core/block_pool.py`); blocks themselves are lef
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from concur.measures.shares import Shares
+
 Level = tuple[str, float]
 """A group and the tokens that its agents share."""
 
@@ -17,7 +19,7 @@ class ModelCache:
     `running_tokens` are in use.
     """
 
-    __slots__ = ("_idle", "_idle_tokens", "_num_running", "_pool_tokens", "_users", "running_tokens")
+    __slots__ = ("_idle", "_idle_tokens", "_num_running", "_pool_tokens", "_shares", "running_tokens")
 
     def __init__(self, pool_tokens: float) -> None:
         self._pool_tokens = pool_tokens
@@ -25,7 +27,7 @@ class ModelCache:
         self._idle_tokens = 0.0
         self._num_running = 0
         self.running_tokens = 0.0
-        self._users: dict[str, tuple[int, float]] = {}  # by group: calls that run, and what they share
+        self._shares = Shares()  # of calls that run
 
     def has_room(self, tokens: float) -> bool:
         """Tell whether a context has room beside those that run; alone it always has."""
@@ -55,27 +57,21 @@ class ModelCache:
         self.running_tokens -= tokens
         self._leave(number, tokens)
         for group, _ in reversed(levels):
-            users, shared_tokens = self._users[group]
-            if users > 1:
-                self._users[group] = users - 1, shared_tokens
-            else:
-                del self._users[group]
+            shared_tokens = self._shares.leave(group)
+            if shared_tokens:
                 self.running_tokens -= shared_tokens
                 self._leave(group, shared_tokens)
 
     def _use(self, levels: Sequence[Level]) -> float:
         missing = 0.0
         for group, tokens in levels:
-            users, shared_tokens = self._users.get(group, (0, 0.0))
-            if users and tokens <= shared_tokens:
-                self._users[group] = users + 1, shared_tokens
-                continue
-            cached = self._idle.pop(group, 0.0)
-            self._idle_tokens -= cached
-            longest = max(tokens, shared_tokens)
-            missing += max(0.0, tokens - max(cached, shared_tokens))
-            self._users[group] = users + 1, longest
-            self.running_tokens += longest - shared_tokens
+            used = self._shares.tokens(group)
+            new = self._shares.enter(group, tokens)
+            if new:
+                cached = self._idle.pop(group, 0.0)
+                self._idle_tokens -= cached
+                missing += max(0.0, tokens - max(cached, used))
+                self.running_tokens += new
         return missing
 
     def _leave(self, key: int | str, tokens: float) -> None:

@@ -93,12 +93,15 @@ class CostMeter:
 
         The engine counts a prompt when it begins, and computes it for a while after that.
         """
-        tokens = sum([uncached for uncached, _ in self._missed])
+        tokens = self._missed_tokens()
         typical = sum([uncached**2 for uncached, _ in self._missed]) / tokens if tokens else math.inf
         return self._stretch.uncached >= _PROMPTS * typical or self._stretch.time_s >= _LONGEST_S
 
+    def _missed_tokens(self) -> int:
+        return sum([uncached for uncached, _ in self._missed])
+
     def _fit_to(self, work: "_Work") -> None:
-        tokens = sum([uncached for uncached, _ in self._missed])
+        tokens = self._missed_tokens()
         longer = sum([attended(*each) for each in self._missed]) / tokens if tokens else 1.0
         amounts = (work.steps, work.uncached * longer, work.generated, work.context)
         weight = 1.0 / (_NOISE * work.time_s) ** 2

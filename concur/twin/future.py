@@ -58,7 +58,8 @@ class Future:
 class Policy:
     """What a plan decides: the bounds of the gate, those in tokens as fractions of the pool.
 
-    At `admit_frac` nobody more is let in, `slack_frac` above it the youngest pause; `window` agents at most.
+    At `admit_frac` nobody more is let in; at 1 + `slack_frac` times that the youngest pause. At most `window`
+    agents are in.
     """
 
     admit_frac: float

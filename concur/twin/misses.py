@@ -9,21 +9,27 @@ _EXPECTED_FRAC: Final = 0.1  # with a tier of which nothing is known: it is ther
 
 
 class MissMeter:
-    """Compare the engine's cache and the offload tier with what the calls needed of both."""
+    """Compare the engine's cache and the offload tier with what the calls needed of both.
 
-    __slots__ = ("_recomputed_tokens",)
+    `recomputed_frac`: the share of misses that is computed again, 1 without a tier.
+    """
+
+    __slots__ = ("_recomputed_tokens", "recomputed_frac")
 
     def __init__(self) -> None:
+        self.recomputed_frac = 1.0
         self._recomputed_tokens = 0.0
 
     def update(self, snapshot: Snapshot) -> float:
-        """Take a reading; return the share of misses that is computed again, 1 without a tier."""
+        """Take a reading; return `recomputed_frac`."""
         for call in snapshot.calls:
             if call.cached_tokens is not None:
                 self._recomputed_tokens += max(0, call.kept_tokens - call.cached_tokens)
         if not snapshot.external_prefix_cache_queries_tokens:
+            self.recomputed_frac = 1.0
             return 1.0
         expected = max(1.0, _TRUST_FRAC * snapshot.pool_tokens)
         recomputed = self._recomputed_tokens + _EXPECTED_FRAC * expected
         reloaded = snapshot.external_prefix_cache_hits_tokens + (1.0 - _EXPECTED_FRAC) * expected
-        return recomputed / (recomputed + reloaded)
+        self.recomputed_frac = recomputed / (recomputed + reloaded)
+        return self.recomputed_frac

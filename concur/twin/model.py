@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from concur.measures.shares import Shares
 from concur.twin.cache import ModelCache
 from concur.twin.future import Future, FutureCall, Policy
 
 MARK_FRAC: Final = 0.9
 """Of the calls: when that many are done says how fast the batch goes, whatever its last agents do."""
 _STEP_TOKENS: Final = 8192.0  # that a step prefills: vLLM's `max_num_batched_tokens` on a large GPU
-_NOBODY: Final = (0, 0.0)
 _CUT_MARK_FRAC: Final = 0.8  # of a future without its youngest agents, whose end is nobody's end
 
 
@@ -56,7 +56,7 @@ class Rollout:
         self._next_call = [0] * len(agents)
         self._held = [0.0] * len(agents)  # tokens that the gate counts
         self._holds = [False] * len(agents)
-        self._holders: dict[str, tuple[int, float]] = {}  # by group: slot holders, and what they share
+        self._shares = Shares()  # of slot holders
         self._num_active = 0
         self._held_tokens = 0.0
         self._cache = ModelCache(future.pool_tokens)
@@ -117,10 +117,7 @@ class Rollout:
         self._held_tokens += own_tokens
         self._held[number] = own_tokens
         for group, tokens in self._agents[number].levels:
-            holders, shared_tokens = self._holders.get(group, (0, 0.0))
-            longest = max(tokens, shared_tokens)
-            self._holders[group] = holders + 1, longest
-            self._held_tokens += longest - shared_tokens
+            self._held_tokens += self._shares.enter(group, tokens)
 
     def _give_slot(self, number: int) -> None:
         self._holds[number] = False
@@ -128,11 +125,7 @@ class Rollout:
         self._held_tokens -= self._held[number]
         self._held[number] = 0.0
         for group, _ in self._agents[number].levels:
-            holders, shared_tokens = self._holders.pop(group)
-            if holders > 1:
-                self._holders[group] = holders - 1, shared_tokens
-            else:
-                self._held_tokens -= shared_tokens
+            self._held_tokens -= self._shares.leave(group)
 
     def _is_over(self) -> bool:
         return self._held_tokens > self._pause_tokens or self._num_active > self._window
@@ -169,7 +162,7 @@ class Rollout:
     def _held_with(self, number: int, tokens: float) -> float:
         """Return the tokens that the gate would count if an agent came in."""
         for group, shared_tokens in self._agents[number].levels:
-            tokens += max(0.0, shared_tokens - self._holders.get(group, _NOBODY)[1])
+            tokens += self._shares.missing(group, shared_tokens)
         return self._held_tokens + tokens
 
     def _must_pause(self, number: int) -> bool:

@@ -17,7 +17,6 @@ from concur.sim.files import whole_file
 from concur.sim.lab.judge import Verdict, judge, load_cases
 from concur.sim.lab.judge_table import cases_table, judgement, summary_table
 from concur.sim.lab.sweep import Store
-from concur.sim.record.provenance import short_commit
 from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.runs.progress import say, tallying
 from concur.sim.runs.seeds import read_seeds
@@ -67,7 +66,10 @@ def run(
         _show(verdicts, as_json=as_json)
         raise
     _show(verdicts, as_json=as_json)
-    _warn_of_commits({commit for each in verdicts for commit in each.commits}, store)
+    if (
+        remark := store.remark_on_commits({commit for each in verdicts for commit in each.commits})
+    ) is not None:
+        say(remark)
 
 
 def _files_and_policies(
@@ -95,9 +97,3 @@ def _show(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
         print(json.dumps(judgement(verdicts), indent=1))
     else:
         print_tables(cases_table(verdicts), summary_table(verdicts))
-
-
-def _warn_of_commits(commits: set[str | None], store: Store) -> None:
-    if len(commits) > 1:
-        names = ", ".join(sorted(map(short_commit, commits)))
-        say(f"runs of several commits are judged ({names}); remove {store.folder} to make all anew")

@@ -17,7 +17,6 @@ from concur.sim.errors import ExtraMissingError
 from concur.sim.lab.grid import load_grid
 from concur.sim.lab.sweep import Store, rows, run_points, write_plan, write_table
 from concur.sim.lab.sweep_table import sweep_table
-from concur.sim.record.provenance import short_commit
 from concur.sim.runs.parallel import LocalWorkers, Workers
 from concur.sim.runs.progress import counting, say, warn
 from concur.sim.show.remarks import merged_warnings
@@ -77,7 +76,10 @@ def sweep(
     else:
         print_tables(sweep_table(table, list(plan.config.grid)))
         print(f"table: {path}")
-    _warn_of_commits({row["git_commit"] for row in table if row["error"] is None}, store)
+    if (
+        remark := store.remark_on_commits({row["git_commit"] for row in table if row["error"] is None})
+    ) is not None:
+        say(remark)
     warn(merged_warnings((each.name, results[each.key].get("warnings", ())) for each in plan.points))
     errors = [row["error"] for row in table if row["error"] is not None]
     if errors:
@@ -96,9 +98,3 @@ def _workers(backend: str, jobs: int | None, address: str | None) -> Iterator[Wo
         raise ExtraMissingError(error, extra="ray") from None
     with ray_workers(address, jobs) as workers:
         yield workers
-
-
-def _warn_of_commits(commits: set[str | None], store: Store) -> None:
-    if len(commits) > 1:
-        names = ", ".join(sorted(map(short_commit, commits)))
-        say(f"runs of several commits are in the table ({names}); remove {store.folder} to make all anew")

@@ -55,7 +55,6 @@ class Verdict:
     """Makespans of a case in seconds, by policy and seed, and the best static cap with its own."""
 
     name: str
-    values: Mapping[str, Any]
     best_cap: int
     best_s: Mapping[int, float]
     makespans_s: Mapping[str, Mapping[int, float]]
@@ -148,7 +147,7 @@ def judge(
         best = case.cell.scenario.policies(f"agent_cap={best_cap}")
         by_policy = runs.makespans_s([*best, *case.policies])
         best_s = by_policy.pop(best[0].label)
-        yield Verdict(case.name, case.cell.values, best_cap, best_s, by_policy, frozenset(runs.commits))
+        yield Verdict(case.name, best_cap, best_s, by_policy, frozenset(runs.commits))
 
 
 class _CaseRuns:

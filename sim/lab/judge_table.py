@@ -1,11 +1,12 @@
 """What a judgement leaves behind: tables for the terminal, and all of its numbers as JSON."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
-from concur.sim.lab.judge import Summary, Verdict, summarise
+from concur.sim.lab.judge import Verdict, summarise
 
 
 def cases_table(verdicts: Sequence[Verdict]) -> Table:
@@ -60,17 +61,5 @@ def judgement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             }
             for each in verdicts
         },
-        "summary": {each.policy: _row(each) for each in summarise(verdicts)},
-    }
-
-
-def _row(summary: Summary) -> dict[str, Any]:
-    return {
-        "geometric_mean": summary.geometric_mean,
-        "interval": None if summary.interval is None else list(summary.interval),
-        "worst": summary.worst,
-        "worst_case": summary.worst_case,
-        "num_close": summary.num_close,
-        "num_cases": summary.num_cases,
-        "worst_left_alone": summary.worst_left_alone,
+        "summary": {each.policy: asdict(each) for each in summarise(verdicts)},
     }

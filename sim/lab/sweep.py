@@ -9,7 +9,7 @@ is more than one. A run that failed is a row with its `error`, and is tried agai
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from concur.errors import ConcurError
 from concur.sim.errors import RecordError, WorkersLostError
 from concur.sim.files import whole_file
 from concur.sim.lab.grid import Grid, Point
-from concur.sim.record.provenance import git_commit, versions
+from concur.sim.record.provenance import git_commit, short_commit, versions
 from concur.sim.runs.parallel import Workers, run_tasks
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario
@@ -60,6 +60,13 @@ class Store:
         """Keep a finished run, whole or not at all."""
         with whole_file(self.folder / f"{key}.json", RecordError) as temporary:
             temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
+
+    def remark_on_commits(self, commits: Collection[str | None]) -> str | None:
+        """Return what to say if runs of several commits were taken together."""
+        if len(commits) < 2:
+            return None
+        names = ", ".join(sorted(map(short_commit, commits)))
+        return f"runs of several commits are in the table ({names}); remove {self.folder} to make all anew"
 
     def _read(self, key: str) -> Result:
         path = self.folder / f"{key}.json"

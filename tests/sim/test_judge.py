@@ -15,7 +15,7 @@ from concur.sim.lab.sweep import Store
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.world.simulate import simulate
-from tests.helpers import concur
+from tests.helpers import concur, working_folder
 
 SCENARIO = """
 [workload]
@@ -40,14 +40,11 @@ seeds = [0, 1]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text(SCENARIO)
-    (tmp_path / "g.toml").write_text(GRID)
-    return tmp_path
+    return working_folder(tmp_path, monkeypatch, {"s.toml": SCENARIO, "g.toml": GRID})
 
 
 def verdict(name: str, best: dict[int, float], **makespans_s: dict[int, float]) -> Verdict:
-    return Verdict(name, {}, 3, best, makespans_s, frozenset())
+    return Verdict(name, 3, best, makespans_s, frozenset())
 
 
 def test_a_case_counts_by_its_geometric_mean_over_seeds_and_all_cases_by_theirs() -> None:

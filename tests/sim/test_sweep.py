@@ -14,7 +14,7 @@ from concur.sim.lab.sweep_table import sweep_table
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario, load_scenario
 from concur.sim.world.simulate import simulate
-from tests.helpers import concur
+from tests.helpers import concur, working_folder
 
 SCENARIO = """
 [workload]
@@ -37,10 +37,7 @@ seeds = [0, 1]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text(SCENARIO)
-    (tmp_path / "g.toml").write_text(GRID)
-    return tmp_path
+    return working_folder(tmp_path, monkeypatch, {"s.toml": SCENARIO, "g.toml": GRID})
 
 
 class Count:
