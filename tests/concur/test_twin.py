@@ -83,6 +83,17 @@ class TestModel:
         work_s = 3 * 1e-4 * 100 * (1 + 50 / 30_000)
         assert together_s == pytest.approx(0.01 + work_s + 39 * (0.01 + 3e-3))
 
+    def test_a_prompt_that_comes_during_a_step_waits_for_its_end(self) -> None:
+        """At 15.5 ms the second of two steps of 11 ms is under way; the prompt's begins at 22 ms."""
+        decoding = FutureAgent(100.0, 100.0, True, 3.0, 0.0, (call(1, 1, kept_frac=0.0),))
+        asking = FutureAgent(100.0, 100.0, True, 0.0, 0.0155, (call(100, 10),))
+        work_s = 1e-4 * 100 * (1 + 150 / 30_000)
+        first_token_s = 0.022 + 0.011 + work_s
+        other_s = 0.011 + 1e-4 * (
+            1 + 0.5 / 30_000
+        )  # the other's next call, of one token, in a step of its own
+        assert end_s(decoding, asking) == pytest.approx(first_token_s + other_s + 8 * 0.011)
+
     def test_what_a_group_shares_is_computed_once_and_held_once(self) -> None:
         level = (("g", 900.0),)
         agents = [replace(newcomer(call(100, 10, wait_s=1.0), call(100, 10)), levels=level) for _ in range(3)]
@@ -112,6 +123,9 @@ class TestModel:
         thinned = Rollout(Future(tuple(agents[::3]), dear, 6000.0, 600.0, scale=3), Policy(0.9, 0.3, 1000))
         all_s = end_s(*agents, policy=Policy(0.9, 0.3, 1000), pool_tokens=18_000.0)
         assert thinned.run().end_s == pytest.approx(all_s, rel=0.1)
+        few = Policy(100.0, 0.3, 12)
+        by_window = Rollout(Future(tuple(agents[::3]), dear, 6000.0, 600.0, scale=3), few).run().end_s
+        assert by_window == pytest.approx(end_s(*agents, policy=few, pool_tokens=18_000.0), rel=0.1)
 
     def test_the_promise_of_a_cut_future_is_that_of_its_first_calls(self) -> None:
         agents = [newcomer(*[call(10, 10)] * 10)]
@@ -288,6 +302,12 @@ def test_it_bounds_tokens_and_beats_no_control_where_that_thrashes(run: RunRecor
     assert run.metrics["makespan_s"] < 0.9 * none.metrics["makespan_s"]
     assert run.ticks["admit_tokens"].notna().any()
     assert (run.ticks["admit_tokens"].dropna() <= run.ticks["pause_tokens"].dropna()).all()
+
+
+def test_it_hurries_until_it_knows_the_calls_and_keeps_its_interval_after_that(run: RunRecord) -> None:
+    times_s = run.ticks["t_s"].tolist()
+    assert times_s[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [time_s for time_s in times_s if time_s > 10] == list(range(11, round(times_s[-1]) + 1))
 
 
 def test_decisions_repeat_on_the_same_readings() -> None:

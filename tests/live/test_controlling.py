@@ -1,12 +1,14 @@
 """The control loop: when ticks are due, and what a slow or failing reading does to them."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from concur.controllers import Controller, LogValue, make_controller
+from concur.controllers.concur import Concur, ConcurParams
 from concur.decision import Tick
 from concur.errors import ParameterError
 from concur.gate import AgentGate
@@ -18,14 +20,18 @@ from tests.live.helpers import run_jumping
 
 
 def run_control(
-    read: Callable[[AsyncGate], Awaitable[Snapshot]], *, interval_s: float = 1.0, until_s: float = 10.5
+    read: Callable[[AsyncGate], Awaitable[Snapshot]],
+    *,
+    interval_s: float = 1.0,
+    until_s: float = 10.5,
+    law: Controller | None = None,
 ) -> tuple[list[Tick], list[StaleTick], AsyncGate]:
     ticks: list[Tick] = []
     stale: list[StaleTick] = []
     gate = AsyncGate(AgentGate(16))
 
     async def main() -> None:
-        controller = make_controller("concur", interval_s=interval_s)
+        controller = law or make_controller("concur", interval_s=interval_s)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(until_s):
                 await control(
@@ -50,6 +56,20 @@ def test_ticks_are_due_at_multiples_of_the_interval_the_first_after_one() -> Non
     assert [tick.snapshot.time_s for tick in ticks] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert stale == []
     assert gate.gate.window == ticks[-1].window == 16 + 2 * 10
+
+
+class Hurrying(Concur):
+    """Wants to decide four times a second until it has 22 slots."""
+
+    @property
+    def hurry_s(self) -> float:
+        return 0.25 if self.window < 22 else math.inf
+
+
+def test_a_law_in_a_hurry_decides_between_its_ticks_which_stay_where_they_are() -> None:
+    law = Hurrying(ConcurParams(interval_s=1.0))
+    ticks, _, _ = run_control(growing, until_s=3.5, law=law)
+    assert [tick.snapshot.time_s for tick in ticks] == [0.25, 0.5, 0.75, 1.0, 2.0, 3.0]
 
 
 def test_a_slow_reading_delays_the_next_tick_and_is_not_made_up_for() -> None:
