@@ -24,7 +24,7 @@ help:
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
 	@echo "make fast       compile the hot modules in place, for two times the speed and more; make slow undoes it"
 	@echo "make test-fast  the compiled form against the sources, byte for byte, in a copy of this tree"
-	@echo "make bench      how fast a simulation is; make bench-peers also beside vLLM's own scheduler and Dynamo's mocker"
+	@echo "make bench      how fast a simulation is, and a decision; make bench-peers also beside vLLM's own scheduler and Dynamo's mocker"
 	@echo "make bench-gate BASE=main   is this tree slower than that revision?"
 	@echo "make lint       ruff, mypy (strict), import-linter"
 
@@ -98,6 +98,7 @@ results: $(BIN)/.installed-dev
 
 bench: $(BIN)/.installed-dev
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -W ignore -m benchmarks.decisions
 
 # Only the compiled extension of Dynamo's runtime is used, not what its package depends on.
 $(VLLM_BIN)/.installed-peers: $(VLLM_BIN)/.installed

@@ -59,6 +59,12 @@ def open_loop() -> Case:
     return _scenario(30_000), Workload(agents, source="open loop")
 
 
+def thousand_agents() -> Case:
+    """1,000 agents x 20 calls on an H100 profile, in a pool that holds a quarter of them at their end."""
+    scenario = _scenario(200_000, step_time={"profile": "h100-sxm_qwen3-32b_tp8"})
+    return scenario, _looping_agents(1000, 20)
+
+
 def many_agents() -> Case:
     """10,000 agents x 20 calls behind a cap of 200."""
     scenario = _scenario(200_000, controller={"kind": "agent_cap", "cap": 200})

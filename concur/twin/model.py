@@ -13,12 +13,12 @@ import heapq
 import math
 from collections import deque
 from dataclasses import dataclass
-from math import inf
 from typing import Final
 
 from concur.measures.shares import Shares
 from concur.twin.cache import ModelCache
 from concur.twin.future import Future, FutureCall, Policy
+from concur.twin.limit import Limit
 
 MARK_FRAC: Final = 0.9
 """Of the calls: when that many are done says how fast the batch goes, whatever its last agents do."""
@@ -43,14 +43,13 @@ class Rollout:
     """One run of the model. Life: construct, then `run`, once."""
 
     def __init__(self, future: Future, policy: Policy) -> None:
+        self._future = future
         self._agents = agents = future.agents
         self._costs = future.costs
-        self._window = max(1, round(policy.window / future.scale))
         self._newcomer_tokens = future.newcomer_tokens
         self._recomputed_frac = future.recomputed_frac
         self._step_tokens = _STEP_TOKENS / future.scale
-        self._admit_tokens = policy.admit_frac * future.pool_tokens
-        self._pause_tokens = self._admit_tokens * (1.0 + policy.slack_frac)
+        self._window, self._admit_tokens, self._pause_tokens = map(Limit, _bounds(future, policy))
         self._now_s = 0.0
         self._contexts = [agent.context_tokens for agent in agents]
         self._next_call = [0] * len(agents)
@@ -63,7 +62,7 @@ class Rollout:
         self._decoded = 0.0  # tokens that a call which decodes all the time would have generated
         self._waits: list[tuple[float, int]] = []
         self._decodes: list[tuple[float, int]] = []
-        self._queue: deque[int] = deque()
+        self._queue: deque[tuple[int, FutureCall, float, float]] = deque()  # with kept and all tokens
         self._paused: list[int] = []
         self._new: deque[int] = deque()
         self._num_left = len(agents)
@@ -78,10 +77,20 @@ class Rollout:
         self._pause_surplus()
         self._admit()
         while self._num_left and not (self._is_cut and self._mark_s is not None):
-            if not (self._take_due() or self._prefill() or self._move_on()):
+            self._take_due()
+            if not (self._queue and self._prefill()) and not self._move_on():
                 break
         mark_s = self._now_s if self._mark_s is None else self._mark_s
         return Outcome(None if self._is_cut else self._now_s, mark_s / self._mark_frac)
+
+    def agrees(self, policy: Policy) -> bool:
+        """Tell whether the run would have been the same under another policy."""
+        window, admit_tokens, pause_tokens = _bounds(self._future, policy)
+        return (
+            self._window.agrees(window)
+            and self._admit_tokens.agrees(admit_tokens)
+            and self._pause_tokens.agrees(pause_tokens)
+        )
 
     def _place(self) -> None:
         """Put everybody where the plan found them, histories in the order in which they were used."""
@@ -128,15 +137,18 @@ class Rollout:
             self._held_tokens -= self._shares.leave(group)
 
     def _is_over(self) -> bool:
-        return self._held_tokens > self._pause_tokens or self._num_active > self._window
+        held_tokens, num_active = self._held_tokens, self._num_active
+        return self._pause_tokens.is_exceeded(held_tokens) or self._window.is_exceeded(num_active)
 
     def _pause_surplus(self) -> None:
         """Pause the youngest between calls, as a new bound does at once."""
         if not self._is_over():
             return
         for number in range(len(self._agents) - 1, -1, -1):
-            is_over = self._held_tokens > self._admit_tokens or self._num_active > self._window
-            if self._num_active <= 1 or not is_over:
+            if self._num_active <= 1 or not (
+                self._admit_tokens.is_exceeded(self._held_tokens)
+                or self._window.is_exceeded(self._num_active)
+            ):
                 break
             if self._holds[number] and self._next_call[number] >= 0:
                 self._give_slot(number)
@@ -147,10 +159,10 @@ class Rollout:
 
     def _admit(self) -> None:
         """Let agents in while there is room: paused ones first, oldest first."""
-        while self._num_active < self._window and (self._paused or self._new):
+        while (self._paused or self._new) and not self._window.is_exceeded(self._num_active + 1):
             number = self._paused[0] if self._paused else self._new[0]
             tokens = self._contexts[number] if self._paused else self._newcomer_tokens
-            if self._num_active and self._held_with(number, tokens) > self._admit_tokens:
+            if self._num_active and self._admit_tokens.is_exceeded(self._held_with(number, tokens)):
                 return
             if self._paused:
                 heapq.heappop(self._paused)
@@ -170,94 +182,84 @@ class Rollout:
         if self._num_active <= 1 or not self._is_over():
             return False
         older = [each for each in range(number) if self._holds[each]]
-        if len(older) >= self._window:
+        if self._window.is_exceeded(len(older) + 1):
             return True
         shared = dict(level for each in [*older, number] for level in self._agents[each].levels)
         kept = self._held[number] + sum([self._held[each] for each in older]) + sum(shared.values())
-        return kept > self._admit_tokens
+        return self._admit_tokens.is_exceeded(kept)
 
     # The engine.
 
-    def _take_due(self) -> bool:
-        """Take one event that is due: a call that has generated its last token, or an agent that asks."""
-        if self._decodes and self._decodes[0][0] <= self._decoded:
-            self._end_call(heapq.heappop(self._decodes)[1])
-        elif self._waits and self._waits[0][0] <= self._now_s:
-            self._queue.append(heapq.heappop(self._waits)[1])
-        else:
-            return False
-        return True
+    def _take_due(self) -> None:
+        """Take what is due: calls that have generated their last token, then agents that ask."""
+        decodes, waits = self._decodes, self._waits
+        while decodes and decodes[0][0] <= self._decoded:
+            self._end_call(heapq.heappop(decodes)[1])
+        while waits and waits[0][0] <= self._now_s:
+            self._ask(heapq.heappop(waits)[1])
+
+    def _ask(self, number: int) -> None:
+        call = self._agents[number].calls[self._next_call[number]]
+        kept_tokens = self._contexts[number] * call.kept_frac
+        prompt_tokens = kept_tokens + call.new_tokens
+        self._contexts[number] = context_tokens = prompt_tokens + call.output_tokens
+        self._queue.append((number, call, kept_tokens, context_tokens))
 
     def _prefill(self) -> bool:
         """Prefill the prompts that wait and have room, as many as a step takes, while others decode.
 
         A step begins when the one before it has ended: at a whole number of decoded tokens.
         """
-        if self._decodes and self._decoded != math.ceil(self._decoded):
+        queue, cache, decodes = self._queue, self._cache, self._decodes
+        if (decodes and self._decoded != math.ceil(self._decoded)) or not cache.has_room(queue[0][-1]):
             return False
         uncached = work_s = 0.0
-        began: list[int] = []
+        began: list[tuple[float, int]] = []
         step_s = self._step_s()
-        while self._queue and uncached < self._step_tokens and self._has_room(self._queue[0]):
-            number = self._queue.popleft()
-            tokens = self._begin_call(number)
-            prompt_tokens = self._contexts[number] - self._call(number).output_tokens
-            work_s += self._costs.prefill_s(tokens, prompt_tokens)
+        while queue and uncached < self._step_tokens and cache.has_room(queue[0][-1]):
+            number, call, kept_tokens, context_tokens = queue.popleft()
+            missing = cache.begin(number, kept_tokens, context_tokens, self._agents[number].levels)
+            tokens = call.new_tokens + self._recomputed_frac * missing
+            work_s += self._costs.prefill_s(tokens, context_tokens - call.output_tokens)
             uncached += tokens
-            began.append(number)
-        if not began:
-            return False
+            began.append((call.output_tokens - 1, number))
         num_steps = max(1, math.ceil(uncached / self._step_tokens))
         self._now_s += num_steps * step_s + work_s
         self._decoded += num_steps
-        for number in began:
-            heapq.heappush(self._decodes, (self._decoded + self._call(number).output_tokens - 1, number))
+        for output_tokens, number in began:
+            heapq.heappush(decodes, (self._decoded + output_tokens, number))
         return True
 
     def _move_on(self) -> bool:
         """Go on to the next event: the end of a step that a prompt waits for, of a call or of a wait."""
-        if not self._decodes and not self._waits:
-            self._admit()
-            return bool(self._waits)
-        last = self._decodes[0][0] if self._decodes else inf
-        if self._queue and self._decodes and self._has_room(self._queue[0]):
+        decodes, waits = self._decodes, self._waits
+        if not decodes:
+            if not waits:
+                self._admit()
+                return bool(self._waits)
+            self._now_s = waits[0][0]
+            return True
+        last = decodes[0][0]
+        if self._queue and self._cache.has_room(self._queue[0][-1]):
             last = min(last, math.ceil(self._decoded))
         step_s = self._step_s()
-        decoded_s = self._now_s + (last - self._decoded) * step_s if self._decodes else inf
-        wait_s = self._waits[0][0] if self._waits else inf
-        if decoded_s <= wait_s:
+        decoded_s = self._now_s + (last - self._decoded) * step_s
+        if not waits or decoded_s <= waits[0][0]:
             self._now_s, self._decoded = decoded_s, last
         else:
-            if self._decodes:
-                self._decoded += (wait_s - self._now_s) / step_s
+            wait_s = waits[0][0]
+            self._decoded += (wait_s - self._now_s) / step_s
             self._now_s = wait_s
         return True
 
-    def _call(self, number: int) -> FutureCall:
-        return self._agents[number].calls[self._next_call[number]]
-
     def _step_s(self) -> float:
         return self._costs.step_s(len(self._decodes), self._cache.running_tokens)
-
-    def _has_room(self, number: int) -> bool:
-        call = self._call(number)
-        kept_tokens = self._contexts[number] * call.kept_frac
-        return self._cache.has_room(kept_tokens + call.new_tokens + call.output_tokens)
-
-    def _begin_call(self, number: int) -> float:
-        """Give a call its room; return the tokens of its prompt that have to be computed."""
-        call = self._call(number)
-        kept_tokens = self._contexts[number] * call.kept_frac
-        context = kept_tokens + call.new_tokens + call.output_tokens
-        self._contexts[number] = context
-        missing = self._cache.begin(number, kept_tokens, context, self._agents[number].levels)
-        return call.new_tokens + self._recomputed_frac * missing
 
     def _end_call(self, number: int) -> None:
         agent, context = self._agents[number], self._contexts[number]
         self._cache.end(number, context, agent.levels)
         in_flight = self._next_call[number] < 0
-        wait_s = agent.idle_s if in_flight else self._call(number).wait_s
+        wait_s = agent.idle_s if in_flight else agent.calls[self._next_call[number]].wait_s
         self._next_call[number] += 1
         if not in_flight:
             self._num_to_mark -= 1
@@ -279,3 +281,13 @@ class Rollout:
             self._admit()
         else:
             heapq.heappush(self._waits, (self._now_s + wait_s, number))
+
+
+def _bounds(future: Future, policy: Policy) -> tuple[float, float, float]:
+    """Return the most agents, the tokens up to which they are let in, and those beyond which they pause."""
+    admit_tokens = policy.admit_frac * future.pool_tokens
+    return (
+        max(1, round(policy.window / future.scale)),
+        admit_tokens,
+        admit_tokens * (1.0 + policy.slack_frac),
+    )

@@ -74,13 +74,13 @@ class Planner:
             )
         self.num_plans += 1
         active = sum(agent.holds_slot for agent in agents)
-        before = [Rollout(future, policy).run().cost_s for future in futures]
+        trials = [_Trials(future) for future in futures]
+        before = [each.cost_s(policy) for each in trials]
 
         def ratio(each: Policy, number: int) -> float:
             """Return its cost as a multiple of that of the policy in force, in one of the futures."""
             cuts_window = each.window < active and each.window < policy.window
-            cost_s = Rollout(futures[number], each).run().cost_s
-            return cost_s / before[number] * (_CUT_COSTS if cuts_window else 1.0)
+            return trials[number].cost_s(each) / before[number] * (_CUT_COSTS if cuts_window else 1.0)
 
         first = {each: ratio(each, 0) for each in self._tried(policy, active, len(agents), used_frac)}
         promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
@@ -107,6 +107,24 @@ class Planner:
         yield replace(policy, window=max(1, num_agents))
         for slack in _SLACKS:
             yield replace(policy, slack_frac=slack)
+
+
+class _Trials:
+    """Policies tried on one future; one that would decide as another did is not run again."""
+
+    def __init__(self, future: Future) -> None:
+        self._future = future
+        self._runs: list[tuple[Rollout, float]] = []
+
+    def cost_s(self, policy: Policy) -> float:
+        """Return what a policy costs."""
+        for rollout, cost_s in self._runs:
+            if rollout.agrees(policy):
+                return cost_s
+        rollout = Rollout(self._future, policy)
+        cost_s = rollout.run().cost_s
+        self._runs.append((rollout, cost_s))
+        return cost_s
 
 
 def _wants_more(futures: Sequence[Future]) -> bool:

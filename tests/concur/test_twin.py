@@ -127,6 +127,32 @@ class TestModel:
         by_window = Rollout(Future(tuple(agents[::3]), dear, 1e6, 600.0, scale=3), few).run().end_s
         assert by_window == pytest.approx(end_s(*agents, policy=few), rel=0.1)
 
+    def test_a_run_tells_under_which_other_policies_it_would_have_been_the_same(self) -> None:
+        """A fixed bound decides as one above all that it was asked about, and as none below."""
+        rng = Random(0)
+        agents = [
+            newcomer(*[call(rng.uniform(50, 900), 20, wait_s=rng.random()) for _ in range(rng.randint(2, 9))])
+            for _ in range(12)
+        ]
+        future = Future(tuple(agents), COSTS, 10_000.0, newcomer_tokens=600.0)
+        policies = [
+            Policy(admit_frac=admit / 5, slack_frac=slack / 4, window=window)
+            for admit in range(1, 15)
+            for slack in (0, 1, 4)
+            for window in (2, 5, 12, 13)
+        ]
+        ends_s, agreed = {}, 0
+        runs = {policy: Rollout(future, policy) for policy in policies}
+        for policy, rollout in runs.items():
+            ends_s[policy] = rollout.run().end_s
+        for policy, rollout in runs.items():
+            assert rollout.agrees(policy)
+            for other in policies:
+                if rollout.agrees(other):
+                    agreed += 1
+                    assert ends_s[policy] == ends_s[other], (policy, other)
+        assert len(policies) < agreed < len(policies) ** 2 / 2
+
     def test_the_promise_of_a_cut_future_is_that_of_its_first_calls(self) -> None:
         agents = [newcomer(*[call(10, 10)] * 10)]
         outcome = Rollout(Future(tuple(agents), COSTS, 1e6, 1.0, is_cut=True), OPEN).run()
