@@ -13,8 +13,10 @@ knee. The gate counts what each agent keeps from `usage` and holds the bound by 
 also between two plans and while the engine's signals are stale.
 
 **Start.** Until calls enough are known the law decides ten times a second, and doubles the window while all
-calls run and none is queued: as fast as the engine takes them, and no faster. Then the first plan is made.
-From there on each call that ends opens one slot at most, two a reading at least (TCP's slow start, RFC 5681).
+calls run and none is queued: as fast as the engine takes them, and no faster. Running calls may use a quarter
+of the pool for themselves: histories grow, and those that do not fit then were computed in vain. Then the
+first plan is made. From there on each call that ends opens one slot at most, two a reading at least (TCP's
+slow start, RFC 5681).
 
 **An offload tier** makes misses cheap. How many of them it has is measured (`concur.twin.misses`).
 
@@ -47,6 +49,7 @@ _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
 _EVERY_FRAC: Final = 0.03  # of the time so far: what is left changes slowly in a long batch
 _HURRY_S: Final = 0.1  # between two decisions at the start
+_START_FRAC: Final = 0.25  # of the pool, for what runs at the start
 _RUNNING_FRAC: Final = 0.75  # some calls have begun since the engine's last step
 
 
@@ -189,11 +192,13 @@ class Twin:
         self.budget = TokenBudget(admit_tokens, pause_tokens, self._calls.newcomer_tokens)
 
     def _begin(self, snapshot: Snapshot, active: int) -> None:
-        """Double the slots while all calls in them run, and none is queued: the engine takes more."""
+        """Double the slots while all calls in them run, none is queued, and the pool is far from full."""
         num_calls = sum([agent.num_calls for agent in snapshot.agents])
-        are_running = snapshot.num_requests_running >= _RUNNING_FRAC * num_calls > 0
+        are_running = snapshot.num_requests_running >= _RUNNING_FRAC * num_calls
         if are_running and not snapshot.num_requests_waiting and active >= self._bound:
-            self._bound = min(2 * self._bound, UNLIMITED)
+            used_frac = _private_frac(snapshot)
+            fitting = math.floor(active * _START_FRAC / used_frac) if used_frac else UNLIMITED
+            self._bound = max(self._bound, min(2 * self._bound, fitting, UNLIMITED))
 
     def _pace(self, active: int, num_ended: int) -> None:
         """Let the window follow the agents that are in, ahead by the calls that have just ended."""
@@ -203,3 +208,9 @@ class Twin:
         max_wait_s = self.params.max_wait_s
         self.window = open_for_overdue(self._bound, snapshot, active=active, max_wait_s=max_wait_s)
         return self.window
+
+
+def _private_frac(snapshot: Snapshot) -> float:
+    """Return the share of the pool that running calls use for themselves: without what agents share."""
+    shared = read_ledger(snapshot.agents, snapshot.block_size).shared_tokens
+    return max(0.0, snapshot.kv_cache_usage_frac - shared / max(1, snapshot.pool_tokens))

@@ -10,7 +10,7 @@ import pytest
 
 from concur.controllers import make_controller
 from concur.controllers.twin import Twin
-from concur.signals import CallView, Snapshot
+from concur.signals import AgentView, CallView, Snapshot
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario
@@ -334,6 +334,47 @@ def test_it_hurries_until_it_knows_the_calls_and_keeps_its_interval_after_that(r
     times_s = run.ticks["t_s"].tolist()
     assert times_s[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert [time_s for time_s in times_s if time_s > 10] == list(range(11, round(times_s[-1]) + 1))
+
+
+def started(*, running: int, in_flight: int, usage_frac: float, shared_tokens: int = 0) -> Snapshot:
+    """16 agents that hold a slot and have ended no call, in a pool of 16,000 tokens."""
+    agents = [
+        AgentView(
+            f"a{index}",
+            index,
+            0.0,
+            admitted_s=0.0,
+            holds_slot=True,
+            is_in_step=index < in_flight,
+            num_calls=int(index < in_flight),
+            prefix_group="group",
+            shared_prefix_tokens=shared_tokens,
+        )
+        for index in range(16)
+    ]
+    return Snapshot(
+        0.1,
+        num_requests_running=running,
+        kv_cache_usage_frac=usage_frac,
+        num_gpu_blocks=1001,
+        block_size=16,
+        agents=tuple(agents),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reading", "window"),
+    [
+        (started(running=16, in_flight=16, usage_frac=0.05), 32),
+        (started(running=8, in_flight=16, usage_frac=0.05), 16),  # the engine has not taken them yet
+        (started(running=16, in_flight=16, usage_frac=0.2), 20),  # a quarter of the pool
+        (started(running=16, in_flight=16, usage_frac=0.5), 16),
+        (started(running=16, in_flight=16, usage_frac=0.5, shared_tokens=6400), 32),  # four tenths are shared
+        (started(running=0, in_flight=0, usage_frac=0.0), 32),  # all wait for their tools
+    ],
+)
+def test_at_the_start_running_calls_fill_a_quarter_of_the_pool(reading: Snapshot, window: int) -> None:
+    assert make_controller("twin").update(reading, active=16) == window
 
 
 def test_decisions_repeat_on_the_same_readings() -> None:
