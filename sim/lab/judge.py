@@ -6,6 +6,7 @@ case counts by its geometric mean over seeds. Below 1 is faster than any static 
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from concur.sim.scenario.toml_files import read_toml
 from concur.sim.traces.trace import trace_sha256
 
 NONE: Final = "none"
+_TELLS: Final = ("kind", "process", "profile")  # keys whose values need no name
 _LEAST_SEEDS: Final = 2
 _AS_GOOD: Final = 1.01  # no control within this of the best cap: nothing is to be gained there
 
@@ -93,8 +95,7 @@ def load_cases(
         If it is no such file, names no law or a policy twice, or has fewer than two seeds.
     """
     config, cells = _cells(path, overrides)
-    varied = [key for key, values in config.grid.items() if len(values) > 1]
-    names = [_name(path, cell, varied) for cell in cells]
+    names = [_name(path, cell, config.grid) for cell in cells]
     return [
         _case(path, name, cell, policies or config.policies, seeds or config.seeds)
         for name, cell in zip(names, cells, strict=True)
@@ -139,8 +140,9 @@ def judge(
     Raises
     ------
     ScenarioError
-        If a run failed: a case without it would compare other things.
+        If two cases have the same name, or a run failed: a case without it would compare other things.
     """
+    _check_names(cases)
     for case in cases:
         runs = _CaseRuns(case, store, workers, on_run)
         best_cap = search_cap(case.num_agents, runs.mean_s)
@@ -248,13 +250,29 @@ def _is_cap(text: str) -> bool:
     return text.partition("=")[0] in ("agent_cap", "oracle")
 
 
-def _name(path: Path, cell: Cell, varied: Sequence[str]) -> str:
+def _name(path: Path, cell: Cell, grid: Mapping[str, Sequence[Any]]) -> str:
     """Return the case in a few words: the file's name and what its grid varies."""
-    values = [f"{key.rpartition('.')[2]} {_short(cell.values[key])}" for key in varied]
+    values = [
+        f"{key.rpartition('.')[2]} {_short(cell.values[key], among)}"
+        for key, among in grid.items()
+        if len(among) > 1
+    ]
     return ", ".join([path.stem, *values])
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, among: Sequence[Any]) -> str:
+    """Return a value in a few words; of a table, what tells it from the others."""
     if isinstance(value, Mapping):
-        return str(value.get("profile") or value.get("process") or value.get("kind") or dict(value))
+        tables = [each for each in among if isinstance(each, Mapping)]
+        telling = {key: own for key, own in value.items() if any(each.get(key) != own for each in tables)}
+        return " ".join(str(own) if key in _TELLS else f"{key} {own}" for key, own in telling.items())
     return Path(value).name if isinstance(value, str) else str(value)
+
+
+def _check_names(cases: Sequence[Case]) -> None:
+    names = Counter(case.name for case in cases)
+    if twice := [name for name, number in names.items() if number > 1]:
+        raise ScenarioError(
+            f"{names[twice[0]]} cases are called {twice[0]!r}, and each needs a name of its own; "
+            "rename a file, or leave one of them out"
+        )

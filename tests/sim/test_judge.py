@@ -82,6 +82,24 @@ def test_the_best_cap_of_every_grid_point_is_by_its_mean_over_the_seeds(folder: 
         assert set(found.makespans_s) == {"none", "hybrid"}
 
 
+def test_cases_are_named_by_what_tells_them_apart(folder: Path) -> None:
+    tables = """
+"workload.arrival" = [{ process = "poisson", rate_per_s = 1.0 }, { process = "poisson", rate_per_s = 2.5 }]
+"step_time" = [{ kind = "linear" }, { profile = "h100-sxm_qwen3-32b_tp2" }]
+"""
+    Path("t.toml").write_text(GRID.partition('"engine')[0] + tables)
+    names = [case.name for case in load_cases(Path("t.toml"))]
+    assert names[0] == "t, arrival rate_per_s 1.0, step_time linear"
+    assert names[3] == "t, arrival rate_per_s 2.5, step_time h100-sxm_qwen3-32b_tp2"
+    assert len(set(names)) == 4
+
+
+def test_two_cases_of_one_name_are_refused(folder: Path) -> None:
+    cases = [*load_cases(Path("g.toml")), *load_cases(Path("g.toml"))]
+    with pytest.raises(ScenarioError, match="2 cases are called 'g, num_gpu_blocks 601'"):
+        next(judge(cases, Store(Path("out")), workers=LocalWorkers(1)))
+
+
 def test_a_scenario_is_a_grid_of_one_point_and_its_caps_are_no_laws(folder: Path) -> None:
     (case,) = load_cases(folder / "s.toml")
     assert [config.label for config in case.policies] == ["none", "concur"]
