@@ -10,9 +10,10 @@ with p the private tokens of an agent, R what must stay free, and S what strange
 of a context per call. This bound, `fit`, pauses agents when it falls below the number active. Growing by it
 alone would admit a cohort while it is young and pay when it has aged; therefore growth has a second bound,
 `sustained`, with p the mean over whole lives, call by call, of the agents that left in the last turnover (as
-many departures as agents are in). Until a whole turnover was seen, the missing share is filled with what the
-furthest agent will end at, 2 * g * steps done so far, because a life that has lasted n steps will last about
-as long again (the median under a scale-free prior; Gott, Nature 363, 1993).
+many departures as agents are in). Until a whole turnover was seen, the missing share is filled with the mean
+over the life of the furthest agent, f + g' * n: f tokens after the first call, g' more in the mean after each
+later one, in the middle of 2 n calls, because a life that has lasted n calls will last about as long again
+(the median under a scale-free prior; Gott, Nature 363, 1993).
 
 *Free room.* R = A + F. In an LRU cache an idle history survives a tool wait if fewer tokens than are free
 are allocated meanwhile (Denning's working set, CACM 11, 1968). A = `tool_waits` * mean tool wait * tokens
@@ -30,10 +31,10 @@ reading at least (the slow start of TCP, RFC 5681). What it has to pace are hist
 have left and nobody has come back for a second call, a call opens n + 2 slots, for by the rule of
 succession one newcomer in n + 2 is expected to come back (Laplace). It waits until a cut has drained, and
 is vetoed while the engine shows distress: tokens computed again beyond `shortfall_frac` of all prompt
-tokens (the hit rate against the ideal one, which the contexts give: what agents grew by, less what they
-generated, is all that had to be prefilled), or more than half as many requests queued in the engine as run
-(prime-rl's ratio). If distress, or preemptions, last for `window_s` although nothing drains, the ledger
-misses something: the usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a
+tokens (the hit rate against the ideal one: what prompts bring beyond what their agents had, histories that
+were cut included, is all that has to be prefilled), or more than half as many requests queued in the engine
+as run (prime-rl's ratio). If distress, or preemptions, last for `window_s` although nothing drains, the
+ledger misses something: the usable pool is taken 10 % smaller (prime-rl's factor), and given back by 1 % a
 reading once it is quiet and the window is used. On stale signals (see `Freshness`) nothing moves, nor
 while calls end without `usage`: without contexts there is no ledger (`has_usage` = 0).
 
@@ -181,7 +182,7 @@ class Hybrid:
         ahead = max(0.0, recent.net_private_tokens / recent.time_s) * delay_s  # F
         room = pool_tokens * self._usable_frac - ledger.shared_tokens - strangers - allocated
         per_agent = (ledger.private_tokens + in_call) / agents
-        lifelong = self._lifelong_tokens(ledger, turnover, growth)
+        lifelong = self._lifelong_tokens(ledger, recent, turnover)
         self._state |= {
             "growth_tokens": growth,
             "allocated_tokens": allocated,
@@ -193,19 +194,20 @@ class Hybrid:
         }
         return Bounds(fit=(room - ahead) / max(1.0, per_agent), sustained=room / max(1.0, lifelong))
 
-    def _lifelong_tokens(self, ledger: Ledger, turnover: Flows, growth: float) -> float:
+    def _lifelong_tokens(self, ledger: Ledger, recent: Flows, turnover: Flows) -> float:
         """Return the private tokens of an agent, averaged over its life as far as that is known."""
         seen = turnover.ended_call_tokens / turnover.ended_calls if turnover.ended_calls else 0.0
         known_frac = min(1.0, turnover.departures / ledger.num_agents)
-        expected = _LINDY * growth * ledger.oldest_steps
+        first, later = _sizes(self._meter.now, recent)
+        expected = first + later * _LINDY / 2 * ledger.oldest_steps
         return max(seen, known_frac * seen + (1.0 - known_frac) * expected)
 
     def _judge(self, snapshot: Snapshot, recent: Flows, active: int) -> bool:
         """Tell whether the engine is in distress, and take the pool for smaller if it stays so."""
-        calls = recent.steps / max(1, recent.steps - recent.unseen_steps)  # no reading shows their growth
-        needed = max(0.0, recent.grown_tokens * calls - recent.generated_tokens)
-        again = max(0.0, recent.uncached_tokens - needed)
-        shortfall = again / recent.queried_tokens if recent.queried_tokens else None
+        shortfall: float | None = None
+        if recent.queried_tokens and recent.told_calls:
+            needed = recent.new_tokens * recent.steps / recent.told_calls  # of all calls, told or not
+            shortfall = max(0.0, recent.uncached_tokens - needed) / recent.queried_tokens
         is_queueing = snapshot.num_requests_waiting > _QUEUE_RATIO * snapshot.num_requests_running
         has_distress = is_queueing or (shortfall is not None and shortfall > self.params.shortfall_frac)
         self._state = {"shortfall_frac": shortfall, "has_distress": int(has_distress)}
@@ -243,3 +245,13 @@ def _per_call(ledger: Ledger, recent: Flows) -> int:
     """Return how many slots a call that ended may open: one, or more where nobody ever comes back."""
     comes_back = ledger.oldest_steps > 0 or recent.steps > recent.departures
     return 1 if comes_back else recent.departures + 2
+
+
+def _sizes(so_far: Flows, recent: Flows) -> tuple[float, float]:
+    """Return the mean tokens after a first call, and those that a later one adds; none seen: as many."""
+    mean = recent.grown_tokens / recent.steps
+    first = so_far.first_tokens / so_far.first_calls if so_far.first_calls else mean
+    later_calls = recent.steps - recent.first_calls
+    if later_calls <= 0:
+        return first, first
+    return first, max(0.0, recent.grown_tokens - recent.first_tokens) / later_calls

@@ -195,7 +195,9 @@ class Twin:
         """Double the slots while all calls in them run, none is queued, and the pool is far from full."""
         num_calls = sum([agent.num_calls for agent in snapshot.agents])
         are_running = snapshot.num_requests_running >= _RUNNING_FRAC * num_calls
-        if are_running and not snapshot.num_requests_waiting and active >= self._bound:
+        is_seen = snapshot.num_requests_running > 0 or snapshot.generation_tokens > 0
+        is_free = is_seen and are_running and not snapshot.num_requests_waiting
+        if is_free and active >= self._bound:
             used_frac = _private_frac(snapshot)
             fitting = math.floor(active * _START_FRAC / used_frac) if used_frac else UNLIMITED
             self._bound = max(self._bound, min(2 * self._bound, fitting, UNLIMITED))

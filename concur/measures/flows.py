@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from concur.measures.residents import Ledger, prefix_tokens, private_tokens
-from concur.signals import AgentView, Departures, Snapshot
+from concur.signals import AgentView, CallView, Departures, Snapshot
 
 _COUNTERS: Final = (
     "prefix_cache_queries_tokens",
@@ -50,20 +50,24 @@ class Freshness:
 class Flows:
     """Cumulative sums at one reading, or the difference of two.
 
-    `steps`: calls that ended. `departures`: agents that held a slot and have left. `unseen_steps`: those of
-    the steps whose tokens no reading has shown, the last ones of agents that left. `grown_tokens`: growth of
-    the agents' contexts, by new prompt and output, in the other steps. `busy_s`, `idle_s`: agent-seconds in a
-    call, and in tool waits with a slot. `ended_calls`, `ended_call_tokens`: the calls of agents that have
-    left, and their private tokens summed over those calls. `queried_tokens`, `uncached_tokens`,
-    `generated_tokens`, `preemptions`: the engine's counters. `net_private_tokens`: the ledger's private
-    tokens themselves, so that a difference is their net growth.
+    `steps`: calls that ended. `departures`: agents that held a slot and have left. `grown_tokens`: growth of
+    the agents' contexts, by new prompt and output, as far as readings have shown it. `told_calls`: those of
+    the steps whose `usage` is known, and `new_tokens` what their prompts brought beyond what the agent had;
+    `first_calls` of them were an agent's first, with `first_tokens` of new prompt and output. `busy_s`,
+    `idle_s`: agent-seconds in a call, and in tool waits with a slot. `ended_calls`, `ended_call_tokens`: the
+    calls of agents that have left, and their private tokens summed over those calls. `queried_tokens`,
+    `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters. `net_private_tokens`: the
+    ledger's private tokens themselves, so that a difference is their net growth.
     """
 
     time_s: float = 0.0
     steps: int = 0
     departures: int = 0
-    unseen_steps: int = 0
     grown_tokens: int = 0
+    told_calls: int = 0
+    new_tokens: int = 0
+    first_calls: int = 0
+    first_tokens: int = 0
     busy_s: float = 0.0
     idle_s: float = 0.0
     ended_calls: int = 0
@@ -103,8 +107,11 @@ class _Added:
 
     steps: int = 0
     departures: int = 0
-    unseen_steps: int = 0
     grown_tokens: int = 0
+    told_calls: int = 0
+    new_tokens: int = 0
+    first_calls: int = 0
+    first_tokens: int = 0
     ended_calls: int = 0
     ended_call_tokens: int = 0
 
@@ -113,7 +120,7 @@ class FlowMeter:
     """Add up flows, reading by reading; it remembers who was in at the last one, and nobody else.
 
     Readings show the steps of those who are here. Of those who left since the last one, each has made one
-    call more than was seen, of unknown tokens, unless the gate knows better (`Snapshot.departed`). That is
+    call more than was seen, of unknown growth, unless the gate knows better (`Snapshot.departed`). That is
     not enough where somebody left of whom no step was seen: an agent of one call, or one that came, ran and
     left between two readings. What all did who left in such an interval is taken from the gate's count.
     """
@@ -131,10 +138,11 @@ class FlowMeter:
         seen, self._lives = _seen(snapshot.agents, was)
         gone = [life for name, life in was.items() if not life.goes_on(self._lives.get(name))]
         left = _left(gone, self._since_last(snapshot.departed))
+        added = before, seen, left, _told(snapshot.calls)
         passed_s = max(0.0, snapshot.time_s - before.time_s)
         self.now = Flows(
             time_s=snapshot.time_s,
-            **{f.name: sum(getattr(each, f.name) for each in (before, seen, left)) for f in fields(_Added)},
+            **{f.name: sum(getattr(each, f.name) for each in added) for f in fields(_Added)},
             busy_s=before.busy_s + ledger.num_in_step * passed_s,
             idle_s=before.idle_s + (ledger.num_agents - ledger.num_in_step) * passed_s,
             queried_tokens=snapshot.prefix_cache_queries_tokens,
@@ -182,7 +190,6 @@ def _left(gone: Sequence[_Life], departed: Departures) -> _Added:
         return _Added(
             steps=last_steps,
             departures=len(gone),
-            unseen_steps=last_steps,
             ended_calls=steps_seen,
             ended_call_tokens=sum(life.call_tokens for life in gone),
         )
@@ -192,6 +199,17 @@ def _left(gone: Sequence[_Life], departed: Departures) -> _Added:
         grown_tokens=max(0, departed.tokens - sum(private_tokens(life.agent) for life in gone)),
         ended_calls=departed.calls,
         ended_call_tokens=departed.call_tokens,
+    )
+
+
+def _told(calls: Sequence[CallView]) -> _Added:
+    """Add up what the calls brought that have ended since the last reading."""
+    firsts = [call for call in calls if call.call_index == 0]
+    return _Added(
+        told_calls=len(calls),
+        new_tokens=sum([call.prompt_tokens - call.kept_tokens for call in calls]),
+        first_calls=len(firsts),
+        first_tokens=sum([call.prompt_tokens - call.kept_tokens + call.output_tokens for call in firsts]),
     )
 
 

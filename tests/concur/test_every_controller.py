@@ -134,7 +134,11 @@ def worse(snapshot: Snapshot, before: Snapshot, how: str) -> Snapshot:
         "no hits": replace(snapshot, prefix_cache_hits_tokens=before.prefix_cache_hits_tokens),
         "queue": replace(snapshot, num_requests_waiting=snapshot.num_requests_waiting + 50),
         "preempted": replace(snapshot, num_preemptions=snapshot.num_preemptions + 5),
-        "smaller": replace(snapshot, num_gpu_blocks=snapshot.num_gpu_blocks // 2),
+        "smaller": replace(
+            snapshot,
+            num_gpu_blocks=snapshot.num_gpu_blocks // 2,
+            kv_cache_usage_frac=min(1.0, 2 * snapshot.kv_cache_usage_frac),
+        ),
     }[how]
 
 

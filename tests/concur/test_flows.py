@@ -11,7 +11,7 @@ from concur.controllers import make_controller
 from concur.gate import AgentGate, Gate
 from concur.measures.flows import FlowMeter, Flows
 from concur.measures.residents import read_ledger
-from concur.signals import AgentView, Departures, Snapshot
+from concur.signals import AgentView, Departures, Snapshot, Usage
 from tests.helpers import make_snapshot
 
 SUMS = [field.name for field in fields(Flows) if field.name != "net_private_tokens"]
@@ -25,7 +25,8 @@ def take(
 
 
 def reading(gate: Gate, time_s: float) -> Snapshot:
-    return make_snapshot(time_s, agents=tuple(gate.views()), departed=gate.departed, block_size=16)
+    agents, calls = tuple(gate.views()), gate.take_calls()
+    return make_snapshot(time_s, agents=agents, departed=gate.departed, calls=calls, block_size=16)
 
 
 def measure(meter: FlowMeter, gate: Gate, time_s: float) -> Flows:
@@ -59,7 +60,7 @@ def test_agents_that_come_run_and_leave_between_two_readings_are_counted_by_the_
     gate.leave("never in", time_s=0.8)
     assert gate.departed == Departures(agents=4, calls=5, tokens=330 + 80, call_tokens=330 + 50 + 80)
     flows = measure(meter, gate, 1.0)
-    assert (flows.departures, flows.steps, flows.unseen_steps) == (4, 5, 0)
+    assert (flows.departures, flows.steps) == (4, 5)
     assert (flows.grown_tokens, flows.ended_calls, flows.ended_call_tokens) == (410, 5, 460)
 
 
@@ -93,7 +94,22 @@ def test_a_last_call_that_a_reading_has_shown_is_not_counted_again() -> None:
     assert measure(meter, gate, 3.0).steps == 2
     gate.leave("a", time_s=3.5)
     flows = measure(meter, gate, 4.0)
-    assert (flows.steps, flows.unseen_steps, flows.departures, flows.ended_calls) == (2, 0, 1, 2)
+    assert (flows.steps, flows.departures, flows.ended_calls) == (2, 1, 2)
+
+
+def test_calls_tell_what_was_new_in_their_prompts_also_where_histories_are_cut() -> None:
+    gate, meter = AgentGate(1), FlowMeter()
+    measure(meter, gate, 0.0)
+    gate.arrive("a", time_s=0.0, prefix_group="g", shared_prefix_tokens=60)
+    for prompt, kept, cached in ((160, 60, 0), (200, 190, 190), (120, 90, 0)):  # the third drops most of it
+        gate.request_step("a", time_s=1.0)
+        gate.step_done("a", time_s=2.0, usage=Usage(prompt, 40, cached, kept))
+    flows = measure(meter, gate, 3.0)
+    assert (flows.told_calls, flows.new_tokens) == (3, 100 + 10 + 30)
+    assert (flows.first_calls, flows.first_tokens) == (1, 100 + 40)
+    gate.request_step("a", time_s=4.0)
+    gate.step_done("a", time_s=5.0, context_tokens=300)
+    assert measure(meter, gate, 6.0).told_calls == 3, "a context alone tells nothing of the call"
 
 
 def test_an_id_that_comes_back_begins_anew() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from concur.controllers import make_controller
-from concur.signals import AgentView, Snapshot
+from concur.signals import AgentView, CallView, Snapshot
 from tests.helpers import make_snapshot
 
 POOL_TOKENS = 16_000
@@ -31,6 +31,11 @@ def cohort(tokens: int, steps: int, **fields: Any) -> list[AgentView]:
     return [agent(number, tokens, steps, **fields) for number in range(4)]
 
 
+def calls(tokens: int = 399, index: int = 0, kept: int = 0) -> tuple[CallView, ...]:
+    """One call of each of four agents, of 100 output tokens."""
+    return tuple(CallView(f"a{n}", index, 20.0, None, tokens - 100, 100, kept, None) for n in range(4))
+
+
 def test_the_first_reading_knows_nothing_and_moves_nothing() -> None:
     assert law().update(reading(10.0, []), active=4) == 4
 
@@ -44,6 +49,7 @@ def test_the_bound_by_hand() -> None:
         cohort(399, 1),
         generation_tokens=401,  # 400 generated
         prefix_cache_queries_tokens=1196,  # all of it new: 4 * 399 - 400
+        calls=calls(),
     )
     assert hybrid.update(after, active=4) == 8  # four calls open four slots
     state = hybrid.log_state()
@@ -63,7 +69,7 @@ def grown(hybrid: Any, *, tokens: int = 399, **fields: Any) -> int:
     agents = fields.pop("agents", cohort(tokens, 1))
     hybrid.update(reading(10.0, cohort(0, 0), generation_tokens=1), active=4)
     active = fields.pop("active", 4)
-    given = {"generation_tokens": 401, "prefix_cache_queries_tokens": 1196} | fields
+    given = {"generation_tokens": 401, "prefix_cache_queries_tokens": 1196, "calls": calls(tokens)} | fields
     return int(hybrid.update(reading(20.0, agents, **given), active=active))
 
 
@@ -102,6 +108,37 @@ def test_misses_shrink_the_bound() -> None:
     grown(missed, prefix_cache_queries_tokens=2196)
     assert missed.log_state()["fit"] < hit.log_state()["fit"]
     assert missed.log_state()["shortfall_frac"] == pytest.approx(1000 / 2196)
+
+
+def test_what_a_cut_history_needs_is_no_shortfall() -> None:
+    """Contexts stay at 399, but each prompt keeps 100 of them and brings 199."""
+    hybrid = law()
+    grown(hybrid)
+    cut = reading(
+        30.0,
+        cohort(399, 2),
+        generation_tokens=801,
+        prefix_cache_queries_tokens=2 * 1196,
+        prefix_cache_hits_tokens=400,
+        calls=calls(399, 1, kept=100),
+    )
+    hybrid.update(cut, active=4)
+    assert hybrid.log_state()["shortfall_frac"] == 0
+
+
+def test_a_life_is_its_first_prompt_and_half_of_what_it_grows_by() -> None:
+    hybrid = law(window_s=1000.0)
+    grown(hybrid)
+    later = reading(
+        30.0,
+        cohort(499, 2),
+        generation_tokens=801,
+        prefix_cache_queries_tokens=1196 + 4 * 399,
+        prefix_cache_hits_tokens=4 * 399,
+        calls=calls(499, 1, kept=399),
+    )
+    hybrid.update(later, active=4)
+    assert hybrid.log_state()["lifelong_tokens"] == 399 + 100 * 2  # two calls done, two to come
 
 
 @pytest.mark.parametrize(
@@ -164,6 +201,7 @@ def test_lindys_guess_gives_way_to_what_a_turnover_has_shown() -> None:
                 agents,
                 generation_tokens=400 * number,
                 prefix_cache_queries_tokens=1196 * number,
+                calls=calls(),
             ),
             active=4,
         )

@@ -355,6 +355,7 @@ def started(*, running: int, in_flight: int, usage_frac: float, shared_tokens: i
     return Snapshot(
         0.1,
         num_requests_running=running,
+        generation_tokens=1000,
         kv_cache_usage_frac=usage_frac,
         num_gpu_blocks=1001,
         block_size=16,
