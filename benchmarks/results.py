@@ -32,7 +32,7 @@ from concur.sim.world.simulate import simulate
 
 REACT: Final = (
     "concur compare examples/react.toml --set 'compare.seeds=[0,1,2,3,4]' --controllers none request_cap=64 "
-    "agent_cap=80..128..8 concur hybrid"
+    "agent_cap=80..128..8 concur hybrid twin"
 )
 COMPARISONS: Final = {
     "react": REACT,
@@ -40,6 +40,12 @@ COMPARISONS: Final = {
     "tau_airline": "concur compare examples/tau_airline.toml",
     **{f"hurts/{name}": f"concur compare examples/hurts/{name}.toml" for name in HURTS if name != "react"},
     **{f"families/{name}": f"concur compare examples/families/{name}.toml" for name in FAMILIES},
+}
+JUDGEMENTS: Final = {
+    "judge": "concur judge examples/judge/*.toml --out runs/judge --controllers none concur ledger turnover "
+    "vegas gradient hybrid twin",
+    "judge_orders": "concur judge examples/judge/*.toml --out runs/judge_orders --seeds 8..11",
+    "judge_arrivals": "concur judge examples/judge/held_back/*.toml --out runs/judge_arrivals",
 }
 SWEEP: Final = "concur sweep examples/sweep.toml --out runs/sweep"
 TUNE: Final = "concur tune examples/react.toml --controllers concur --out runs/tune"
@@ -64,6 +70,20 @@ def sweep() -> Result:
         by_policy = result.setdefault(f"{agents} agents, {blocks} blocks", {})
         by_policy[str(policy)] = _digits(own["makespan_s"].mean())
     return {"num_runs": len(runs)} | result
+
+
+def judgement(command: str) -> Result:
+    """Return the summary of a `concur judge`, and of each case the best cap and the ratios to it."""
+    words = [
+        str(path) if "*" in word else word
+        for word in shlex.split(command)[1:]
+        for path in (sorted(ROOT.glob(word)) if "*" in word else [word])
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        words[words.index("--out") + 1] = folder
+        found = json.loads(_run([*words, "--json"]))
+    cases = {name: {"best_cap": case["best_cap"], **case["ratios"]} for name, case in found["cases"].items()}
+    return _cut_digits({"summary": found["summary"], "cases": cases})
 
 
 def tuned() -> Result:
@@ -126,7 +146,8 @@ def beyond(run: RunRecord) -> Result:
 
 def _makers() -> dict[str, Callable[[], Result]]:
     comparisons = {name: lambda command=command: compare(command) for name, command in COMPARISONS.items()}
-    return {**comparisons, "sweep": sweep, "tune": tuned, "domain": domain}
+    judgements = {name: lambda command=command: judgement(command) for name, command in JUDGEMENTS.items()}
+    return {**judgements, **comparisons, "sweep": sweep, "tune": tuned, "domain": domain}
 
 
 def main() -> None:

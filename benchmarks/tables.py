@@ -31,7 +31,8 @@ HEADLINES: Final = {
     "claude_code": ("96 Claude Code sessions", "h100-sxm_qwen3-32b_tp8"),
     "tau_airline": ("200 tau-bench agents", "h100-sxm_qwen3-32b_tp2"),
 }
-LAWS: Final = ("concur", "ledger", "turnover", "vegas", "gradient", "hybrid")
+LAWS: Final = ("concur", "ledger", "turnover", "vegas", "gradient", "hybrid", "twin")
+_OURS: Final = ("hybrid", "twin")
 _OTHERS: Final = ("ledger", "turnover", "vegas", "gradient")
 SWEEP_ROWS: Final = {64: (6_001, 21_001), 128: (6_001, 16_001, 21_001), 192: (6_001, 21_001)}
 """Agents -> pools of the sweep that are shown."""
@@ -81,6 +82,7 @@ def _names(result: Mapping[str, Any]) -> dict[str, str]:
         cap: f"best static agent cap ({cap.partition('=')[2]})",
         "concur": "CONCUR, the paper's constants",
         "hybrid": "hybrid, ours, no tuning",
+        "twin": "twin, ours, no tuning",
     }
 
 
@@ -159,11 +161,29 @@ def _share(row: Mapping[str, Any]) -> str:
     return _percent(share, 0 if share > 0.01 else 1)
 
 
+def judged(name: str) -> Rows:
+    """Return what `concur judge` says of every law over all of its cases."""
+    yield (
+        *("policy", "makespan over the best static cap's, geometric mean", "worst case", "within 2 %"),
+        "worst against no control, where that is best",
+    )
+    for policy, row in read(name)["summary"].items():
+        low, high = row["interval"]
+        mark = "**" if policy == "twin" else ""
+        yield (
+            "no control" if policy == "none" else policy,
+            f"{mark}{row['geometric_mean']:.3f}{mark} ({low:.3f} to {high:.3f})",
+            f"{row['worst']:.2f}",
+            f"{row['num_close']} of {row['num_cases']}",
+            f"{row['worst_left_alone']:.2f}",
+        )
+
+
 def hurts() -> Rows:
     """Return speed-ups over no control where admission control does not pay, and where it does."""
     yield (
         *("what is different", "no control (s)", "of it in recompute", "best static cap", "CONCUR"),
-        *("ledger", "hybrid"),
+        *("ledger", *_OURS),
     )
     for name, text in HURTS.items():
         result = read("families/react" if name == "react" else f"hurts/{name}")
@@ -177,7 +197,7 @@ def hurts() -> Rows:
             f"{makespan:,.0f}" if isinstance(makespan, float) else _interval(makespan, 0),
             _percent(none["recompute_time_fraction"], 1),
             f"{_speed_up(result, cap)} ({cap.partition('=')[2]})",
-            *(_speed_up(result, law) for law in ("concur", "ledger", "hybrid")),
+            *(_speed_up(result, law) for law in ("concur", "ledger", *_OURS)),
         )
 
 
@@ -190,7 +210,7 @@ def _speed_up(result: Mapping[str, Any], policy: str) -> str:
 
 def families() -> Rows:
     """Return the families in short: speed-ups over the best static cap."""
-    yield "family", "best cap", "its makespan (s)", "no control", "CONCUR", "best other law", "hybrid"
+    yield "family", "best cap", "its makespan (s)", "no control", "CONCUR", "best other law", *_OURS
     for family, result, cap in _families():
         over = {law: result[law]["speed_up_over_best_static"] for law in ("none", *LAWS)}
         other = max(_OTHERS, key=lambda law: mean(over[law]))
@@ -200,7 +220,8 @@ def families() -> Rows:
             _interval(result[cap]["makespan_s"], 0).replace(",", ""),
             *(_interval(over[law], 2) for law in ("none", "concur")),
             f"{_interval(over[other], 2)} ({other})",
-            f"**{_interval(over['hybrid'], 3)}**",
+            _interval(over["hybrid"], 3),
+            f"**{_interval(over['twin'], 3)}**",
         )
 
 
@@ -213,19 +234,21 @@ def families_all() -> Rows:
             family,
             cap.partition("=")[2],
             _interval(result[cap]["makespan_s"], 0).replace(",", ""),
-            *(_interval(over[law], 2) for law in ("none", *LAWS[:-1])),
-            f"**{_interval(over['hybrid'], 3)}**",
+            *(_interval(over[law], 2) for law in ("none", *LAWS[:-2])),
+            _interval(over["hybrid"], 3),
+            f"**{_interval(over['twin'], 3)}**",
         )
 
 
 def families_metrics() -> Rows:
-    """Return further metrics of the families: no control, the best cap, hybrid."""
+    """Return further metrics of the families: no control, the best cap, our laws."""
     yield (
         *("family", "policy", "tokens/s", "hits %", "recompute %", "agent p50 s", "agent p99 s"),
         *("gate wait p99 s", "Jain"),
     )
     for family, result, cap in _families():
-        for policy, name in {"none": "no control", cap: "best static cap", "hybrid": "hybrid"}.items():
+        names = {"none": "no control", cap: "best static cap"} | {law: law for law in _OURS}
+        for policy, name in names.items():
             row = result[policy]
             yield (
                 family if policy == "none" else "",
@@ -249,12 +272,12 @@ def _families() -> Iterable[tuple[str, dict[str, Any], str]]:
 def sweep() -> Rows:
     """Return some grid points of the sweep."""
     result = read("sweep")
-    yield "agents", "pool (blocks)", "no control", "CONCUR", "hybrid", "best cap"
+    yield "agents", "pool (blocks)", "no control", "CONCUR", *_OURS, "best cap"
     for agents, blocks in ((agents, blocks) for agents, pools in SWEEP_ROWS.items() for blocks in pools):
         row = result[f"{agents} agents, {blocks} blocks"]
         cap = best_static_cap(row)
         assert cap is not None
-        seconds = (f"{row[law]:.1f}" for law in ("none", "concur", "hybrid"))
+        seconds = (f"{row[law]:.1f}" for law in ("none", "concur", *_OURS))
         yield f"{agents}", f"{blocks:,}", *seconds, f"{row[cap]:.1f} ({cap.partition('=')[2]})"
 
 
@@ -332,6 +355,9 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "claude_code": lambda: _single("claude_code"),
     "tau_airline": lambda: _single("tau_airline"),
     "domain": domain,
+    "judge": lambda: judged("judge"),
+    "judge_orders": lambda: judged("judge_orders"),
+    "judge_arrivals": lambda: judged("judge_arrivals"),
     "hurts": hurts,
     "families": families,
     "families_all": families_all,

@@ -31,6 +31,7 @@ COLOURS: Final = {
     "turnover": "#F0E442",
     "vegas": "#000000",
     "gradient": "#999999",
+    "twin": "#332288",
 }
 _LINE: Final = 200  # characters below a figure
 OTHER_COLOUR: Final = "#666666"
