@@ -10,9 +10,8 @@ first. Else waiting agents are let in while they fit: those past their first ste
 first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or
 comes back is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
 
-Optional there and here: what agents in tools keep counts for 2^-(t / `half_life_s`) when room for others is
-sought, t seconds after their last call ("acting decay"). Known defects, off by default and
-turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
+Optional there and here: what agents in tools keep counts for 2^-(`half_lives_per_s` * t) when room for others
+is sought, t seconds after their last call ("acting decay"). Known defects, off by default and turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
 small, marks every candidate of the first kind that overflows instead of as many as are needed. Its third one,
 large agents that starve, comes from the order and is not the window's.
 
@@ -37,7 +36,8 @@ class LedgerParams(ControllerParams):
     """Parameters of `ledger`; defaults are ThunderAgent's.
 
     `tool_weight` is w, `buffer_tokens` the 100 per agent, `max_wait_s` the forced resume. `faithful` = 1
-    keeps its defects. `half_life_s`: no decay. `initial_window`: no bound before the first tick.
+    keeps its defects. `half_lives_per_s`: no decay, 1 is theirs. `initial_window`: no bound before the first
+    tick.
     """
 
     tool_weight: float = 1.0
@@ -45,7 +45,7 @@ class LedgerParams(ControllerParams):
     max_wait_s: float = 1800.0
     initial_window: int = UNLIMITED
     faithful: int = 0
-    half_life_s: float = math.inf
+    half_lives_per_s: float = 0.0
 
     def __post_init__(self) -> None:
         ControllerParams.__post_init__(self)
@@ -53,7 +53,8 @@ class LedgerParams(ControllerParams):
         require(self.buffer_tokens >= 0, "buffer_tokens", self.buffer_tokens, "at least 0 tokens")
         require(self.max_wait_s > 0, "max_wait_s", self.max_wait_s, "greater than 0 s")
         require(self.faithful in (0, 1), "faithful", self.faithful, "0 or 1")
-        require(self.half_life_s > 0, "half_life_s", self.half_life_s, "greater than 0 s")
+        rate = self.half_lives_per_s
+        require(0 <= rate < math.inf, "half_lives_per_s", rate, "at least 0")
         require(
             1 <= self.initial_window <= UNLIMITED,
             "initial_window",
@@ -116,7 +117,8 @@ class LedgerLaw:
         """Return what an agent in a tool no longer counts for."""
         if agent.is_in_step:
             return 0.0
-        return self._tokens(agent) * (1.0 - 0.5 ** ((time_s - agent.heard_s) / self.params.half_life_s))
+        kept_frac = math.exp2(self.params.half_lives_per_s * (agent.heard_s - time_s))
+        return self._tokens(agent) * (1.0 - kept_frac)
 
     def _num_pauses(self, holders: Sequence[AgentView], excess_tokens: float) -> int:
         """Count the agents to pause: in tools first, then in a call, smallest first."""

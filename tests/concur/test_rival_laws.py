@@ -66,8 +66,8 @@ class TestLedger:
         # used 1000 of 1600, 400 + 100 of them in a tool for 4 s: with a half-life of 2 s only 125
         agents = (holder(0, 400, heard_s=1.0), holder(1, 400, in_step=True), waiter(0, 800, steps=1))
         assert make_controller("ledger").update(books(*agents), active=2) == 2
-        assert make_controller("ledger", half_life_s=2.0).update(books(*agents), active=2) == 3
-        assert make_controller("ledger", half_life_s=4.0).update(books(*agents), active=2) == 2, (
+        assert make_controller("ledger", half_lives_per_s=0.5).update(books(*agents), active=2) == 3
+        assert make_controller("ledger", half_lives_per_s=0.25).update(books(*agents), active=2) == 2, (
             "250: 50 lack"
         )
 
