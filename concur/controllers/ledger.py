@@ -11,9 +11,11 @@ first. After 1800 s an agent is let in regardless. This law answers with a numbe
 comes back is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
 
 Optional there and here: what agents in tools keep counts for 2^-(`half_lives_per_s` * t) when room for others
-is sought, t seconds after their last call ("acting decay"). Known defects, off by default and turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
-small, marks every candidate of the first kind that overflows instead of as many as are needed. Its third one,
-large agents that starve, comes from the order and is not the window's.
+is sought, t seconds after their last call ("acting decay").
+
+Known defects, off by default and turned on by `faithful = 1`: a prefix that agents share is counted once per
+agent, and an overflow, however small, marks every candidate of the first kind that overflows instead of as
+many as are needed. Its third one, large agents that starve, comes from the order and is not the window's.
 
 Signals: `usage` of each agent's last answer and the gate's own state; nothing of the engine but its capacity.
 While answers come without `usage` (ours), the window stays as it is.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from rich.table import Table
 
 from concur.sim.runs.intervals import Interval
@@ -80,6 +81,9 @@ def draw(table: PublishedTable, arms: Sequence[ArmPrediction], path: Path) -> No
                 _bar(ax, row, each)
             ax.set(xlabel=TITLES[metric])
         axes[0].set_xscale("log")
+        axes[0].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes[0].xaxis.set_major_formatter(ScalarFormatter())
+        axes[0].xaxis.set_minor_formatter(NullFormatter())
         axes[0].set_yticks(range(len(arms)), [arm.name for arm in arms])
         axes[0].invert_yaxis()
         axes[1].set_xlim(0, 1)
