@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from concur.controllers import Controller, ControllerSpec, make_controller, make_gate
 from concur.errors import ConcurError, GateError, ParameterError
 from concur.gate import AgentGate, Gate, RequestGate
-from concur.signals import UNLIMITED, AgentView, Departures, Snapshot
+from concur.signals import UNLIMITED, AgentView, Departures, Snapshot, Usage
 
 if TYPE_CHECKING:
     from concur.live.controlling import ControlledGate
@@ -34,6 +34,7 @@ __all__ = [
     "ParameterError",
     "RequestGate",
     "Snapshot",
+    "Usage",
     "__version__",
     "make_controller",
     "make_gate",

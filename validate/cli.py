@@ -1,4 +1,4 @@
-"""The validation verbs: `concur validate parity`, `run`, `compare`."""
+"""The validation verbs: `concur validate parity`, `run`, `compare`, `published`."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,12 @@ from concur.validate.live.scope import check_both_worlds
 from concur.validate.parity.explain import explain_result, result_json
 from concur.validate.parity.parity import run_parity
 from concur.validate.parity.vllm_scheduler import check_in_scope, vllm_version
+from concur.validate.published import published_cli
 
 app = typer.Typer(help="Hold the simulator against vLLM.", no_args_is_help=True)
 app.command("run", context_settings=TAKES_POLICIES)(live_cli.run)
 app.command("compare")(live_cli.compare)
+app.command("published")(published_cli.published)
 
 
 @app.command()

@@ -7,6 +7,7 @@ ConcurError
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
 ├── CallError             a model call that failed for good
 ├── EngineDiffersError    a server that is not the scenario's engine
+├── PublishedError        no published table, or a file that is none
 └── ConfrontError         runs of the two worlds that cannot be compared
 """
 
@@ -24,6 +25,10 @@ class OutOfScopeError(ConcurError, ValueError):
 
 class ConfrontError(ConcurError, ValueError):
     """Report runs of the two worlds that cannot be put side by side."""
+
+
+class PublishedError(ConcurError, ValueError):
+    """Report a published table that is not there, or a file that is none."""
 
 
 class EngineDiffersError(ConcurError, ValueError):

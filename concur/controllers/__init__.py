@@ -15,6 +15,7 @@ from concur.controllers.base import (
     Law,
     LogValue,
     budget_of,
+    does_read_calls,
     hurry_of,
     interval_of,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "LogValue",
     "budget_of",
     "controller_params",
+    "does_read_calls",
     "hurry_of",
     "interval_of",
     "make_controller",

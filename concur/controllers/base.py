@@ -18,8 +18,8 @@ class Law(Protocol):
     that bounds tokens too has a `budget`, a `TokenBudget`, in force with it. One that wants to decide again
     before its interval is over, for now, has `hurry_s`, the seconds until then.
     `reads_agents` says whether decisions look at `Snapshot.agents`; the tuple is left empty if not, because
-    it costs one view per agent and tick. Decisions are a function of the snapshots alone: no clock, no
-    randomness.
+    it costs one view per agent and tick. One that needs `Snapshot.calls` too has `reads_calls`. Decisions
+    are a function of the snapshots alone: no clock, no randomness.
     """
 
     window: int
@@ -56,6 +56,11 @@ def budget_of(law: Law) -> TokenBudget:
 def hurry_of(law: Law) -> float:
     """Return the seconds after which a law wants to decide again, its interval apart; most do not hurry."""
     return float(getattr(law, "hurry_s", math.inf))
+
+
+def does_read_calls(law: Law) -> bool:
+    """Tell whether a law needs prompt and output of each call apart; most add up contexts."""
+    return bool(getattr(law, "reads_calls", False))
 
 
 def interval_of(law: Law, otherwise_s: float) -> float:

@@ -10,15 +10,18 @@ first. Else waiting agents are let in while they fit: those past their first ste
 first. After 1800 s an agent is let in regardless. This law answers with a number; who it is that pauses or
 comes back is the gate's order (`pause = "smallest"`, `resume = "smallest"` are ThunderAgent's).
 
-Not taken over: the decay of tool-waiting tokens, which is optional there. Known defects, off by default and
-turned on by `faithful = 1`: a prefix that agents share is counted once per agent, and an overflow, however
-small, marks every candidate of the first kind that overflows instead of as many as are needed. Its third one,
-large agents that starve, comes from the order and is not the window's.
+Optional there and here: what agents in tools keep counts for 2^-(`half_lives_per_s` * t) when room for others
+is sought, t seconds after their last call ("acting decay").
+
+Known defects, off by default and turned on by `faithful = 1`: a prefix that agents share is counted once per
+agent, and an overflow, however small, marks every candidate of the first kind that overflows instead of as
+many as are needed. Its third one, large agents that starve, comes from the order and is not the window's.
 
 Signals: `usage` of each agent's last answer and the gate's own state; nothing of the engine but its capacity.
 While answers come without `usage` (ours), the window stays as it is.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +38,8 @@ class LedgerParams(ControllerParams):
     """Parameters of `ledger`; defaults are ThunderAgent's.
 
     `tool_weight` is w, `buffer_tokens` the 100 per agent, `max_wait_s` the forced resume. `faithful` = 1
-    keeps its defects. `initial_window`: no bound before the first tick.
+    keeps its defects. `half_lives_per_s`: no decay, 1 is theirs. `initial_window`: no bound before the first
+    tick.
     """
 
     tool_weight: float = 1.0
@@ -43,6 +47,7 @@ class LedgerParams(ControllerParams):
     max_wait_s: float = 1800.0
     initial_window: int = UNLIMITED
     faithful: int = 0
+    half_lives_per_s: float = 0.0
 
     def __post_init__(self) -> None:
         ControllerParams.__post_init__(self)
@@ -50,6 +55,8 @@ class LedgerParams(ControllerParams):
         require(self.buffer_tokens >= 0, "buffer_tokens", self.buffer_tokens, "at least 0 tokens")
         require(self.max_wait_s > 0, "max_wait_s", self.max_wait_s, "greater than 0 s")
         require(self.faithful in (0, 1), "faithful", self.faithful, "0 or 1")
+        rate = self.half_lives_per_s
+        require(0 <= rate < math.inf, "half_lives_per_s", rate, "at least 0")
         require(
             1 <= self.initial_window <= UNLIMITED,
             "initial_window",
@@ -90,7 +97,8 @@ class LedgerLaw:
         if used > capacity:
             window = len(holders) - self._num_pauses(holders, used - capacity)
         else:
-            window = len(holders) + self._num_resumes(snapshot, capacity - used)
+            decayed = sum(sorted(self._decayed_tokens(agent, snapshot.time_s) for agent in keepers))
+            window = len(holders) + self._num_resumes(snapshot, capacity - used + decayed)
         self.window = min(max(window, 1), UNLIMITED)
         return self.window
 
@@ -106,6 +114,13 @@ class LedgerLaw:
         own = max(agent.context_tokens, prefix_tokens(agent)) if p.faithful else private_tokens(agent)
         is_in_tool = agent.keeps_history and not agent.is_in_step
         return own * (p.tool_weight if is_in_tool else 1.0) + p.buffer_tokens
+
+    def _decayed_tokens(self, agent: AgentView, time_s: float) -> float:
+        """Return what an agent in a tool no longer counts for."""
+        if agent.is_in_step:
+            return 0.0
+        kept_frac = math.exp2(self.params.half_lives_per_s * (agent.heard_s - time_s))
+        return self._tokens(agent) * (1.0 - kept_frac)
 
     def _num_pauses(self, holders: Sequence[AgentView], excess_tokens: float) -> int:
         """Count the agents to pause: in tools first, then in a call, smallest first."""

@@ -81,6 +81,7 @@ class Twin:
     """Apply the law of the module docstring once per reading."""
 
     reads_agents = True
+    reads_calls = True
     pool_frac = 0.95
     """Of the pool, for the plan; see the module docstring."""
 
@@ -178,11 +179,11 @@ class Twin:
         )
         self._policy = planned.policy
         self._state = {
+            "expected_end_s": time_s + planned.left_s,
             "admit_frac": planned.policy.admit_frac,
             "slack_frac": planned.policy.slack_frac,
             "max_agents": planned.policy.window,
             "expected_ratio": planned.ratio,
-            "expected_before_s": planned.before_s,
         }
 
     def _bound_by(self, pool_tokens: float) -> None:

@@ -2,7 +2,14 @@
 
 import math
 
-from concur.controllers.base import Controller, LogValue, budget_of, hurry_of, interval_of
+from concur.controllers.base import (
+    Controller,
+    LogValue,
+    budget_of,
+    does_read_calls,
+    hurry_of,
+    interval_of,
+)
 from concur.measures.flows import Freshness
 from concur.signals import Snapshot, TokenBudget
 
@@ -19,6 +26,11 @@ class _Guard:
     def reads_agents(self) -> bool:
         """Whether the wrapped law looks at `Snapshot.agents`."""
         return self._controller.reads_agents
+
+    @property
+    def reads_calls(self) -> bool:
+        """Whether the wrapped law needs `Snapshot.calls`."""
+        return does_read_calls(self._controller)
 
     @property
     def interval_s(self) -> float:

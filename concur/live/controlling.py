@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from concur.controllers import Controller, hurry_of
+from concur.controllers import Controller, does_read_calls, hurry_of
 from concur.decision import Tick, decide
 from concur.errors import ParameterError, require
 from concur.gate import Gate
@@ -180,7 +180,16 @@ def _next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
 
 
 def _check_usage(controller: Controller, gate: AsyncGate) -> None:
-    if controller.reads_agents and gate.num_steps >= _BLIND_STEPS and not gate.num_usages:
+    if gate.num_steps < _BLIND_STEPS:
+        return
+    if does_read_calls(controller) and not gate.num_usages:
+        raise UsageMissingError(
+            f"{gate.num_steps} steps have ended and none set step.usage, but this law needs prompt and "
+            "output apart; set it to concur.Usage(prompt_tokens, completion_tokens) of each answer (when "
+            'streaming, ask for stream_options={"include_usage": true}), or choose a law that adds them up, '
+            "such as hybrid"
+        )
+    if controller.reads_agents and not gate.num_contexts:
         raise UsageMissingError(
             f"{gate.num_steps} steps have ended and none set step.context_tokens, but this law counts "
             "tokens; set it to usage.total_tokens of each answer (when streaming, ask for "

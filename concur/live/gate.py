@@ -85,13 +85,14 @@ class AsyncGate:
     """Hold agents at the gate until it is their turn.
 
     `clock` returns seconds that never go backwards; default is the running loop's clock. Give the same clock
-    to the control loop. `num_steps` counts the steps that ended well, `num_usages` those that reported their
-    context.
+    to the control loop. `num_steps` counts the steps that ended well, `num_contexts` those that told their
+    context, `num_usages` those that told prompt and output apart.
     """
 
     def __init__(self, gate: Gate, *, clock: Callable[[], float] | None = None) -> None:
         self.gate = gate
         self.num_steps = 0
+        self.num_contexts = 0
         self.num_usages = 0
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -345,7 +346,8 @@ class LiveAgent:
 
     def _count(self, step: Step) -> None:
         self._gate.num_steps += 1
-        self._gate.num_usages += step.context_tokens is not None
+        self._gate.num_contexts += step.context_tokens is not None
+        self._gate.num_usages += step.usage is not None
 
     def _end(self, step: Step) -> None:
         gate = self._gate

@@ -34,6 +34,11 @@ class Outcome:
     promised_s: float
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the end, promised where the future is cut."""
+        return self.promised_s if self.end_s is None else self.end_s
+
+    @property
     def cost_s(self) -> float:
         """What a plan makes small: half the end, half the end that the first calls promise."""
         return self.promised_s if self.end_s is None else (self.end_s + self.promised_s) / 2

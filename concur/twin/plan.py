@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from statistics import median
 from typing import Final
 
 from concur.signals import Snapshot
@@ -12,7 +13,7 @@ from concur.twin.costs import StepCosts
 from concur.twin.drawing import draw_future, in_order
 from concur.twin.future import Future, Policy
 from concur.twin.lives import SPREADS, Lives
-from concur.twin.model import Rollout
+from concur.twin.model import Outcome, Rollout
 
 _MOST_FUTURES: Final = 3 * len(SPREADS)
 _MOST_CALLS: Final = 2000  # of all futures: those of few agents differ much, and cost little
@@ -28,11 +29,11 @@ _CUT_COSTS: Final = 1.012  # what a window below the agents that are in has to m
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A policy, its expected cost as a multiple of the one before, and the cost of that one in seconds."""
+    """A policy, its expected cost as a multiple of the one before, and the median of the seconds left."""
 
     policy: Policy
     ratio: float
-    before_s: float
+    left_s: float
 
 
 class Planner:
@@ -75,12 +76,12 @@ class Planner:
         self.num_plans += 1
         active = sum(agent.holds_slot for agent in agents)
         trials = [_Trials(future) for future in futures]
-        before = [each.cost_s(policy) for each in trials]
+        before = [each.outcome(policy).cost_s for each in trials]
 
         def ratio(each: Policy, number: int) -> float:
             """Return its cost as a multiple of that of the policy in force, in one of the futures."""
             cuts_window = each.window < active and each.window < policy.window
-            return trials[number].cost_s(each) / before[number] * (_CUT_COSTS if cuts_window else 1.0)
+            return trials[number].outcome(each).cost_s / before[number] * (_CUT_COSTS if cuts_window else 1.0)
 
         first = {each: ratio(each, 0) for each in self._tried(policy, active, len(agents), used_frac)}
         promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
@@ -93,7 +94,7 @@ class Planner:
         least = min(scores.values())
         close = [each for each in scores if scores[each] <= (1 + _WORTH_IT) * least]
         best = min(close, key=lambda each: (_distance(each, policy), scores[each]))
-        return Planned(best, scores[best], sum(before) / len(before))
+        return Planned(best, scores[best], median([each.outcome(best).left_s for each in trials]))
 
     def _tried(self, policy: Policy, active: int, num_agents: int, used_frac: float) -> Iterator[Policy]:
         fracs = [policy.admit_frac * step for step in _STEPS] + [used_frac]
@@ -114,17 +115,17 @@ class _Trials:
 
     def __init__(self, future: Future) -> None:
         self._future = future
-        self._runs: list[tuple[Rollout, float]] = []
+        self._runs: list[tuple[Rollout, Outcome]] = []
 
-    def cost_s(self, policy: Policy) -> float:
-        """Return what a policy costs."""
-        for rollout, cost_s in self._runs:
+    def outcome(self, policy: Policy) -> Outcome:
+        """Return what becomes of the future under a policy."""
+        for rollout, outcome in self._runs:
             if rollout.agrees(policy):
-                return cost_s
+                return outcome
         rollout = Rollout(self._future, policy)
-        cost_s = rollout.run().cost_s
-        self._runs.append((rollout, cost_s))
-        return cost_s
+        outcome = rollout.run()
+        self._runs.append((rollout, outcome))
+        return outcome
 
 
 def _wants_more(futures: Sequence[Future]) -> bool:

@@ -13,7 +13,9 @@ from concur.sim.section import MAX_SEED, MAX_TOKENS, ParameterSection, Seconds, 
 class GateConfig(Section):
     """`[gate]`: who goes first, after how long anyone does (`max_wait_s`), and when silence costs the slot.
 
-    See `concur.gate.agents`. A tool wait of more than `lease_s` gives the slot to others.
+    See `concur.gate.agents`. A tool wait of more than `lease_s` gives the slot to others. Without
+    `are_ends_told` agents fall silent when they end, as behind a proxy that knows calls only: the gate, and
+    with it the law, takes them for agents in a tool until their lease is over or their slot is needed.
     """
 
     admit: str = "longest_waiting"
@@ -21,6 +23,7 @@ class GateConfig(Section):
     pause: str = "youngest"
     max_wait_s: float = Field(1800.0, gt=0)
     lease_s: float = Field(LEASE_S, gt=0)
+    are_ends_told: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,11 +17,15 @@ from concur.sim.world.engine import Engine
 
 
 class SimGate:
-    """The gate on the simulated clock: an agent's turn is an event, and so is the end of a lease."""
+    """The gate on the simulated clock: an agent's turn is an event, and so is the end of a lease.
 
-    def __init__(self, env: simpy.Environment, gate: Gate) -> None:
+    Without `are_ends_told` agents that end fall silent.
+    """
+
+    def __init__(self, env: simpy.Environment, gate: Gate, *, are_ends_told: bool = True) -> None:
         self.env = env
         self.gate = gate
+        self.are_ends_told = are_ends_told
         self._turns: dict[str, simpy.Event] = {}
         self._lease_check_s = math.inf
 
@@ -173,7 +177,10 @@ class Agent:
             num_pauses=gate.num_pauses(spec.agent_id),
         )
         usage = self._usage if is_in_call else None
-        self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, usage=usage))
+        if self._gate.are_ends_told:
+            self._gate.wake(gate.leave(spec.agent_id, time_s=self._env.now, usage=usage))
+        elif is_in_call:
+            self._gate.wake(gate.step_done(spec.agent_id, time_s=self._env.now, usage=usage))
         self._on_leave(spec, row)
 
 

@@ -101,7 +101,7 @@ class _World:
         self.controller = controller
         self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
-        self.shell = SimGate(env, self.gate)
+        self.shell = SimGate(env, self.gate, are_ends_told=scenario.gate.are_ends_told)
         self.tables = RunTables()
         self.warnings: list[str] = []
         self._on_progress = on_progress

@@ -16,6 +16,7 @@ NAMES = [
     "h100-sxm_deepseek-v3_tp16",
     "h100-sxm_qwen3-32b_tp2",
     "h100-sxm_qwen3-32b_tp8",
+    "h100-sxm_qwen3-coder-30b-a3b-fp8_tp2",
     "h200-sxm_deepseek-v3_tp8",
     "h200-sxm_qwen3-32b_tp1",
 ]

@@ -62,6 +62,15 @@ class TestLedger:
         assert make_controller("ledger").update(books(*agents, blocks=99), active=3) == 2
         assert make_controller("ledger", faithful=1).update(books(*agents, blocks=99), active=3) == 1
 
+    def test_what_agents_in_tools_keep_counts_for_half_after_each_half_life(self) -> None:
+        # used 1000 of 1600, 400 + 100 of them in a tool for 4 s: with a half-life of 2 s only 125
+        agents = (holder(0, 400, heard_s=1.0), holder(1, 400, in_step=True), waiter(0, 800, steps=1))
+        assert make_controller("ledger").update(books(*agents), active=2) == 2
+        assert make_controller("ledger", half_lives_per_s=0.5).update(books(*agents), active=2) == 3
+        assert make_controller("ledger", half_lives_per_s=0.25).update(books(*agents), active=2) == 2, (
+            "250: 50 lack"
+        )
+
     def test_whoever_waited_too_long_is_let_in_although_it_does_not_fit(self) -> None:
         agents = (holder(0, 1400), waiter(0, 900, since_s=0.0, steps=1))
         law = make_controller("ledger", max_wait_s=60.0)

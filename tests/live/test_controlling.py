@@ -15,7 +15,7 @@ from concur.gate import AgentGate
 from concur.live.controlling import ControlledGate, StaleTick, control, replay_decisions
 from concur.live.errors import ControlError, ScrapeError, UsageMissingError
 from concur.live.gate import AsyncGate
-from concur.signals import Snapshot
+from concur.signals import Snapshot, Usage
 from tests.live.helpers import run_jumping
 
 
@@ -146,13 +146,15 @@ def controlled(
     return ControlledGate(law, AgentGate(law.window), read or healthy, **options)
 
 
-async def steps(gate: AsyncGate, name: str, number: int, tokens: int | None = 5) -> None:
+async def steps(gate: AsyncGate, name: str, number: int, told: int | Usage | None = 5) -> None:
     async with gate.agent(name) as agent:
         for _ in range(number):
             async with agent.step() as step:
                 await asyncio.sleep(1.0)
-                if tokens is not None:
-                    step.context_tokens = tokens
+                if isinstance(told, Usage):
+                    step.usage = told
+                elif told is not None:
+                    step.context_tokens = told
 
 
 def boom(time_s: float) -> int:
@@ -244,6 +246,18 @@ def test_a_law_that_counts_tokens_and_gets_none_is_an_error() -> None:
     assert "step.context_tokens" in str(errors[0])
     run_jumping(main(make_controller("hybrid", initial_window=4), 100))
     run_jumping(main(make_controller("concur", initial_window=4), None))
+
+
+def test_a_law_that_reads_calls_and_is_told_only_their_sum_is_an_error() -> None:
+    async def main(law: Controller, usage: Usage | int) -> None:
+        async with controlled(law) as gate, asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(steps(gate, f"a{number}", 5, usage))
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        run_jumping(main(make_controller("twin", initial_window=4), 100))
+    assert "step.usage" in str(caught.value.exceptions[0])
+    run_jumping(main(make_controller("twin", initial_window=4), Usage(80, 20)))
 
 
 def test_outages_are_logged_once_and_so_is_their_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ def code_of(page: Path, words: str) -> str:
 def test_the_code_of_the_readme_runs() -> None:
     async def main() -> None:
         async def call_the_model() -> SimpleNamespace:
-            return SimpleNamespace(usage=SimpleNamespace(total_tokens=123))
+            return SimpleNamespace(usage=SimpleNamespace(prompt_tokens=100, completion_tokens=23))
 
         async with FakeServer(FakeEngine()).running() as server:
             code = code_of(ROOT / "README.md", "engine_gate").replace("http://127.0.0.1:8000", server.url)
@@ -49,7 +49,7 @@ def test_the_code_of_the_control_layers_page_runs() -> None:
 
     async def call_the_model(task: Task) -> SimpleNamespace:
         task.num_left -= 1
-        return SimpleNamespace(usage=SimpleNamespace(total_tokens=100))
+        return SimpleNamespace(usage=SimpleNamespace(prompt_tokens=80, completion_tokens=20))
 
     async def run_the_tool(task: Task, answer: SimpleNamespace) -> None:
         await asyncio.sleep(0)

@@ -46,7 +46,7 @@ def test_threads_take_turns_and_the_window_holds() -> None:
         list(pool.map(agent, range(40)))
     assert most == 3
     assert gate.gate.gate.active == gate.gate.gate.waiting == 0
-    assert gate.gate.num_usages == 200
+    assert gate.gate.num_contexts == 200
 
 
 def test_errors_come_through_in_both_directions_and_hold_nothing_back() -> None:

@@ -34,6 +34,22 @@ def run(*agents: object, **sections: object) -> RunRecord:
     return simulate(scenario, make_workload(*agents))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("is_told", "lease_s", "begins_s"), [(True, 600.0, 3), (False, 600.0, 603), (False, 60.0, 63)]
+)
+def test_who_ends_without_a_word_keeps_its_slot_until_its_lease_is_over(
+    is_told: bool, lease_s: float, begins_s: float
+) -> None:
+    record = run(
+        make_agent(0, [(100, 2)]),
+        make_agent(1, [(100, 2)]),
+        controller={"kind": "agent_cap", "cap": 1},
+        gate={"are_ends_told": is_told, "lease_s": lease_s},
+    )
+    assert times(record, "submitted_s") == [0.0, begins_s]
+    assert record.metrics["makespan_s"] == begins_s + 3
+
+
 def times(record: RunRecord, column: str) -> list[float]:
     ordered = record.requests.sort_values(["agent_index", "call_index"])
     return [float(value) for value in ordered[column]]

@@ -1,0 +1,104 @@
+"""The verb `concur advise`: which cap, which policy, for this model, these GPUs, these agents.
+
+Results go to stdout, progress and diagnostics to stderr.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from concur.sim.cli.examples import or_example
+from concur.sim.cli.options import Jobs, Json, Overrides, Seeds
+from concur.sim.errors import ScenarioError
+from concur.sim.lab.advise import advise
+from concur.sim.lab.advise_page import advice_json, outcomes_table, sentences, write_advice
+from concur.sim.runs.parallel import LocalWorkers
+from concur.sim.runs.progress import tallying
+from concur.sim.runs.seeds import read_seeds
+from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario
+from concur.sim.scenario.toml_files import parse_override, relative_to, set_key
+from concur.sim.show.report import check_report_folder
+from concur.sim.show.tables import print_tables
+from concur.sim.step_time.profile import shipped_profiles
+
+_TRACES: Final = (".jsonl", ".gz")
+
+app = typer.Typer()
+
+
+@app.command("advise")
+def run(
+    batch: Annotated[Path, typer.Argument(metavar="TRACE|SCENARIO.toml", help="The agents.")],
+    model: Annotated[str | None, typer.Option("--model", help="E.g. qwen3-32b; with a trace.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="E.g. h100; with a trace.")] = None,
+    tp: Annotated[int, typer.Option("--tp", min=1, help="GPUs per engine.")] = 1,
+    overrides: Overrides = None,
+    seeds: Seeds = "0,1",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A page, a figure, JSON.")] = None,
+    jobs: Jobs = None,
+    as_json: Json = False,
+) -> None:
+    """Say which policy and window suit these agents on this engine, and whether any does.
+
+    Of a trace every order of its agents is a seed. Sessions that began before their recording are left out,
+    and waits are cut at a minute, unless --set says otherwise.
+    """
+    if batch.name.endswith(_TRACES):
+        scenario = _of_trace(batch, _profile(model, gpu, tp), overrides or ())
+    else:
+        scenario = parse_scenario(read_scenario(or_example(batch), overrides or ()), origin=str(batch))
+    if out is not None:
+        check_report_folder(out)
+    with tallying("simulating") as advance:
+        advice = advise(
+            scenario, read_seeds(seeds or "", "--seeds"), workers=LocalWorkers(jobs), on_run=advance
+        )
+    if as_json:
+        print(json.dumps(advice_json(advice), indent=1))
+    else:
+        print("\n".join(sentences(advice)) + "\n")
+        print_tables(outcomes_table(advice))
+    if out is not None:
+        print(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}')}")
+
+
+def _profile(model: str | None, gpu: str | None, tp: int) -> str:
+    """Return the shipped profile of a model on so many GPUs of a kind."""
+    if model is None or gpu is None:
+        raise ScenarioError("a trace says nothing of the engine; name --model and --gpu (and --tp)")
+    name = model.rpartition("/")[2].lower()
+    fitting = [
+        each
+        for each in shipped_profiles()
+        if each.startswith(gpu.lower()) and each.endswith(f"_{name}_tp{tp}")
+    ]
+    if len(fitting) != 1:
+        raise ScenarioError(
+            f"no profile of {model} on {gpu} with tp = {tp} is shipped; there are "
+            f"{', '.join(shipped_profiles())}; "
+            "`concur calibrate silicon` and `fit` make others: name one in a scenario, or with --set "
+            "step_time.profile=FILE"
+        )
+    return fitting[0]
+
+
+def _of_trace(trace: Path, profile: str, overrides: list[str] | tuple[str, ...]) -> Scenario:
+    raw: dict[str, Any] = {
+        "workload": {
+            "trace": str(trace.resolve()),
+            "num_agents": 0,
+            "order": "shuffled",
+            "fresh_only": True,
+            "max_tool_latency_s": 60.0,
+            "default_tool_latency_s": 1.0,
+        },
+        "engine": {"max_model_len": 262_144, "max_num_seqs": 512},
+        "step_time": {"profile": profile},
+        "controller": {"kind": "none"},
+    }
+    for override in overrides:
+        key, value = parse_override(override)
+        set_key(raw, key, relative_to(Path.cwd(), key, value), origin=f"--set {override}")
+    return parse_scenario(raw, origin=str(trace))

@@ -1,0 +1,260 @@
+"""Advice for one batch on one engine: does it overflow the pool, what would help, which window and which law.
+
+Everything is simulated: no control, the static caps that a search for the best one needs, the adaptive laws,
+and a few changes of the engine, each on all seeds (orders of the agents).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from concur.sim.errors import ScenarioError
+from concur.sim.lab.oracle import search_cap
+from concur.sim.record.record import RunRecord
+from concur.sim.runs.compare import Runs
+from concur.sim.runs.intervals import Interval, mean_interval
+from concur.sim.runs.parallel import Workers
+from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.scenario.sections import ControllerConfig
+from concur.sim.workload.spec import Workload
+
+WORTH_IT_FRAC: Final = 0.02
+"""With no control within this of the best cap, advice is to leave control off: it is what orders stray by."""
+AS_GOOD_FRAC: Final = 0.01
+"""Caps this close to the best one are as good: the window's band."""
+LAWS: Final = ("twin", "hybrid")
+CHANGES: Final[Mapping[str, Callable[[Scenario], Mapping[str, Any]]]] = {
+    "twice the pool (an 8-bit KV cache, or more memory)": lambda scenario: {
+        "num_gpu_blocks": 2 * scenario.engine.num_gpu_blocks - 1
+    },
+    "prefill in chunks of 2,048": lambda _: {"max_num_batched_tokens": 2048},
+    "prefill in chunks of 16,384": lambda _: {"max_num_batched_tokens": 16_384},
+}
+"""Changes of `[engine]` that are tried: in words, and the keys that they set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the histories need at their longest, all together and in the mean, beside the pool, in tokens.
+
+    A prefix that agents share is counted once.
+    """
+
+    num_agents: int
+    peak_tokens: int
+    mean_peak_tokens: float
+    pool_tokens: int
+
+    @property
+    def ratio(self) -> float:
+        """Demand over pool: above 1 histories are evicted if all agents are active."""
+        return self.peak_tokens / self.pool_tokens
+
+    @property
+    def num_fitting(self) -> float:
+        """How many agents fit at their longest."""
+        return self.pool_tokens / self.mean_peak_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One policy over the seeds: means, latencies in seconds from a call's turn at its agent to its end."""
+
+    policy: str
+    makespan_s: Interval
+    hit_rate: float
+    recompute_frac: float
+    first_token_p50_s: float
+    first_token_p95_s: float
+    call_latency_p95_s: float
+    gate_wait_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the engine: no control's makespan with it, and the recommended policy's, in seconds."""
+
+    name: str
+    none_s: float
+    recommended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """All that was found; `caps` in order, `window` the band of caps as good as the best.
+
+    `middle_s`: when, without control, histories outgrow the pool, and until when; `None` if they never do.
+    """
+
+    demand: Demand
+    none: Outcome
+    caps: Mapping[int, Outcome]
+    best_cap: int
+    window: tuple[int, int]
+    laws: tuple[Outcome, ...]
+    middle_s: tuple[float, float] | None
+    changes: tuple[Change, ...]
+
+    @property
+    def best(self) -> Outcome:
+        """The best static cap."""
+        return self.caps[self.best_cap]
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether admission control gains anything."""
+        best_s = min(each.makespan_s.mean for each in (self.best, *self.laws))
+        return self.none.makespan_s.mean > (1.0 + WORTH_IT_FRAC) * best_s
+
+    @property
+    def recommended(self) -> Outcome:
+        """No control, the law that is fastest, or the best cap where all laws are behind it."""
+        if not self.is_worth_it:
+            return self.none
+        law = min(self.laws, key=lambda each: each.makespan_s.mean)
+        bound_s = (1.0 + AS_GOOD_FRAC) * self.best.makespan_s.mean
+        return law if law.makespan_s.mean <= bound_s else self.best
+
+    @property
+    def speed_up(self) -> float:
+        """What the recommended policy gains over no control."""
+        return self.none.makespan_s.mean / self.recommended.makespan_s.mean
+
+
+def advise(
+    scenario: Scenario,
+    seeds: Sequence[int],
+    *,
+    workers: Workers | None = None,
+    on_run: Callable[[], None] = lambda: None,
+) -> Advice:
+    """Simulate what has to be known, and return the advice.
+
+    Raises
+    ------
+    ScenarioError
+        If the workload cannot be built, or takes no time.
+    """
+    runs = Runs(scenario, seeds, workers=workers)
+    outcomes = _Outcomes(runs, on_run)
+    none = outcomes.of("none")
+    num_agents = max(len(workload.agents) for workload in runs.workloads.values())
+    caps: dict[int, Outcome] = {}
+
+    def mean_s(some: Sequence[int]) -> dict[int, float]:
+        names = {cap: f"agent_cap={cap}" for cap in some}
+        caps.update(zip(names, outcomes.of_all(list(names.values())), strict=True))
+        return {cap: caps[cap].makespan_s.mean for cap in some}
+
+    best_cap = search_cap(num_agents, mean_s)
+    laws = tuple(outcomes.of_all(LAWS))
+    advice = Advice(
+        demand=demand_of(runs.workloads[seeds[0]], scenario.engine.pool_tokens),
+        none=none,
+        caps=dict(sorted(caps.items())),
+        best_cap=best_cap,
+        window=_band(caps, best_cap),
+        laws=laws,
+        middle_s=_middle_s(runs.of(_config(runs, "none"))[seeds[0]]),
+        changes=(),
+    )
+    return replace(advice, changes=tuple(_changes(advice, scenario, seeds, workers, on_run)))
+
+
+def demand_of(workload: Workload, pool_tokens: int) -> Demand:
+    """Return the tokens of all histories at their longest, a shared prefix once per group."""
+    agents = workload.agents
+    shared = {agent.prefix_group: agent.shared_prefix_tokens for agent in agents if agent.prefix_group}
+    own = sum(
+        agent.peak_context_tokens - (agent.shared_prefix_tokens if agent.prefix_group else 0)
+        for agent in agents
+    )
+    peak = own + sum(shared.values())
+    return Demand(len(agents), peak, peak / len(agents), pool_tokens)
+
+
+class _Outcomes:
+    """Outcomes of policies on the seeds of `runs`."""
+
+    def __init__(self, runs: Runs, on_run: Callable[[], None]) -> None:
+        self._runs = runs
+        self._on_run = on_run
+
+    def of(self, policy: str) -> Outcome:
+        (outcome,) = self.of_all([policy])
+        return outcome
+
+    def of_all(self, policies: Sequence[str]) -> list[Outcome]:
+        configs = [_config(self._runs, policy) for policy in policies]
+        for _ in self._runs.run(configs):
+            self._on_run()
+        return [_outcome(list(self._runs.of(config).values())) for config in configs]
+
+
+def _config(runs: Runs, policy: str) -> ControllerConfig:
+    (config,) = runs.scenario.policies(policy)
+    return config
+
+
+def _outcome(records: Sequence[RunRecord]) -> Outcome:
+    makespans_s = [float(record.metrics["makespan_s"]) for record in records]
+    if not min(makespans_s):
+        raise ScenarioError("the batch takes no time in this scenario, so there is nothing to advise")
+    calls = [record.requests for record in records]
+    first_s = np.concatenate([each["first_token_s"] - each["ready_s"] for each in calls])
+    latency_s = np.concatenate([each["finished_s"] - each["ready_s"] for each in calls])
+    waits_s = np.concatenate([each["submitted_s"] - each["ready_s"] for each in calls])
+    return Outcome(
+        policy=records[0].label,
+        makespan_s=mean_interval(makespans_s),
+        hit_rate=_mean([record.metrics["hit_rate"] for record in records]),
+        recompute_frac=_mean([record.metrics["recompute_time_fraction"] for record in records]),
+        first_token_p50_s=float(np.percentile(first_s, 50)),
+        first_token_p95_s=float(np.percentile(first_s, 95)),
+        call_latency_p95_s=float(np.percentile(latency_s, 95)),
+        gate_wait_max_s=float(waits_s.max()),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else 0.0
+
+
+def _band(caps: Mapping[int, Outcome], best_cap: int) -> tuple[int, int]:
+    """Return the run of measured caps around the best one that are as good as it."""
+    bound_s = (1.0 + AS_GOOD_FRAC) * caps[best_cap].makespan_s.mean
+    low = high = best_cap
+    for cap in sorted((cap for cap in caps if cap < best_cap), reverse=True):
+        if caps[cap].makespan_s.mean > bound_s:
+            break
+        low = cap
+    for cap in sorted(cap for cap in caps if cap > best_cap):
+        if caps[cap].makespan_s.mean > bound_s:
+            break
+        high = cap
+    return low, high
+
+
+def _middle_s(record: RunRecord) -> tuple[float, float] | None:
+    middle = record.metrics["phases"]["middle"]
+    return (middle["start_s"], middle["end_s"]) if middle["end_s"] > middle["start_s"] else None
+
+
+def _changes(
+    advice: Advice,
+    scenario: Scenario,
+    seeds: Sequence[int],
+    workers: Workers | None,
+    on_run: Callable[[], None],
+) -> Iterator[Change]:
+    policies = list(dict.fromkeys(["none", advice.recommended.policy]))
+    for name, keys in CHANGES.items():
+        raw = scenario.model_dump(mode="json")
+        raw["engine"] |= keys(scenario)
+        changed = Runs(parse_scenario(raw, origin=name), seeds, workers=workers)
+        found = _Outcomes(changed, on_run).of_all(policies)
+        yield Change(name, found[0].makespan_s.mean, found[-1].makespan_s.mean)

@@ -1,0 +1,1 @@
+"""What others measured on real GPUs, and what the simulator says of the same runs, unseen."""
