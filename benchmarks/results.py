@@ -44,7 +44,7 @@ COMPARISONS: Final = {
 JUDGEMENTS: Final = {
     "judge": "concur judge examples/judge/*.toml --out runs/judge --controllers none concur ledger turnover "
     "vegas gradient hybrid twin",
-    "judge_orders": "concur judge examples/judge/*.toml --out runs/judge_orders --seeds 8..11",
+    "judge_orders": "concur judge examples/judge/*.toml --out runs/judge_orders --seeds 12..15",
     "judge_arrivals": "concur judge examples/judge/held_back/*.toml --out runs/judge_arrivals",
 }
 SWEEP: Final = "concur sweep examples/sweep.toml --out runs/sweep"

@@ -29,7 +29,7 @@ _CUT_COSTS: Final = 1.012  # what a window below the agents that are in has to m
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A policy, its expected cost as a multiple of the one before, and the median of the seconds left."""
+    """A policy, its median cost as a multiple of the one before, and the median of the seconds left."""
 
     policy: Policy
     ratio: float
@@ -87,8 +87,7 @@ class Planner:
         promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
         others = range(1, len(futures))
         scores = {
-            each: (first[each] + sum([ratio(each, number) for number in others])) / len(futures)
-            for each in promising
+            each: median([first[each], *[ratio(each, number) for number in others]]) for each in promising
         }
         scores[policy] = 1.0
         least = min(scores.values())
