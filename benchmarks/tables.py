@@ -345,6 +345,23 @@ def live() -> Rows:
         )
 
 
+def published() -> Rows:
+    """Return what was measured by others, and predicted."""
+    path = ROOT / "validate" / "results" / "published" / "single_node.json"
+    yield "arm", "makespan (s): measured", "predicted", "error", "hit rate: measured", "predicted"
+    for name, metrics in json.loads(path.read_text(encoding="utf-8"))["arms"].items():
+        makespan, hits = metrics["makespan_s"], metrics["hit_rate"]
+        is_measured = bool(makespan["measured"])
+        yield (
+            name,
+            ", ".join(f"{run:.0f}" for run in makespan["measured"]) or "-",
+            _interval(makespan["predicted"], 0),
+            f"{100 * makespan['error']:+.1f} %" if is_measured else "-",
+            ", ".join(f"{run:.3f}" for run in hits["measured"]) or "-",
+            _interval(hits["predicted"], 3),
+        )
+
+
 def _order(policy: str) -> tuple[int, int]:
     kind, _, cap = policy.partition("=")
     return ("none", "agent_cap", "concur", "hybrid").index(kind), int(cap or 0)
@@ -366,4 +383,5 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "tune": tune,
     "paper": paper,
     "live": live,
+    "published": published,
 }

@@ -4,6 +4,7 @@ Results go to stdout, progress and diagnostics to stderr.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,7 +16,7 @@ from concur.sim.errors import ScenarioError
 from concur.sim.lab.advise import advise
 from concur.sim.lab.advise_page import advice_json, outcomes_table, sentences, write_advice
 from concur.sim.runs.parallel import LocalWorkers
-from concur.sim.runs.progress import tallying
+from concur.sim.runs.progress import say, tallying
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario
 from concur.sim.scenario.toml_files import parse_override, relative_to, set_key
@@ -46,7 +47,9 @@ def run(
     and waits are cut at a minute, unless --set says otherwise.
     """
     if batch.name.endswith(_TRACES):
-        scenario = _of_trace(batch, _profile(model, gpu, tp), overrides or ())
+        names_profile = any(each.startswith("step_time.profile=") for each in overrides or ())
+        profile = None if names_profile else _profile(model, gpu, tp)
+        scenario = _of_trace(batch, profile, overrides or ())
     else:
         scenario = parse_scenario(read_scenario(or_example(batch), overrides or ()), origin=str(batch))
     if out is not None:
@@ -61,7 +64,7 @@ def run(
         print("\n".join(sentences(advice)) + "\n")
         print_tables(outcomes_table(advice))
     if out is not None:
-        print(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}')}")
+        say(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}')}")
 
 
 def _profile(model: str | None, gpu: str | None, tp: int) -> str:
@@ -84,7 +87,7 @@ def _profile(model: str | None, gpu: str | None, tp: int) -> str:
     return fitting[0]
 
 
-def _of_trace(trace: Path, profile: str, overrides: list[str] | tuple[str, ...]) -> Scenario:
+def _of_trace(trace: Path, profile: str | None, overrides: Sequence[str]) -> Scenario:
     raw: dict[str, Any] = {
         "workload": {
             "trace": str(trace.resolve()),
@@ -95,7 +98,7 @@ def _of_trace(trace: Path, profile: str, overrides: list[str] | tuple[str, ...])
             "default_tool_latency_s": 1.0,
         },
         "engine": {"max_model_len": 262_144, "max_num_seqs": 512},
-        "step_time": {"profile": profile},
+        "step_time": {} if profile is None else {"profile": profile},
         "controller": {"kind": "none"},
     }
     for override in overrides:

@@ -1,0 +1,95 @@
+"""Advice: demand by hand, the band of good caps, when to leave control off, and the command itself."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from concur.sim.lab.advise import Advice, Demand, Outcome, advise, demand_of
+from concur.sim.lab.advise import _band as band
+from concur.sim.lab.advise_page import sentences
+from concur.sim.runs.intervals import Interval
+from tests.helpers import ROOT, concur, make_agent, make_scenario, make_workload
+
+TRACE = str(ROOT / "examples" / "traces" / "sweagent_demos.jsonl.gz")
+
+
+def outcome(policy: str, makespan_s: float) -> Outcome:
+    return Outcome(policy, Interval(makespan_s, None), 0.5, 0.1, 1.0, 2.0, 3.0, 4.0)
+
+
+def advice(none_s: float, caps_s: dict[int, float], twin_s: float, hybrid_s: float = 999.0) -> Advice:
+    caps = {cap: outcome(f"agent_cap={cap}", each) for cap, each in caps_s.items()}
+    best = min(caps_s, key=lambda cap: caps_s[cap])
+    laws = (outcome("twin", twin_s), outcome("hybrid", hybrid_s))
+    demand = Demand(10, 4000, 400.0, 1000)
+    return Advice(demand, outcome("none", none_s), caps, best, band(caps, best), laws, (1.0, 9.0), ())
+
+
+def test_what_a_group_shares_is_needed_once() -> None:
+    agents = [make_agent(n, [(100, 20), (30, 50)], group="g", shared=1000) for n in range(3)]
+    demand = demand_of(make_workload(*agents), pool_tokens=500)
+    assert demand.peak_tokens == 1000 + 3 * 200
+    assert demand.ratio == pytest.approx(3.2)
+
+
+def test_the_fastest_law_is_advised_and_the_best_cap_where_laws_are_behind_it() -> None:
+    assert advice(200.0, {8: 101.0, 16: 100.0}, twin_s=100.9).recommended.policy == "twin"
+    assert advice(200.0, {8: 101.0, 16: 100.0}, twin_s=101.1).recommended.policy == "agent_cap=16"
+    assert advice(200.0, {8: 101.0, 16: 100.0}, twin_s=101.1, hybrid_s=90.0).recommended.policy == "hybrid"
+    assert advice(200.0, {16: 100.0}, twin_s=100.0).speed_up == 2.0
+
+
+def test_where_hardly_anything_is_gained_control_is_left_off() -> None:
+    one = advice(102.0, {16: 100.0}, twin_s=101.0)
+    assert one.recommended is one.none
+    assert "Leave admission control off" in " ".join(sentences(one))
+    assert advice(102.1, {16: 100.0}, twin_s=101.0).recommended.policy == "twin"
+
+
+def test_the_window_is_all_caps_next_to_the_best_that_are_as_good() -> None:
+    caps = {4: 100.5, 6: 102.0, 8: 100.9, 12: 100.0, 16: 100.99, 20: 101.5, 24: 100.1}
+    assert advice(200.0, caps, twin_s=100.0).window == (8, 16)
+
+
+def test_a_batch_that_thrashes_gets_a_window_and_its_gain() -> None:
+    scenario = make_scenario(
+        workload={"num_agents": 24},
+        engine={"num_gpu_blocks": 1201},
+        step_time={"per_prefill_token_s": 1e-4},
+    )
+    found = advise(scenario, [0, 1])
+    assert found.demand.ratio > 2
+    assert found.middle_s is not None
+    assert found.speed_up > 1.1
+    assert found.window[0] <= found.best_cap <= found.window[1] < 24
+    assert all(found.best.makespan_s.mean <= each.makespan_s.mean for each in found.caps.values())
+    assert len(found.changes) == 3
+    assert all(each.none_s > 0 for each in found.changes)
+    assert math.isfinite(found.none.first_token_p95_s)
+
+
+def test_the_command_advises_on_a_trace_and_leaves_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["advise", TRACE, "--model", "Qwen/Qwen3-32B", "--gpu", "h100", "--tp", "2"]
+    assert concur(monkeypatch, *words, "--out", str(tmp_path / "page"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recommended"] == "none", "22 agents of 7 thousand tokens fit"
+    assert json.loads((tmp_path / "page" / "advice.json").read_text()) == found
+    assert "Leave admission control off" in (tmp_path / "page" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([TRACE], "name --model and --gpu"),
+        ([TRACE, "--model", "gpt-9", "--gpu", "h100"], "no profile of gpt-9 on h100 with tp = 1 is shipped"),
+    ],
+)
+def test_an_engine_that_is_not_known_is_refused(
+    words: list[str], problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "advise", *words) == 2
+    assert problem in capsys.readouterr().err
