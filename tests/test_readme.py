@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -152,7 +153,7 @@ def test_every_result_has_its_table_and_its_command() -> None:
 
 
 def test_what_is_cheap_of_the_results_comes_out_again() -> None:
-    found = compare("concur compare examples/tau_airline.toml --controllers none agent_cap=40 hybrid")
+    found = compare("concur compare examples/tau_airline.toml --controllers none agent_cap=40 hybrid twin")
     committed = read("tau_airline")
     assert best_cap(committed) == "agent_cap=40"
     assert not list(differences({policy: committed[policy] for policy in found}, found))
@@ -186,7 +187,9 @@ def claims() -> Iterator[str]:
     yield from tune_claims()
     longest = {name: read(f"families/{name}")["hybrid"]["step_wait_s.max"]["mean"] for name in FAMILIES}
     family = max(longest, key=lambda name: longest[name])
-    yield f"(`{family}`: {say(longest[family])} s in the mean over seeds)"
+    own = read(f"families/{family}")["twin"]["step_wait_s.max"]["mean"]
+    yield f"(`{family}`: {say(longest[family])} s in the mean over seeds; `twin` {say(own)} s)"
+    yield from judge_claims()
     yield f"whose pool holds about {agents_that_fit('react')} of them at their longest"
     workload, pool_tokens = demand("tau_airline")
     assert 4.5 < workload / pool_tokens < 5.5
@@ -199,6 +202,17 @@ def claims() -> Iterator[str]:
     assert 8 < prefill_s / reload_s < 12
     yield "at 256 KiB per token ten times cheaper than prefill"
     yield from live_claims()
+
+
+def judge_claims() -> Iterator[str]:
+    ratios = [
+        result["twin"]["makespan_s"]["mean"] / result[str(best_cap(result))]["makespan_s"]["mean"]
+        for result in map(read, [f"families/{name}" for name in FAMILIES])
+    ]
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    yield f"`twin` is {100 * (1 - mean):.1f} % ahead of the best caps in the mean"
+    worst = max(range(len(ratios)), key=lambda number: ratios[number])
+    yield f"{100 * (ratios[worst] - 1):.1f} % behind the best one at worst (`{FAMILIES[worst]}`)"
 
 
 def sweep_claims() -> Iterator[str]:
