@@ -256,6 +256,13 @@ def live_claims() -> Iterator[str]:
         f"The best cap over no control: {best['simulated']:.2f} times simulated, {best['live']:.2f} live; "
         f"CONCUR {concur['simulated']:.2f} and {concur['live']:.2f}"
     )
+    path = folder / "cpu_tiny_twin" / "confrontation.json"
+    twin = json.loads(path.read_text(encoding="utf-8"))["policies"]
+    for policy, name in {"agent_cap=24": "agent cap 24", "concur": "CONCUR", "none": "no control"}.items():
+        both = twin[policy]["makespan_s"]
+        yield f"{name} {both['simulated']:.1f} and {both['live']:.1f}"
+    both = twin["hybrid"]["makespan_s"]
+    yield f"hybrid {both['simulated']:.1f} and {both['live']:.1f} s"
     laws = json.loads((folder / "cpu_tiny_laws" / "confrontation.json").read_text(encoding="utf-8"))[
         "policies"
     ]
