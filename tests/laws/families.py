@@ -10,7 +10,7 @@ from concur.controllers import Controller
 from concur.gate import Gate
 from concur.live.controlling import ControlledGate
 from concur.live.gate import AsyncGate, LiveAgent
-from concur.signals import Snapshot
+from concur.signals import Snapshot, Usage
 from tests.laws.gate_watch import Watch
 
 HANG_S = 1e6  # a tool that never returns
@@ -73,7 +73,10 @@ class World:
         self.max_wait_s = max(self.max_wait_s, self.gate.now_s() - asked_s)
         await self.working(rng.uniform(0.1, 3.0))
         if rng.random() < 0.95:
-            step.context_tokens = me.context_tokens + rng.randrange(2000)
+            new_tokens = rng.randrange(2000)
+            output_tokens = new_tokens // 4
+            prompt_tokens = me.context_tokens + new_tokens - output_tokens
+            step.usage = Usage(prompt_tokens, output_tokens)
         await turn.__aexit__(None, None, None)
 
     async def working(self, time_s: float) -> None:

@@ -62,7 +62,7 @@ def test_a_batch_that_thrashes_gets_a_window_and_its_gain() -> None:
     found = advise(scenario, [0, 1])
     assert found.demand.ratio > 2
     assert found.middle_s is not None
-    assert found.speed_up > 1.1
+    assert found.speed_up > 1.05
     assert found.window[0] <= found.best_cap <= found.window[1] < 24
     assert all(found.best.makespan_s.mean <= each.makespan_s.mean for each in found.caps.values())
     assert len(found.changes) == 3
