@@ -34,7 +34,13 @@ from typing import Final
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.measures.flows import Freshness
-from concur.measures.residents import Ledger, prefix_tokens, read_ledger, stranger_tokens
+from concur.measures.residents import (
+    Ledger,
+    prefix_tokens,
+    read_ledger,
+    shared_tokens,
+    stranger_tokens,
+)
 from concur.measures.usage import calls_without_usage
 from concur.measures.waits import open_for_overdue
 from concur.signals import UNBOUNDED, UNLIMITED, AgentView, Snapshot, TokenBudget
@@ -215,5 +221,5 @@ class Twin:
 
 def _private_frac(snapshot: Snapshot) -> float:
     """Return the share of the pool that running calls use for themselves: without what agents share."""
-    shared = read_ledger(snapshot.agents, snapshot.block_size).shared_tokens
+    shared = shared_tokens([agent for agent in snapshot.agents if agent.keeps_history])
     return max(0.0, snapshot.kv_cache_usage_frac - shared / max(1, snapshot.pool_tokens))

@@ -19,7 +19,7 @@ from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.runs.progress import say, tallying
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario
-from concur.sim.scenario.toml_files import parse_override, relative_to, set_key
+from concur.sim.scenario.toml_files import apply_overrides
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
 from concur.sim.step_time.profile import shipped_profiles
@@ -101,7 +101,5 @@ def _of_trace(trace: Path, profile: str | None, overrides: Sequence[str]) -> Sce
         "step_time": {} if profile is None else {"profile": profile},
         "controller": {"kind": "none"},
     }
-    for override in overrides:
-        key, value = parse_override(override)
-        set_key(raw, key, relative_to(Path.cwd(), key, value), origin=f"--set {override}")
+    apply_overrides(raw, overrides)
     return parse_scenario(raw, origin=str(trace))

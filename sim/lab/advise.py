@@ -11,14 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from concur.measures.prefixes import warm_up
 from concur.sim.errors import ScenarioError
-from concur.sim.lab.oracle import search_cap
+from concur.sim.lab.oracle import search_static_cap
 from concur.sim.record.record import RunRecord
-from concur.sim.runs.compare import Runs
+from concur.sim.runs.compare import Runs, by_policy
 from concur.sim.runs.intervals import Interval, mean_interval
 from concur.sim.runs.parallel import Workers
+from concur.sim.runs.policies import is_static_cap
 from concur.sim.scenario.scenario import Scenario, parse_scenario
-from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.workload.spec import Workload
 
 WORTH_IT_FRAC: Final = 0.02
@@ -139,64 +140,45 @@ def advise(
         If the workload cannot be built, or takes no time.
     """
     runs = Runs(scenario, seeds, workers=workers)
-    outcomes = _Outcomes(runs, on_run)
-    none = outcomes.of("none")
-    num_agents = max(len(workload.agents) for workload in runs.workloads.values())
-    caps: dict[int, Outcome] = {}
-
-    def mean_s(some: Sequence[int]) -> dict[int, float]:
-        names = {cap: f"agent_cap={cap}" for cap in some}
-        caps.update(zip(names, outcomes.of_all(list(names.values())), strict=True))
-        return {cap: caps[cap].makespan_s.mean for cap in some}
-
-    best_cap = search_cap(num_agents, mean_s)
-    laws = tuple(outcomes.of_all(LAWS))
+    none, *laws = _outcomes(runs, ["none", *LAWS], on_run)
+    best_cap = search_static_cap(runs, on_run=on_run)
+    caps = {
+        int(label.partition("=")[2]): _outcome(list(own.values()))
+        for label, own in by_policy(runs.records).items()
+        if is_static_cap(label)
+    }
     advice = Advice(
         demand=demand_of(runs.workloads[seeds[0]], scenario.engine.pool_tokens),
         none=none,
-        caps=dict(sorted(caps.items())),
+        caps=caps,
         best_cap=best_cap,
         window=_band(caps, best_cap),
-        laws=laws,
-        middle_s=_middle_s(runs.of(_config(runs, "none"))[seeds[0]]),
+        laws=tuple(laws),
+        middle_s=_middle_s(by_policy(runs.records)["none"][seeds[0]]),
         changes=(),
     )
     return replace(advice, changes=tuple(_changes(advice, scenario, seeds, workers, on_run)))
 
 
 def demand_of(workload: Workload, pool_tokens: int) -> Demand:
-    """Return the tokens of all histories at their longest, a shared prefix once per group."""
-    agents = workload.agents
-    shared = {agent.prefix_group: agent.shared_prefix_tokens for agent in agents if agent.prefix_group}
-    own = sum(
-        agent.peak_context_tokens - (agent.shared_prefix_tokens if agent.prefix_group else 0)
-        for agent in agents
-    )
-    peak = own + sum(shared.values())
-    return Demand(len(agents), peak, peak / len(agents), pool_tokens)
+    """Return the tokens of all histories at their longest; what groups and forks share counts once."""
+    shared: dict[str, int] = {}
+    own_tokens = 0
+    for agent in workload.agents:
+        warm_up(agent.levels, shared)
+        prefix_tokens = agent.shared_prefix_tokens if agent.prefix_group is not None else 0
+        own_tokens += agent.peak_context_tokens - prefix_tokens - agent.fork_tokens
+    peak_tokens = own_tokens + sum(shared.values())
+    return Demand(len(workload.agents), peak_tokens, peak_tokens / len(workload.agents), pool_tokens)
 
 
-class _Outcomes:
-    """Outcomes of policies on the seeds of `runs`."""
-
-    def __init__(self, runs: Runs, on_run: Callable[[], None]) -> None:
-        self._runs = runs
-        self._on_run = on_run
-
-    def of(self, policy: str) -> Outcome:
-        (outcome,) = self.of_all([policy])
-        return outcome
-
-    def of_all(self, policies: Sequence[str]) -> list[Outcome]:
-        configs = [_config(self._runs, policy) for policy in policies]
-        for _ in self._runs.run(configs):
-            self._on_run()
-        return [_outcome(list(self._runs.of(config).values())) for config in configs]
-
-
-def _config(runs: Runs, policy: str) -> ControllerConfig:
-    (config,) = runs.scenario.policies(policy)
-    return config
+def _outcomes(
+    runs: Runs, policies: Sequence[str], on_run: Callable[[], None] = lambda: None
+) -> list[Outcome]:
+    configs = [config for policy in policies for config in runs.scenario.policies(policy)]
+    for _ in runs.run(configs):
+        on_run()
+    return [_outcome(list(runs.of(config).values())) for config in configs]
 
 
 def _outcome(records: Sequence[RunRecord]) -> Outcome:
@@ -256,5 +238,5 @@ def _changes(
         raw = scenario.model_dump(mode="json")
         raw["engine"] |= keys(scenario)
         changed = Runs(parse_scenario(raw, origin=name), seeds, workers=workers)
-        found = _Outcomes(changed, on_run).of_all(policies)
+        found = _outcomes(changed, policies, on_run)
         yield Change(name, found[0].makespan_s.mean, found[-1].makespan_s.mean)

@@ -1,5 +1,6 @@
 """Advice for the terminal, as a page, and as JSON."""
 
+import html
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
-from concur.sim.lab.advise import AS_GOOD_FRAC, WORTH_IT_FRAC, Advice, Outcome
+from concur.sim.lab.advise import AS_GOOD_FRAC, WORTH_IT_FRAC, Advice, Change, Outcome
 from concur.sim.show.figures import COLOURS, png_bytes, style
 from concur.sim.show.pages import embedded_image, html_table, page_text
 
@@ -38,8 +39,7 @@ def sentences(advice: Advice) -> list[str]:
             f"As a static cap: {advice.best_cap} agents; {low} to {high} are within "
             f"{100 * AS_GOOD_FRAC:.0f} % of it."
         )
-    lines += [_change(advice, name, none_s, own_s) for name, none_s, own_s in _changes(advice)]
-    return lines
+    return [*lines, *[_change(advice, each) for each in advice.changes]]
 
 
 def outcomes_table(advice: Advice) -> Table:
@@ -89,10 +89,11 @@ def write_advice(advice: Advice, folder: Path, *, title: str) -> Path:
     (folder / "cap_curve.png").write_bytes(image)
     with whole_file(folder / "advice.json", RecordError) as temporary:
         temporary.write_text(json.dumps(advice_json(advice), indent=1) + "\n", encoding="utf-8")
-    body = "".join(f"<p>{line}</p>" for line in sentences(advice))
+    body = f"<h1>{html.escape(title)}</h1>"
+    body += "".join(f"<p>{html.escape(line)}</p>" for line in sentences(advice))
     body += embedded_image(image, "cap curve") + html_table(outcomes_table(advice))
     with whole_file(folder / "index.html", RecordError) as temporary:
-        temporary.write_text(page_text(title, f"<h1>{title}</h1>{body}"), encoding="utf-8")
+        temporary.write_text(page_text(title, body), encoding="utf-8")
     return folder / "index.html"
 
 
@@ -137,15 +138,12 @@ def _against_best(advice: Advice) -> str:
     return f"{100 * abs(ratio - 1):.1f} % {'faster' if ratio <= 1 else 'slower'} than the best static cap"
 
 
-def _changes(advice: Advice) -> list[tuple[str, float, float]]:
-    return [(each.name, each.none_s, each.recommended_s) for each in advice.changes]
-
-
-def _change(advice: Advice, name: str, none_s: float, own_s: float) -> str:
-    without, with_it = advice.none.makespan_s.mean / none_s, advice.recommended.makespan_s.mean / own_s
+def _change(advice: Advice, change: Change) -> str:
+    without = advice.none.makespan_s.mean / change.none_s
     if advice.recommended is advice.none:
-        return f"With {name}: {without:.2f} times as fast."
-    return f"With {name}: {with_it:.2f} times as fast (without control {without:.2f})."
+        return f"With {change.name}: {without:.2f} times as fast."
+    with_it = advice.recommended.makespan_s.mean / change.recommended_s
+    return f"With {change.name}: {with_it:.2f} times as fast (without control {without:.2f})."
 
 
 def _cells(each: Outcome, advice: Advice) -> list[str]:

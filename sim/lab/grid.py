@@ -26,7 +26,7 @@ from concur.sim.errors import ScenarioError
 from concur.sim.record.provenance import versions
 from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario, what_decides
 from concur.sim.scenario.sections import ControllerConfig
-from concur.sim.scenario.toml_files import dotted, explain, parse_override, read_toml, relative_to, set_key
+from concur.sim.scenario.toml_files import apply_overrides, dotted, explain, read_toml, relative_to, set_key
 from concur.sim.traces.trace import trace_sha256
 
 
@@ -118,9 +118,7 @@ def load_cells(path: Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, t
         raise ScenarioError(f"{path}: seed is in [grid] and in seeds; leave one of them out")
     folder = path.parent.resolve()  # workers may have another working folder
     base = read_scenario(folder / config.scenario)
-    for override in overrides:
-        key, value = parse_override(override)
-        set_key(base, key, relative_to(Path.cwd(), key, value), origin=f"--set {override}")
+    apply_overrides(base, overrides)
     return config, tuple(_cells(config, base, folder, origin=str(path)))
 
 

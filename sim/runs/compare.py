@@ -100,6 +100,11 @@ class Runs:
         config = ControllerConfig.model_validate(record.run["scenario"]["controller"])
         self._records[_key(config), int(record.run["seed"])] = record
 
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs that are known."""
+        return list(self._records.values())
+
     def run(self, configs: Sequence[ControllerConfig]) -> Iterator[RunRecord]:
         """Yield the records of each controller on each seed: the known ones, then others as they finish."""
         wanted = {(_key(config), seed): (config, seed) for seed in self.workloads for config in configs}

@@ -1,7 +1,7 @@
 """TOML files and what overrides them: reading, setting one key, and saying in one line what is wrong."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +60,19 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip().split(".")[-1]:
         raise ScenarioError(f"--set {text}: not of the form section.key=value")
     return key.strip(), toml_value(value)
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set keys as `--set` names them; a path is made absolute, for workers may have another working folder.
+
+    Raises
+    ------
+    ScenarioError
+        If one is not of its form.
+    """
+    for override in overrides:
+        key, value = parse_override(override)
+        set_key(raw, key, relative_to(Path.cwd(), key, value), origin=f"--set {override}")
 
 
 def toml_value(text: str) -> Any:

@@ -2,14 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from concur.signals import Prefix
 from concur.sim.lab.advise import Advice, Demand, Outcome, advise, demand_of
 from concur.sim.lab.advise import _band as band
 from concur.sim.lab.advise_page import sentences
 from concur.sim.runs.intervals import Interval
+from concur.sim.workload.spec import AgentSpec, StepSpec
 from tests.helpers import ROOT, concur, make_agent, make_scenario, make_workload
 
 TRACE = str(ROOT / "examples" / "traces" / "sweagent_demos.jsonl.gz")
@@ -32,6 +35,18 @@ def test_what_a_group_shares_is_needed_once() -> None:
     demand = demand_of(make_workload(*agents), pool_tokens=500)
     assert demand.peak_tokens == 1000 + 3 * 200
     assert demand.ratio == pytest.approx(3.2)
+
+
+def test_what_groups_within_groups_and_forks_share_is_needed_once() -> None:
+    outer = (Prefix("all", 400),)
+    members = [make_agent(n, [(100, 20)], group=f"g{n // 2}", shared=1000) for n in range(4)]
+    agents = [replace(member, outer_prefixes=outer) for member in members]
+    demand = demand_of(make_workload(*agents), pool_tokens=500)
+    assert demand.peak_tokens == 400 + 2 * 600 + 4 * 120
+    parent = make_agent(0, [(100, 20), (50, 10)])
+    steps = (StepSpec(120, 30, 5, 0.0),)
+    fork = AgentSpec("fork", 1, None, 0, 0.0, steps, parent=parent.agent_id, parent_step=0, fork_tokens=120)
+    assert demand_of(make_workload(parent, fork), pool_tokens=500).peak_tokens == 180 + 35
 
 
 def test_the_fastest_law_is_advised_and_the_best_cap_where_laws_are_behind_it() -> None:

@@ -1,6 +1,7 @@
 """A sweep: every run once, none lost, every point checked before the first of them runs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def test_runs_of_another_commit_are_used_and_named(
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"git_commit": "0123456789ab"}))
     capsys.readouterr()
     assert sweep(monkeypatch) == 0
-    assert "runs of several commits are in the table (012345678, " in capsys.readouterr().err
+    named = re.search(r"runs of several commits are in the table \((.*)\);", capsys.readouterr().err)
+    assert named is not None
+    assert "012345678" in named[1].split(", ")  # the other is this checkout's own: any, or "unknown"
+    assert len(named[1].split(", ")) == 2
 
 
 def test_a_file_that_is_no_finished_run_is_refused(

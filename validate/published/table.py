@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.scenario.toml_files import explain, read_toml
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.validate.errors import PublishedError
@@ -107,8 +108,9 @@ class PublishedTable(_Part):
         }
         scenario = parse_scenario(raw, origin=self.title)
         (controller,) = scenario.policies(arm.policy, origin=f"{self.title}: {arm.name}:")
-        parameters = controller.parameters | arm.parameters
-        return scenario.with_controller(controller.model_copy(update={"parameters": parameters}))
+        own = controller.model_dump(mode="json")
+        own["parameters"] |= arm.parameters
+        return scenario.with_controller(ControllerConfig.model_validate(own))
 
 
 def table_names() -> list[str]:
