@@ -25,7 +25,16 @@ SCENARIO: Final = ROOT / "examples" / "trees.toml"
 SESSIONS: Final = (4, 8, 12, 14, 16, 18, 20, 24, 32)
 SEEDS: Final = (0, 1, 2)
 WINDOW_S: Final = (600.0, 2700.0)
-LAWS: Final = ("agent_cap=12,16,20,24,32", "concur", "ledger", "turnover", "vegas", "gradient", "hybrid")
+LAWS: Final = (
+    "agent_cap=12,16,20,24,32",
+    "concur",
+    "ledger",
+    "turnover",
+    "vegas",
+    "gradient",
+    "hybrid",
+    "twin",
+)
 WORLDS: Final = {"with sub-agents": "kept", "sessions alone": "left_out"}
 COLOURS: Final = {"with sub-agents": "#0072B2", "sessions alone": "#999999"}
 
