@@ -297,3 +297,17 @@ def test_the_calibration_readme_has_the_profiles_errors() -> None:
             for regime in ("prefill", "decode", "mixed", "all")
         ]
         assert re.search(rf"\| `{name}`[^|]*\| {re.escape(' | '.join(cells))} \|", page), name
+
+
+def test_what_the_parts_of_twin_are_worth_is_what_the_results_say() -> None:
+    result = read("twin_ablations")
+    for words, variant in (
+        ("a window instead of a budget in tokens", "a window instead of a budget"),
+        ("no look-ahead", "no look-ahead"),
+        ("a start once a second instead of as fast as the engine takes calls", "no hurry at the start"),
+    ):
+        found = re.search(rf"{words} ([\d.]+) \((?:worst case )?([\d.]+)\)", words_of(README))
+        assert found is not None
+        expected = [f"{result[variant][name]:.2f}" for name in ("geometric_mean", "worst")]
+        assert list(found.groups()) == expected
+    assert f"gains nothing there ({result['the whole pool']['geometric_mean']:.2f})" in words_of(README)

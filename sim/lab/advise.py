@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-
 from concur.measures.prefixes import warm_up
 from concur.sim.errors import ScenarioError
 from concur.sim.lab.oracle import search_static_cap
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs, by_policy
-from concur.sim.runs.intervals import Interval, mean_interval
+from concur.sim.runs.intervals import Interval, mean_interval, metric_value
 from concur.sim.runs.parallel import Workers
 from concur.sim.runs.policies import is_static_cap
 from concur.sim.scenario.scenario import Scenario, parse_scenario
@@ -62,16 +60,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One policy over the seeds: means, latencies in seconds from a call's turn at its agent to its end."""
+    """One policy: means over the seeds; times of calls count from when their agent is ready, in seconds."""
 
     policy: str
     makespan_s: Interval
     hit_rate: float
     recompute_frac: float
-    first_token_p50_s: float
-    first_token_p95_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
     call_latency_p95_s: float
     gate_wait_max_s: float
+    slo_attainment: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,25 +184,26 @@ def _outcome(records: Sequence[RunRecord]) -> Outcome:
     makespans_s = [float(record.metrics["makespan_s"]) for record in records]
     if not min(makespans_s):
         raise ScenarioError("the batch takes no time in this scenario, so there is nothing to advise")
-    calls = [record.requests for record in records]
-    first_s = np.concatenate([each["first_token_s"] - each["ready_s"] for each in calls])
-    latency_s = np.concatenate([each["finished_s"] - each["ready_s"] for each in calls])
-    waits_s = np.concatenate([each["submitted_s"] - each["ready_s"] for each in calls])
     return Outcome(
         policy=records[0].label,
         makespan_s=mean_interval(makespans_s),
-        hit_rate=_mean([record.metrics["hit_rate"] for record in records]),
-        recompute_frac=_mean([record.metrics["recompute_time_fraction"] for record in records]),
-        first_token_p50_s=float(np.percentile(first_s, 50)),
-        first_token_p95_s=float(np.percentile(first_s, 95)),
-        call_latency_p95_s=float(np.percentile(latency_s, 95)),
-        gate_wait_max_s=float(waits_s.max()),
+        hit_rate=_mean(records, "hit_rate"),
+        recompute_frac=_mean(records, "recompute_time_fraction"),
+        ttft_p50_s=_mean(records, "ttft_s.p50"),
+        ttft_p95_s=_mean(records, "ttft_s.p95"),
+        call_latency_p95_s=_mean(records, "call_latency_s.p95"),
+        gate_wait_max_s=_mean(records, "step_wait_s.max"),
+        slo_attainment=_mean_or_none(records, "slo_attainment"),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else 0.0
+def _mean(records: Sequence[RunRecord], name: str) -> float:
+    return _mean_or_none(records, name) or 0.0
+
+
+def _mean_or_none(records: Sequence[RunRecord], name: str) -> float | None:
+    known = [value for record in records if (value := metric_value(record, name)) is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _band(caps: Mapping[int, Outcome], best_cap: int) -> tuple[int, int]:

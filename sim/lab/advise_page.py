@@ -14,6 +14,7 @@ from concur.sim.files import whole_file
 from concur.sim.lab.advise import AS_GOOD_FRAC, WORTH_IT_FRAC, Advice, Change, Outcome
 from concur.sim.show.figures import COLOURS, png_bytes, style
 from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.tables import percent
 
 
 def sentences(advice: Advice) -> list[str]:
@@ -46,7 +47,7 @@ def outcomes_table(advice: Advice) -> Table:
     """Return one row per policy: no control, the best cap, the laws."""
     table = Table(
         title="what was simulated",
-        caption="means over seeds; first token and call latency: from the moment that the agent is ready",
+        caption="means over seeds; times of calls count from when their agent is ready",
     )
     table.add_column("policy")
     for heading in (
@@ -54,9 +55,10 @@ def outcomes_table(advice: Advice) -> Table:
         "speed-up",
         "hits",
         "recompute",
-        "first token p50 s",
+        "TTFT p50 s",
         "p95 s",
         "call p95 s",
+        "in SLO",
     ):
         table.add_column(heading, justify="right")
     for each in (advice.none, advice.best, *advice.laws):
@@ -153,7 +155,8 @@ def _cells(each: Outcome, advice: Advice) -> list[str]:
         f"{advice.none.makespan_s.mean / each.makespan_s.mean:.2f}x",
         f"{100 * each.hit_rate:.1f} %",
         f"{100 * each.recompute_frac:.1f} %",
-        f"{each.first_token_p50_s:.2f}",
-        f"{each.first_token_p95_s:.2f}",
+        f"{each.ttft_p50_s:.2f}",
+        f"{each.ttft_p95_s:.2f}",
         f"{each.call_latency_p95_s:.2f}",
+        percent(each.slo_attainment),
     ]

@@ -9,9 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from concur.measures.prefixes import warm_prefix, warm_up
+from concur.sim.record.latency import LEVELS, latency_metrics
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
 from concur.sim.record.sharing import levels_of, parents_of
 from concur.sim.record.tables import Columns
+from concur.sim.scenario.sections import SloConfig
 
 _LATENCY_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _WAIT_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
@@ -35,6 +37,12 @@ _NAMES: Final = (
     "mean_active_agents",
     "agent_latency_s",
     "step_wait_s",
+    "ttft_s",
+    "tpot_s",
+    "call_latency_s",
+    "slo_attainment",
+    "goodput_calls_per_s",
+    "goodput_tokens_per_s",
     "gate_pauses",
     "jain_fairness",
     "mean_kv_usage",
@@ -53,6 +61,7 @@ def compute_metrics(
     block_size: int,
     num_agents_skipped: int,
     num_engine_steps: int | None,
+    slo: SloConfig,
 ) -> dict[str, Any]:
     """Return every metric of a finished run.
 
@@ -76,6 +85,12 @@ def compute_metrics(
     mean_active_agents       time average of agents that hold a slot, over the timeline
     agent_latency_s          finished - arrived per agent: p50, p90, p99, max
     step_wait_s              wait at the gate per call: p50, p99, max
+    ttft_s                   time to first token per call, from ready: p50, p90, p95, p99, max
+    tpot_s                   time per later output token per call: the same
+    call_latency_s           from ready to the last token per call: the same
+    slo_attainment           share of calls that kept every limit of `[slo]`, 0 to 1
+    goodput_calls_per_s      number of those / makespan_s
+    goodput_tokens_per_s     their output tokens / makespan_s
     gate_pauses              how often agents lost their slot, sum
     jain_fairness            (sum x)^2 / (n sum x^2), x = output tokens / latency of each agent; 1 is fair
                              (Jain, Chiu, Hawe, DEC-TR-301, 1984)
@@ -110,6 +125,7 @@ def compute_metrics(
         "mean_active_agents": _time_average(timeline, "agents_active"),
         "agent_latency_s": _quantiles(latencies_s, _LATENCY_QUANTILES),
         "step_wait_s": _quantiles(waits_s, _WAIT_QUANTILES),
+        **latency_metrics(requests, makespan_s=makespan_s, slo=slo),
         "gate_pauses": int(agents["num_pauses"].sum()),
         "jain_fairness": _fairness(_output_tokens(requests, agents), latencies_s),
         "mean_kv_usage": _time_average(timeline, "kv_cache_usage_frac"),
@@ -123,6 +139,7 @@ def no_metrics() -> dict[str, Any]:
     groups: dict[str, dict[str, Any]] = {
         "agent_latency_s": dict.fromkeys(_LATENCY_QUANTILES),
         "step_wait_s": dict.fromkeys(_WAIT_QUANTILES),
+        **{name: dict.fromkeys(LEVELS) for name in ("ttft_s", "tpot_s", "call_latency_s")},
         "phases": {"rule": RULE} | {name: _unknown_phase() for name in _PHASES},
     }
     return {name: groups.get(name) for name in _NAMES}

@@ -24,6 +24,11 @@ METRICS: Final = (
     "agent_latency_s.p99",
     "step_wait_s.p99",
     "step_wait_s.max",
+    "ttft_s.p50",
+    "ttft_s.p99",
+    "call_latency_s.p99",
+    "slo_attainment",
+    "goodput_tokens_per_s",
     "gate_pauses",
     "jain_fairness",
 )

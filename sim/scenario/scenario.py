@@ -19,6 +19,7 @@ from concur.sim.scenario.sections import (
     ControllerConfig,
     GateConfig,
     RecordConfig,
+    SloConfig,
     TenantConfig,
 )
 from concur.sim.scenario.toml_files import explain, parse_override, read_toml, relative_to, set_key
@@ -39,6 +40,7 @@ class Scenario(Section):
     gate: GateConfig = GateConfig()
     controller: ControllerConfig = Field(default_factory=ControllerConfig)
     tenant: TenantConfig = TenantConfig()
+    slo: SloConfig = SloConfig()
     record: RecordConfig = RecordConfig()
     compare: CompareConfig = CompareConfig()
 

@@ -33,6 +33,18 @@ class GateConfig(Section):
         return self
 
 
+class SloConfig(Section):
+    """`[slo]`: the limits within which a call counts as served; none are stated by default.
+
+    In seconds, from when the agent is ready to call: to its first token (`ttft_s`), per later token
+    (`tpot_s`), to its last token (`call_latency_s`). Nothing acts on them; see `concur.sim.record.latency`.
+    """
+
+    ttft_s: float | None = Field(None, gt=0)
+    tpot_s: float | None = Field(None, gt=0)
+    call_latency_s: float | None = Field(None, gt=0)
+
+
 class ControllerConfig(ParameterSection):
     """`[controller]`: the law, its parameters, and the guards around it."""
 

@@ -25,7 +25,17 @@ from concur.sim.workload.describe import QUANTILES, TraceSummary
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150  # wide enough for the comparison table in a log file
 _LEAST_WIDTH: Final = 40
-_MORE: Final = ("tokens/s", "preempted", "p50 s", "p99 s", "gate p99 s", "Jain")  # with --wide
+_MORE: Final = (  # with --wide; the latencies: of agents, then of calls
+    "tokens/s",
+    "preempted",
+    "p50 s",
+    "p99 s",
+    "TTFT p99 s",
+    "call p99 s",
+    "in SLO",
+    "gate p99 s",
+    "Jain",
+)
 PHASES = ("warm_up", "middle", "cool_down")
 
 
@@ -69,6 +79,9 @@ def comparison_table(records: Sequence[RunRecord], *, is_wide: bool = True) -> T
             _number(m["num_preemptions"], 0),
             _number(m["agent_latency_s"]["p50"], 0),
             _number(m["agent_latency_s"]["p99"], 0),
+            _number(m["ttft_s"]["p99"], 1),
+            _number(m["call_latency_s"]["p99"], 1),
+            percent(m["slo_attainment"]),
             _number(m["step_wait_s"]["p99"], 0),
             _number(m["jain_fairness"], 2),
         )
@@ -98,6 +111,8 @@ def interval_table(runs: ByPolicy, *, is_wide: bool = True) -> Table:
             *(plus_minus(numbers[name], 1, scale=100) for name in ("hit_rate", "recompute_time_fraction")),
             plus_minus(numbers["throughput_tokens_per_s"], 0),
             *(plus_minus(numbers[f"agent_latency_s.{level}"], 0) for level in ("p50", "p99")),
+            *(plus_minus(numbers[f"{name}.p99"], 1) for name in ("ttft_s", "call_latency_s")),
+            plus_minus(numbers["slo_attainment"], 1, scale=100),
             plus_minus(numbers["step_wait_s.p99"], 0),
             plus_minus(numbers["jain_fairness"], 2),
         )
@@ -181,7 +196,7 @@ def _seeds_caption(runs: ByPolicy) -> Text:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return "  ".join(f"{key} {_number(part, 1)}" for key, part in value.items())
+        return "  ".join(f"{key} {_cell(part)}" for key, part in value.items())
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 10 else f"{value:,.1f}"
     return "-" if value is None else f"{value:,}"

@@ -186,6 +186,7 @@ class _World:
             block_size=engine.block_size,
             num_agents_skipped=self.workload.num_agents_skipped,
             num_engine_steps=self.core.totals.num_steps,
+            slo=self.scenario.slo,
         )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         run = run_json(

@@ -19,7 +19,7 @@ TRACE = str(ROOT / "examples" / "traces" / "sweagent_demos.jsonl.gz")
 
 
 def outcome(policy: str, makespan_s: float) -> Outcome:
-    return Outcome(policy, Interval(makespan_s, None), 0.5, 0.1, 1.0, 2.0, 3.0, 4.0)
+    return Outcome(policy, Interval(makespan_s, None), 0.5, 0.1, 1.0, 2.0, 3.0, 4.0, None)
 
 
 def advice(none_s: float, caps_s: dict[int, float], twin_s: float, hybrid_s: float = 999.0) -> Advice:
@@ -82,7 +82,7 @@ def test_a_batch_that_thrashes_gets_a_window_and_its_gain() -> None:
     assert all(found.best.makespan_s.mean <= each.makespan_s.mean for each in found.caps.values())
     assert len(found.changes) == 3
     assert all(each.none_s > 0 for each in found.changes)
-    assert math.isfinite(found.none.first_token_p95_s)
+    assert math.isfinite(found.none.ttft_p95_s)
 
 
 def test_the_command_advises_on_a_trace_and_leaves_a_page(

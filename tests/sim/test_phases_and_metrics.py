@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from concur.sim.record.latency import latency_metrics, quantiles, tpot_s
 from concur.sim.record.metrics import compute_metrics, ideal_hit_rate, jain_fairness
 from concur.sim.record.phases import demand_over_time, find_phases
 from concur.sim.record.rows import AgentRow, RequestRow, TimelineRow
 from concur.sim.record.tables import Columns, columns_of, table_of
+from concur.sim.scenario.sections import SloConfig
 
 Call = tuple[int, int, float, float, int, int, int]
 """agent, call, submitted_s, finished_s, prompt, output, cached"""
@@ -118,6 +120,7 @@ def test_every_metric_by_hand() -> None:
         block_size=16,
         num_agents_skipped=3,
         num_engine_steps=7,
+        slo=SloConfig(ttft_s=1.5, call_latency_s=3.0),
     )
     assert metrics["num_agents"] == 2
     assert metrics["num_agents_skipped"] == 3
@@ -138,6 +141,12 @@ def test_every_metric_by_hand() -> None:
     assert metrics["agent_latency_s"]["max"] == 10.0
     assert metrics["agent_latency_s"]["p50"] == 7.0
     assert metrics["step_wait_s"] == {"p50": 0.5, "p99": 0.5, "max": 0.5}
+    assert metrics["ttft_s"] == pytest.approx({"p50": 2.0, "p90": 4.6, "p95": 5.05, "p99": 5.41, "max": 5.5})
+    assert metrics["call_latency_s"] == metrics["ttft_s"]  # their tokens come all at once
+    assert metrics["tpot_s"]["max"] == 0.0
+    assert metrics["slo_attainment"] == 0.5  # 2.5 s is too late for a first token
+    assert metrics["goodput_calls_per_s"] == 0.2
+    assert metrics["goodput_tokens_per_s"] == 4.0
     assert metrics["gate_pauses"] == 2
     shares = np.array([40 / 4, 40 / 10])
     assert metrics["jain_fairness"] == pytest.approx(shares.sum() ** 2 / (2 * (shares**2).sum()))
@@ -154,9 +163,33 @@ def test_what_a_live_engine_does_not_publish_is_none_not_zero() -> None:
         block_size=16,
         num_agents_skipped=0,
         num_engine_steps=None,
+        slo=SloConfig(),
     )
     names = ("cached_tokens", "hit_rate", "recompute_time_fraction", "idle_fraction", "num_engine_steps")
     assert [metrics[name] for name in names] == [None] * 5
+    unstated = ("slo_attainment", "goodput_calls_per_s", "goodput_tokens_per_s")
+    assert [metrics[name] for name in unstated] == [None] * 3
+
+
+def test_latency_of_tokens_by_hand() -> None:
+    calls = {
+        "ready_s": np.array([0.0, 1.0, 2.0]),
+        "first_token_s": np.array([2.0, 2.0, 3.0]),
+        "finished_s": np.array([6.0, 2.0, 12.0]),
+        "output_tokens": np.array([5, 1, 10]),
+    }
+    assert tpot_s(calls)[[0, 2]].tolist() == [1.0, 1.0]
+    metrics = latency_metrics(calls, makespan_s=12.0, slo=SloConfig(tpot_s=0.9))
+    assert metrics["tpot_s"]["p50"] == 1.0, "an answer of one token has none"
+    assert metrics["slo_attainment"] == pytest.approx(1 / 3), "and keeps that limit"
+    assert metrics["goodput_tokens_per_s"] == pytest.approx(1 / 12)
+    all_limits = SloConfig(ttft_s=1.0, tpot_s=1.0, call_latency_s=9.0)
+    assert latency_metrics(calls, makespan_s=12.0, slo=all_limits)["slo_attainment"] == pytest.approx(1 / 3)
+
+
+def test_the_latency_of_calls_that_nobody_timed_is_none() -> None:
+    unknown = np.full(3, np.nan)
+    assert quantiles(unknown) == dict.fromkeys(("p50", "p90", "p95", "p99", "max"))
 
 
 def test_ideal_hits_by_hand() -> None:

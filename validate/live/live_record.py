@@ -21,6 +21,7 @@ from concur.sim.record.record import RunRecord
 from concur.sim.record.rows import RequestRow
 from concur.sim.record.tables import RunTables, columns_of
 from concur.sim.scenario.scenario import Scenario
+from concur.sim.scenario.sections import SloConfig
 from concur.sim.workload.spec import StepSpec, Workload
 from concur.validate.errors import OutOfScopeError
 from concur.validate.live.account import Account, account
@@ -150,7 +151,7 @@ def make_record(
     """
     record = RunRecord({}, tables.finished())
     balance = _account(record, faults)
-    metrics = _metrics(record, faults, first, workload, balance)
+    metrics = _metrics(record, faults, first, workload, balance, scenario.slo)
     metrics["wall_clock_s"] = wall_clock_s
     run = run_json(
         scenario,
@@ -219,6 +220,7 @@ def _metrics(
     first: Snapshot,
     workload: Workload,
     balance: Account | None,
+    slo: SloConfig,
 ) -> dict[str, Any]:
     requests, agents, timeline = (
         columns_of(record.tables[name]) for name in ("requests", "agents", "timeline")
@@ -239,6 +241,7 @@ def _metrics(
         block_size=first.block_size,
         num_agents_skipped=workload.num_agents_skipped,
         num_engine_steps=None,
+        slo=slo,
     )
     counted = None if faults.num_counter_resets else int(timeline["num_preemptions"][-1])
     # vLLM counts preemptions for the engine, not per call
