@@ -24,6 +24,7 @@ from concur.sim.cli.options import (
 from concur.sim.errors import WorkersLostError
 from concur.sim.lab.oracle import expand_oracle
 from concur.sim.record.record import RunRecord
+from concur.sim.runs.bands import PolicyBands, check_has_profile, run_draws
 from concur.sim.runs.compare import Runs, by_policy, policies
 from concur.sim.runs.intervals import summary
 from concur.sim.runs.parallel import LocalWorkers
@@ -35,7 +36,7 @@ from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import num_figures, write_report
 from concur.sim.show.run_folders import ComparisonFolder
-from concur.sim.show.tables import comparison_table, interval_table, phase_table, print_tables
+from concur.sim.show.tables import bands_table, comparison_table, interval_table, phase_table, print_tables
 
 app = typer.Typer()
 
@@ -51,6 +52,9 @@ def compare(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Keep each record as it ends; of one seed, a report."),
     ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=0, help="So many profiles within the errors of the profile, too.")
+    ] = 0,
     jobs: Jobs = None,
     as_json: Json = False,
     wide: Wide = False,
@@ -58,12 +62,15 @@ def compare(
     """Run one workload under several policies and compare them in one table.
 
     On several seeds (`--seeds`, or `compare.seeds`) the table has means and their 95 % intervals. Stopped, it
-    shows what has ended; with --out, the same command goes on where it was.
+    shows what has ended; with --out, the same command goes on where it was. With --draws each policy also
+    runs on step times that the profile's errors allow as well: bands of the makespan, and which cap is best.
     """
     of_seeds = [] if seeds is None else [f"compare.seeds={read_seeds(seeds, '--seeds')}"]
     config = load_scenario(scenario, [*(overrides or ()), *of_seeds])
     texts = policy_texts(context, controllers)
     has_seeds = bool(config.compare.seeds)
+    if draws:
+        check_has_profile(config)
     say_if_many(config.workload.num_drawn_agents)
     runs = Runs(config, config.compare.seeds or (config.seed,), workers=LocalWorkers(jobs))
     folder = None if out is None else ComparisonFolder(out, has_seeds=has_seeds)
@@ -81,9 +88,10 @@ def compare(
         _run_all(runs, chosen, records, folder)
     except (KeyboardInterrupt, WorkersLostError):
         _say_what_has_ended(records, len(chosen) * len(runs.workloads), folder)
-        _show(records, has_seeds=has_seeds, as_json=as_json, wide=wide)
+        _show(records, [], has_seeds=has_seeds, as_json=as_json, wide=wide)
         raise
-    _show(records, has_seeds=has_seeds, as_json=as_json, wide=wide)
+    drawn = _run_draws(runs, chosen, draws, LocalWorkers(jobs)) if draws else []
+    _show(records, drawn, has_seeds=has_seeds, as_json=as_json, wide=wide)
     if folder is not None:
         page = None if has_seeds else draw_report(in_order(records), folder.clear_report())
         _print_places(folder, page, as_json=as_json)
@@ -115,18 +123,31 @@ def _say_what_has_ended(records: Sequence[RunRecord], num_runs: int, folder: Com
     say(f"stopped: {len(records)} of {num_runs} runs had ended{kept}")
 
 
-def _show(records: Sequence[RunRecord], *, has_seeds: bool, as_json: bool, wide: bool) -> None:
+def _run_draws(
+    runs: Runs, chosen: Sequence[ControllerConfig], num_draws: int, workers: LocalWorkers
+) -> list[PolicyBands]:
+    with counting("drawing step times", len(chosen) * num_draws) as advance:
+        return run_draws(runs.scenario, chosen, runs.workloads, num_draws, workers=workers, on_run=advance)
+
+
+def _show(
+    records: Sequence[RunRecord], drawn: Sequence[PolicyBands], *, has_seeds: bool, as_json: bool, wide: bool
+) -> None:
     if not records:
         return
     ordered = in_order(records)
     table = by_policy(_of_whole_seeds(records)) if has_seeds else {}
     if as_json:
-        metrics = {record.label: record.metrics for record in ordered}
-        print(json.dumps(summary(table) if has_seeds else metrics, indent=1))
+        found = summary(table) if has_seeds else {record.label: record.metrics for record in ordered}
+        for each in drawn:
+            found[each.policy] = found[each.policy] | {"profile_draws": each.to_json()}
+        print(json.dumps(found, indent=1))
     elif has_seeds:
         print_tables(interval_table(table, is_wide=wide))
     else:
         print_tables(comparison_table(ordered, is_wide=wide), phase_table(_noteworthy(ordered)))
+    if drawn and not as_json:
+        print_tables(bands_table(drawn))
 
 
 def _of_whole_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:

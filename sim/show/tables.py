@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from concur.sim.record.record import RunRecord
+from concur.sim.runs.bands import PolicyBands
 from concur.sim.runs.intervals import (
     METRICS,
     ByPolicy,
@@ -117,6 +118,31 @@ def interval_table(runs: ByPolicy, *, is_wide: bool = True) -> Table:
             plus_minus(numbers["jain_fairness"], 2),
         )
         table.add_row(*cells[: len(table.columns)], style="bold" if label == best else None)
+    return table
+
+
+def bands_table(bands: Sequence[PolicyBands]) -> Table:
+    """Return one row per policy: what the profile's errors leave open of it."""
+    num_draws = bands[0].num_draws
+    best = {each.policy.partition("=")[2]: each.num_best for each in bands if each.num_best}
+    knee = ", ".join(f"{cap} in {number}" for cap, number in best.items())
+    table = Table(
+        title="what the profile's errors leave open",
+        caption=f"{num_draws} draws of step times around the profile; median, 5 % to 95 %; speed-ups within "
+        "a draw" + (f"\nbest static cap, of {num_draws} draws: {knee}" if knee else ""),
+    )
+    table.add_column("policy")
+    for heading in ("makespan s", "5 % to 95 %", "of best cap", "5 % to 95 %"):
+        table.add_column(heading, justify="right")
+    for each in bands:
+        makespan_s, speed_up = each.makespan_s, each.speed_up
+        table.add_row(
+            each.policy,
+            _number(makespan_s.median, 1),
+            f"{_number(makespan_s.low, 1)} to {_number(makespan_s.high, 1)}",
+            "-" if speed_up is None else f"{speed_up.median:.2f}x",
+            "-" if speed_up is None else f"{speed_up.low:.2f} to {speed_up.high:.2f}",
+        )
     return table
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from concur.sim.section import Seconds, Section
+from concur.sim.section import MAX_SEED, Seconds, Section
 from concur.sim.step_time.profile import load_profile
 
 
@@ -29,11 +29,13 @@ class ProfileStepTimeConfig(Section):
     """`[step_time]`: a measured engine's profile, by the name of a shipped one or by path.
 
     With it, `engine.num_gpu_blocks` (and, in `[engine.host_cache]`, `kv_bytes_per_token` and
-    `bandwidth_bytes_per_s`) may be left out: they are the measured engine's.
+    `bandwidth_bytes_per_s`) may be left out: they are the measured engine's. `draw`: 0 is the profile itself,
+    any other number a profile that its errors allow as well, see `concur.sim.step_time.draws`.
     """
 
     kind: Literal["profile"] = "profile"
     profile: str
+    draw: int = Field(0, ge=0, le=MAX_SEED)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,6 +1,7 @@
 """Which step time a scenario asks for."""
 
 from concur.sim.step_time.config import StepTimeConfig
+from concur.sim.step_time.draws import drawn
 from concur.sim.step_time.profile import load_profile
 from concur.sim.step_time.roofline import RooflineStepTime
 from concur.sim.step_time.step_time import LinearStepTime, StepTime
@@ -15,7 +16,7 @@ def make_step_time(config: StepTimeConfig) -> StepTime:
         If the profile that it names cannot be read.
     """
     if config.kind == "profile":
-        return RooflineStepTime(load_profile(config.profile))
+        return RooflineStepTime(drawn(load_profile(config.profile), config.draw))
     return LinearStepTime(
         config.base_s,
         config.per_prefill_token_s,
