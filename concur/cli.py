@@ -50,8 +50,20 @@ class Root(TyperGroup):
         """Load the verb that is to be run."""
         name, stub, rest = super().resolve_command(ctx, args)
         (verb,) = (verb for verb in verbs() if stub is not None and verb.name == stub.name)
-        module, _, attribute = verb.application.partition(":")
-        return name, get_command(getattr(import_module(module), attribute)), rest
+        return name, get_command(_application(verb)), rest
+
+
+def _application(verb: Verb) -> Any:
+    module, _, attribute = verb.application.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "concur":
+            raise
+        _refuse(
+            f"concur {verb.name} needs {error.name}, which is not installed here; "
+            f"pip install 'concur-admission[{verb.extra}]'"
+        )
 
 
 def _print_version(is_asked: bool) -> None:

@@ -2,4 +2,4 @@
 
 from concur.verbs import Verb
 
-VERBS = (Verb("validate", "Hold the simulator against vLLM.", "concur.validate.cli:app"),)
+VERBS = (Verb("validate", "Hold the simulator against vLLM.", "concur.validate.cli:app", extra="validate"),)

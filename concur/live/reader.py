@@ -56,12 +56,13 @@ class MetricsReader:
     """Turn successive `/metrics` pages into snapshots; remembers counters, nothing else.
 
     `engines` holds the last reading per engine: under its label, or, where there are several addresses, under
-    address and label.
+    address and label; `pools` the tokens that each one's pool holds.
     """
 
     def __init__(self, names: MetricNames) -> None:
         self.names = names
         self.engines: Mapping[str, Values] = {}
+        self.pools: Mapping[str, int] = {}
         self._lineages: dict[str, Lineage] = {}
         self._warnings: dict[str, None] = {}
 
@@ -99,6 +100,7 @@ class MetricsReader:
             self._follow(url, page, time_s)
         self._warnings |= dict.fromkeys(_fleet_warnings(pages))
         self.engines = engines
+        self.pools = {name: capacity.tokens for name, capacity in capacities.items()}
         totals = {name: sum(values[name] for values in engines.values()) for name in _REQUESTS}
         published = [name for name in MORE_COUNTERS if all(name in each for each in engines.values())]
         for name in (*COUNTERS, *published):
