@@ -16,8 +16,11 @@ from typing import Final
 
 from concur.errors import require
 
-_LOST_FRAC: Final = 0.2
-"""A hit rate this far below what it was has collapsed: more than the noise of some hundred calls."""
+_KEPT_FRAC: Final = 0.75
+"""Below this share of its earlier hit rate an engine has lost histories. That rate is of all its life, so
+it has much of a collapse in it already: on a thrashing server it was 27 % against 9 % in the window."""
+_SOME_FRAC: Final = 0.1
+"""An earlier hit rate below this is no evidence that anybody comes back: it may be a shared prefix's."""
 _LITTLE_FRAC: Final = 0.3
 """Below this few come back, or they are evicted: agents' later calls have found 80 to 98 % elsewhere."""
 _FULL_FRAC: Final = 0.9
@@ -98,7 +101,8 @@ class Diagnosis:
         if self.hit_rate is not None:
             if not self.can_have_evicted:
                 return Phase.WARM_UP
-            if (self.hit_rate_before or 0.0) - self.hit_rate > _LOST_FRAC:
+            before = self.hit_rate_before or 0.0
+            if before > _SOME_FRAC and self.hit_rate < _KEPT_FRAC * before:
                 return Phase.THRASHING
             if self.hit_rate < _LITTLE_FRAC:
                 return Phase.LITTLE_REUSE

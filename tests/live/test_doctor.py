@@ -47,6 +47,11 @@ def test_hits_that_have_gone_are_thrash_and_what_they_cost_is_counted() -> None:
     assert found.num_fitting == pytest.approx(8)
 
 
+def test_an_engine_that_has_thrashed_for_a_while_has_a_low_rate_behind_it_too() -> None:
+    assert phase(reading(0, 100_000, 27_000), reading(8, 140_000, 30_700)) is Phase.THRASHING
+    assert phase(reading(0, 100_000, 9_000), reading(8, 140_000, 9_500)) is Phase.LITTLE_REUSE
+
+
 def test_hits_that_hold_are_health_and_a_full_pool_is_said() -> None:
     first, last = reading(0, 10_000, 9_000), reading(10, 20_000, 17_500)
     assert phase(first, last) is Phase.HEALTHY
