@@ -7,7 +7,6 @@ VERBS = (
     Verb("compare", "Run one workload under several policies, in one table.", "concur.sim.cli.compare:app"),
     Verb("report", "Write figures and an HTML page from run records.", "concur.sim.cli.report:app"),
     Verb("sweep", "Run all combinations of a grid, on all cores.", "concur.sim.cli.sweep:app"),
-    Verb("advise", "Which policy and window suit a batch on an engine.", "concur.sim.cli.advise:app"),
     Verb("judge", "Laws against the best static cap, over many cases.", "concur.sim.cli.judge:app"),
     Verb("tune", "Search a law's parameters, and check them on other seeds.", "concur.sim.cli.tune:app"),
     Verb("trace", "Look at agent traces.", "concur.sim.cli.trace:app"),

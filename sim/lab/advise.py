@@ -86,6 +86,7 @@ class Change:
 class Advice:
     """All that was found; `caps` in order, `window` the band of caps as good as the best.
 
+    Of several engines (`num_engines`) it is one, with its share of the agents.
     `middle_s`: when, without control, histories outgrow the pool, and until when; `None` if they never do.
     """
 
@@ -97,6 +98,7 @@ class Advice:
     laws: tuple[Outcome, ...]
     middle_s: tuple[float, float] | None
     changes: tuple[Change, ...]
+    num_engines: int = 1
 
     @property
     def best(self) -> Outcome:

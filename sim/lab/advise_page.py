@@ -20,7 +20,8 @@ from concur.sim.show.tables import percent
 def sentences(advice: Advice) -> list[str]:
     """Return the advice in words: demand, what happens without control, what to do, and what else helps."""
     demand, chosen, low, high = advice.demand, advice.recommended, *advice.window
-    lines = [
+    lines = [f"Each of {advice.num_engines} engines, with its share:"] if advice.num_engines > 1 else []
+    lines += [
         f"{demand.num_agents} agents need {demand.peak_tokens / 1e6:.2f}M tokens at their longest; the pool "
         f"holds {demand.pool_tokens / 1e6:.2f}M, {100 / demand.ratio:.0f} % of that "
         f"({demand.num_fitting:.0f} agents at their longest).",
@@ -39,6 +40,11 @@ def sentences(advice: Advice) -> list[str]:
         lines.append(
             f"As a static cap: {advice.best_cap} agents; {low} to {high} are within "
             f"{100 * AS_GOOD_FRAC:.0f} % of it."
+        )
+    if advice.is_worth_it and chosen.slo_attainment is not None:
+        lines.append(
+            f"Calls within the limits of [slo]: {percent(chosen.slo_attainment)}, without control "
+            f"{percent(advice.none.slo_attainment)}."
         )
     return [*lines, *[_change(advice, each) for each in advice.changes]]
 

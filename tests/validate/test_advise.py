@@ -13,9 +13,11 @@ from concur.sim.lab.advise import _band as band
 from concur.sim.lab.advise_page import sentences
 from concur.sim.runs.intervals import Interval
 from concur.sim.workload.spec import AgentSpec, StepSpec
+from concur.validate.live.fake_server import FakeEngine, FakeServer
 from tests.helpers import ROOT, concur, make_agent, make_scenario, make_workload
 
 TRACE = str(ROOT / "examples" / "traces" / "sweagent_demos.jsonl.gz")
+ON_H100 = [TRACE, "--model", "Qwen/Qwen3-32B", "--gpu", "h100", "--tp", "2"]
 
 
 def outcome(policy: str, makespan_s: float) -> Outcome:
@@ -88,8 +90,7 @@ def test_a_batch_that_thrashes_gets_a_window_and_its_gain() -> None:
 def test_the_command_advises_on_a_trace_and_leaves_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["advise", TRACE, "--model", "Qwen/Qwen3-32B", "--gpu", "h100", "--tp", "2"]
-    assert concur(monkeypatch, *words, "--out", str(tmp_path / "page"), "--json") == 0
+    assert concur(monkeypatch, "advise", *ON_H100, "--out", str(tmp_path / "page"), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"] == "none", "22 agents of 7 thousand tokens fit"
     assert json.loads((tmp_path / "page" / "advice.json").read_text()) == found
@@ -101,6 +102,10 @@ def test_the_command_advises_on_a_trace_and_leaves_a_page(
     [
         ([TRACE], "name --model and --gpu"),
         ([TRACE, "--model", "gpt-9", "--gpu", "h100"], "no profile of gpt-9 on h100 with tp = 1 is shipped"),
+        (["examples/react.toml", "--gpu", "h100"], "a scenario says what its engine is"),
+        ([*ON_H100, "--num-gpus", "3"], "num_gpus = 3 but must be a multiple of tp = 2"),
+        ([*ON_H100, "--num-gpus", "64"], "22 agents cannot be shared among 32 engines"),
+        ([*ON_H100, "--url", "http://127.0.0.1:9"], "no vLLM server answers there"),
     ],
 )
 def test_an_engine_that_is_not_known_is_refused(
@@ -108,3 +113,30 @@ def test_an_engine_that_is_not_known_is_refused(
 ) -> None:
     assert concur(monkeypatch, "advise", *words) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_several_engines_share_the_agents(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "advise", *ON_H100, "--num-gpus", "8", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_engines"] == 4
+    assert found["demand"]["num_agents"] == 6, "22 among 4, rounded up"
+
+
+def test_a_running_server_says_its_pool_and_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(FakeEngine(num_gpu_blocks=4001, max_model_len=30_000)).in_thread() as server:
+        assert concur(monkeypatch, "advise", *ON_H100, "--url", server.url, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["demand"]["pool_tokens"] == 64_000
+    assert found["recommended"] != "none", "22 agents of 7 thousand tokens do not fit"
+
+
+def test_calls_within_the_slo_are_said_where_control_is_worth_it() -> None:
+    found = advice(200.0, {16: 100.0}, twin_s=100.0)
+    limits = {"none": 0.25, "twin": 0.75, "hybrid": 0.5}
+    laws = tuple(replace(law, slo_attainment=limits[law.policy]) for law in found.laws)
+    found = replace(found, none=replace(found.none, slo_attainment=0.25), laws=laws)
+    assert "within the limits of [slo]: 75.0 %, without control 25.0 %" in " ".join(sentences(found))
