@@ -33,7 +33,7 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
     errors = json.loads(run(app, "check", str(profile), str(samples), "--json"))
     assert set(errors) == {"prefill", "decode", "mixed", "all"}
     assert 0 < errors["all"]["median_ape"] < errors["all"]["p95_ape"] < 0.05
-    assert set(errors["all"]) == {"num_steps", "median_ape", "p95_ape", "bias"}
+    assert set(errors["all"]) == {"num_steps", "median_ape", "p95_ape", "worst_ape", "bias"}
     step = json.loads(
         run(app, "predict", str(profile), "--prefill", "512@100", "--decode", "8x900", "--json")
     )
