@@ -1,8 +1,10 @@
 """What a checkpoint's `quantization_config` says: how its linear layers and its KV cache are stored.
 
-Understood are two methods, as vLLM 0.32.0 reads them (`model_executor/layers/quantization/`): `fp8`
-(`fp8.py`) and `compressed-tensors` with 8-bit float weights (`compressed_tensors/`). Every other method is
-refused: counted as 16 bits it would give a wrong pool, and be timed as kernels that do not run.
+Understood are four methods, as vLLM 0.32.0 reads them (`model_executor/layers/quantization/`): `fp8`
+(`fp8.py`), `compressed-tensors` with 8-bit float weights (`compressed_tensors/`), and `mxfp4` (`mxfp4.py`),
+which packs the experts alone, and ModelOpt's `FP8` (`modelopt.py`), one scale per tensor found beforehand.
+Every other method is refused: counted as 16 bits it would give a wrong pool, and be timed as kernels that do
+not run. AWQ and GPTQ are among them: the database has no 4-bit matrix kernels.
 """
 
 import re
@@ -15,9 +17,12 @@ from concur.calib.errors import SiliconError
 BLOCK: Final = 128  # rows and columns under one scale, in the strategy "block"
 _SCALE_BYTES: Final = 4  # float32
 _WEIGHT_ONLY_SCALE_BYTES: Final = 2  # vLLM's weight-only kernel keeps scales in the activations' type
+_MXFP4_BLOCK: Final = 32  # 4-bit weights under one scale of 8 bits (OCP Microscaling Formats 1.0, table 1)
 _SUPPORTED: Final = (
     "fp8 and compressed-tensors with 8-bit float weights, one scale per tensor, per channel or per block of "
-    f"{BLOCK} x {BLOCK}"
+    f"{BLOCK} x {BLOCK}, ModelOpt's FP8, and mxfp4 experts; take such a checkpoint or the 16-bit one (the "
+    "database has no kernels for AWQ, GPTQ and other 4-bit layers), or measure a real engine with "
+    "`concur calibrate profile`"
 )
 _KV_CACHE_BYTES: Final = {"bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 
@@ -27,10 +32,11 @@ class Quantization:
     """How linear layers are stored; embeddings, output head, norms and router are never quantised.
 
     `weights`: "none", or what shares one scale. `activations`: "none" (with quantised weights: a weight-only
-    kernel), or when their scales are found. `ignored`: modules that are left as they are.
+    kernel), or when their scales are found. `ignored`: modules that are left as they are. Of "mxfp4" are the
+    routed experts alone; every other layer is in 16 bits then.
     """
 
-    weights: Literal["none", "tensor", "channel", "block"] = "none"
+    weights: Literal["none", "tensor", "channel", "block", "mxfp4"] = "none"
     activations: Literal["none", "dynamic", "static"] = "none"
     has_fp8_kv_cache: bool = False
     ignored: tuple[str, ...] = ()
@@ -38,19 +44,32 @@ class Quantization:
     @property
     def is_weight_only(self) -> bool:
         """Whether 8-bit weights meet 16-bit activations."""
-        return self.weights != "none" and self.activations == "none"
+        return self.weights not in ("none", "mxfp4") and self.activations == "none"
 
     @property
     def kernels(self) -> Literal["bfloat16", "fp8", "fp8_static", "fp8_block"]:
         """The kernel database's name of the matrix products."""
-        if self.weights == "none":
+        if self.weights in ("none", "mxfp4"):
             return "bfloat16"
         if self.weights == "block":
             return "fp8_block"
         return "fp8_static" if self.activations == "static" else "fp8"
 
-    def scale_bytes(self, inputs: int, outputs: int) -> int:
+    @property
+    def expert_kernels(self) -> str:
+        """The kernel database's name of the experts' products; it has no static ones."""
+        return "w4a16_mxfp4" if self.weights == "mxfp4" else self.kernels.replace("fp8_static", "fp8")
+
+    def weight_bytes(self, number: int, dtype_bytes: int, *, is_expert: bool) -> int:
+        """Return the bytes of so many weights of linear layers, without scales."""
+        if self.weights == "mxfp4":
+            return number // 2 if is_expert else number * dtype_bytes
+        return number * (dtype_bytes if self.weights == "none" else 1)
+
+    def scale_bytes(self, inputs: int, outputs: int, *, is_expert: bool = False) -> int:
         """Return the bytes of the scales of one linear layer; those per channel go by its outputs."""
+        if self.weights == "mxfp4":
+            return outputs * -(-inputs // _MXFP4_BLOCK) if is_expert else 0
         if self.weights == "block":
             return _SCALE_BYTES * -(-inputs // BLOCK) * -(-outputs // BLOCK)
         if self.is_weight_only:  # one scale per tensor is spread over its channels
@@ -76,8 +95,8 @@ def read_quantization(config: Mapping[str, Any]) -> Quantization:
     SiliconError
         If it is of a kind that is not understood.
     """
-    if config.get("hf_quant_config"):
-        raise SiliconError(f"hf_quant_config (ModelOpt) is not supported; supported: {_SUPPORTED}")
+    if config.get("hf_quant_config"):  # ModelOpt's file of its own
+        return _modelopt(config["hf_quant_config"].get("quantization") or {})
     raw = config.get("quantization_config") or config.get("compression_config")
     if not raw:
         return Quantization()
@@ -86,6 +105,10 @@ def read_quantization(config: Mapping[str, Any]) -> Quantization:
         return _fp8(raw)
     if method == "compressed-tensors":
         return _compressed_tensors(raw)
+    if method == "mxfp4":  # only gpt-oss; what it leaves as it is are all layers but the experts
+        return Quantization(weights="mxfp4")
+    if method == "modelopt":
+        return _modelopt(raw)
     raise _unsupported("quant_method", method)
 
 
@@ -121,6 +144,16 @@ def _fp8(raw: Mapping[str, Any]) -> Quantization:
         activations=activations,
         ignored=tuple(raw.get("ignored_layers") or raw.get("modules_to_not_convert") or ()),
     )
+
+
+def _modelopt(raw: Mapping[str, Any]) -> Quantization:
+    if raw.get("quant_algo") != "FP8":
+        raise _unsupported("quant_algo", raw.get("quant_algo"))
+    cache = raw.get("kv_cache_quant_algo")
+    if cache not in (None, "FP8"):
+        raise _unsupported("kv_cache_quant_algo", cache)
+    ignored = tuple(raw.get("exclude_modules") or raw.get("ignore") or ())
+    return Quantization("tensor", "static", cache == "FP8", ignored)
 
 
 def _compressed_tensors(raw: Mapping[str, Any]) -> Quantization:
