@@ -99,6 +99,20 @@ def test_each_correction_acts_on_its_own_part_by_its_own_sizes() -> None:
     assert pairs_s + launch_s == pytest.approx(2.0 * plain["prefill_attention"], rel=1e-9)
 
 
+def test_where_less_takes_longer_the_more_pays_nothing() -> None:
+    step_time = corrected(tokens=TokenFactors(num_tokens=(30, 31), factors=(3.0, 0.1)))
+    batch = StepBatch(decode_seqs=30, context_tokens=300)
+    batch.add_prefill(5, 0, 3)
+    cost = step_cost(step_time, batch)
+    assert step_time(batch.decodes_only()) > cost.total_s == step_time(batch)
+    assert (cost.prefill_s, cost.recompute_s, cost.decode_s) == (0.0, 0.0, cost.total_s)
+    only = StepBatch()
+    only.add_prefill(31, 0, 1)
+    cost = step_cost(step_time, only)
+    assert step_time(only.without_recompute()) > cost.total_s
+    assert (cost.prefill_s, cost.recompute_s) == (cost.total_s, 0.0)
+
+
 def test_host_work_is_a_part_of_every_step_and_its_absence_leaves_the_hash() -> None:
     bare = load_profile(NAME)
     host = HostWork(per_step_s=0.0015, source="measured on a bench")
