@@ -181,7 +181,7 @@ class _Shape:
     def _is_scale_divided(self, linear: _Linear) -> bool:
         """Scales per channel follow the outputs, those per block both sides, a tensor's neither."""
         return linear.divided == "outputs" or (
-            linear.divided == "inputs" and self.quantization.weights in ("block", "mxfp4")
+            linear.divided == "inputs" and self.quantization.weights in ("block", "mxfp4", "int4")
         )
 
     def _attention(self) -> Iterator[_Linear]:

@@ -218,6 +218,71 @@ def test_gpt_oss_keeps_tokens_in_its_full_layers_and_packs_its_experts() -> None
     assert (modes["gemm_quant_mode"], modes["moe_quant_mode"]) == ("bfloat16", "w4a16_mxfp4")
 
 
+KIMI_K2 = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "kimi_k2",
+    "num_hidden_layers": 61,
+    "first_k_dense_replace": 1,
+    "hidden_size": 7168,
+    "intermediate_size": 18_432,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 384,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 64,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": 163_840,
+    "max_position_embeddings": 131_072,
+}
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+IGNORED = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|down)_proj.*"]
+
+
+def with_int4(ignored: list[str], **weights: Any) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": INT4 | weights}
+    raw = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, "ignore": ignored}
+    return KIMI_K2 | {"quantization_config": raw}
+
+
+def test_kimi_k2_in_16_bits_and_with_4_bit_experts() -> None:
+    plain, packed = model_memory(KIMI_K2, 8), model_memory(with_int4(IGNORED), 8)
+    experts = 60 * 384 * 3 * 7168 * 2048
+    assert plain.weights_bytes == pytest.approx(2 * 1.026e12, rel=0.003)  # a trillion parameters
+    assert plain.weights_bytes - packed.weights_bytes == 2 * experts - experts // 2 - 2 * experts // 32
+    assert packed.kv_bytes_per_token == 61 * (512 + 64) * 2
+    modes = kernel_modes(with_int4(IGNORED), "auto")
+    assert (modes["gemm_quant_mode"], modes["moe_quant_mode"]) == ("bfloat16", "int4_wo")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (with_int4(["lm_head"]), r"self_attn\.kv_a_proj_with_mqa in 4 bits"),
+        (with_int4([*IGNORED, "re:.*experts.*"]), r"mlp\.experts\.0\.gate_proj in 16 bits"),
+        (with_int4(IGNORED, symmetric=False), "config_groups.weights"),
+        (with_int4(IGNORED, group_size=64), "config_groups.weights"),
+    ],
+)
+def test_4_bit_integers_are_taken_in_experts_alone(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(SiliconError, match=message):
+        model_memory(config, 8)
+
+
+@needs_database
+def test_kimi_k2_is_timed_with_its_4_bit_experts(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(with_int4(IGNORED)), encoding="utf-8")
+    database = KernelDatabase(str(path), "h200_sxm", "vllm", 8)
+    assert database.memory.weights_bytes_per_gpu < 80e9
+    assert 0.005 < database.step_s(StepShape(0, 0, 0, 16, 4096), capture_sizes(256)) < 0.1
+    assert database.estimated_frac < 0.15
+
+
 def test_experts_that_know_one_size_are_counted_by_it() -> None:
     mixtral = {
         "architectures": ["MixtralForCausalLM"],
