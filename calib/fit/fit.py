@@ -12,20 +12,26 @@ kernels has none.
 import math
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.optimize import nnls
 
 from concur.calib.errors import FitError, SiliconError
+from concur.calib.fit.corrections import fit_corrections
 from concur.calib.fit.fit_result import Coefficient, StepTimeFit
+from concur.calib.fit.law import vectorised_step_s
 from concur.calib.fit.least_squares import Array, Minimum, minimise
 from concur.calib.fit.regressors import Mask, Regressors, errors_by_regime, predicted_s, regressors_of
 from concur.calib.fit.samples import Provenance, Samples
-from concur.calib.silicon.hf_model import model_memory
-from concur.sim.step_time.profile import RooflineCoefficients, StepTimeProfile
+from concur.calib.silicon.hf_model import model_memory, num_experts
+from concur.sim.step_time.corrections import Corrections
+from concur.sim.step_time.profile import HostWork, RooflineCoefficients, StepTimeProfile
 from concur.sim.step_time.roofline import RooflineStepTime
 
+NO_HOST_WORK: Final = HostWork(
+    per_step_s=0.0, source="assumed: the host's work is hidden behind the device's (async scheduling)"
+)
 _OUTLIER_SCALE: Final = 0.1  # of log(predicted / measured)
 _TILES: Final = (1, 64)
 _SHARPNESS: Final = (3.0, 8.0)  # starts
@@ -48,14 +54,20 @@ class _Problem:
     names: tuple[str, ...]
 
 
-def fit_step_time(samples: Samples, *, name: str) -> StepTimeFit:
+def fit_step_time(samples: Samples, *, name: str, host: HostWork | None = None) -> StepTimeFit:
     """Fit a step-time profile to samples; a fifth of the shapes is held out of the fit and judges it.
+
+    `host` is the work between steps that samples of kernels lack; without it, none is assumed for them.
 
     Raises
     ------
     FitError
-        If there are too few shapes for the coefficients, or a regime is missing that the formula needs.
+        If the samples have the host's work in them already, if there are too few shapes for the
+        coefficients, or if a regime is missing that the formula needs.
     """
+    is_kernels = samples.provenance.source == "silicon"
+    if host and not is_kernels:
+        raise FitError(f"{host.per_step_s} s of host work, but steps of an engine have theirs; leave it out")
     regressors = regressors_of(samples)
     step_s = samples.steps["step_s"].to_numpy(dtype=float)
     is_held_out = regressors.is_held_out()
@@ -65,46 +77,12 @@ def fit_step_time(samples: Samples, *, name: str) -> StepTimeFit:
     tile, start, best = _best(problem, samples.provenance)
     found = dict(zip(names, (float(value) for value in best.values), strict=True))
     coefficients = RooflineCoefficients(**found, gemm_tile_tokens=tile)
-    return _result(samples, regressors, is_held_out, coefficients, start, best, names, name)
-
-
-def vectorised_step_s(
-    coefficients: dict[str, float], tile: int, regressors: Regressors, num_tokens: Array
-) -> Array:
-    """Return the formula of `concur.sim.step_time.roofline` for many steps at once, shape (num_steps,).
-
-    `num_tokens` are padded already; absent coefficients are those of terms that are left out.
-    """
-    c = coefficients
-    read_s = c["weights_s"] + c.get("experts_s", 0.0) * -np.expm1(-num_tokens / c.get("experts_tokens", 1.0))
-    compute_s = c["per_gemm_token_s"] * np.ceil(num_tokens / tile) * tile
-    longer_s = np.maximum(np.maximum(read_s, compute_s), 1e-300)
-    shorter = np.minimum(read_s, compute_s) / longer_s
-    sharpness = c["roofline_sharpness"]
-    step_s = c["base_s"] + longer_s * (1.0 + shorter**sharpness) ** (1.0 / sharpness)
-    reduce_s = np.minimum(c.get("per_allreduce_token_s", 0.0) * num_tokens, c.get("allreduce_switch_s", 0.0))
-    step_s = step_s + c["per_token_s"] * num_tokens + reduce_s
-    prefill_s = (
-        c["prefill_s"]
-        + c["per_prefill_seq_s"] * regressors.prefill_seqs
-        + c.get("per_prefill_token_s", 0.0) * regressors.prefill_tokens
-        + c.get("per_prefill_context_token_s", 0.0) * regressors.prefill_context_tokens
-        + c["per_prefill_pair_s"] * regressors.prefill_pairs
-    )
-    decode_s = (
-        c["decode_s"]
-        + c["per_decode_seq_s"] * regressors.decode_seqs
-        + c["per_context_token_s"] * regressors.context_tokens
-    )
-    with_prefill: Array = step_s + np.where(regressors.prefill_seqs > 0, prefill_s, 0.0)
-    return with_prefill + np.where(regressors.decode_seqs > 0, decode_s, 0.0)
-
-
-def _num_experts(model: dict[str, Any]) -> tuple[int, int]:
-    """Return how many routed experts the model has, and how many of them a token takes."""
-    return int(model.get("n_routed_experts") or model.get("num_experts") or 0), int(
-        model.get("num_experts_per_tok") or 1
-    )
+    corrections = None
+    if is_kernels:  # an engine's steps scatter more than the law is off
+        corrections = fit_corrections(coefficients, problem.regressors, problem.num_tokens, problem.step_s)
+    profile = _profile(samples.provenance, regressors, coefficients, corrections, name)
+    result = _result(profile, regressors, step_s, is_held_out, start, best, names)
+    return result.with_host(host or NO_HOST_WORK) if is_kernels else result
 
 
 def _coefficient_names(provenance: Provenance) -> tuple[str, ...]:
@@ -115,7 +93,7 @@ def _coefficient_names(provenance: Provenance) -> tuple[str, ...]:
         names.remove("per_prefill_token_s")
     if provenance.source == "silicon":  # the database scales prefills by their pairs alone
         names.remove("per_prefill_context_token_s")
-    if _num_experts(provenance.model)[0]:
+    if num_experts(provenance.model):
         names += ["experts_s", "experts_tokens"]
     if provenance.tensor_parallel_size > 1:
         names += ["per_allreduce_token_s", "allreduce_switch_s"]
@@ -200,11 +178,11 @@ def _start(problem: _Problem, provenance: Provenance, sharpness: float, switch_t
         name: value if value > 0 else small_s / float(columns[name].max())
         for name, value in zip(columns, (float(v) for v in solved), strict=True)
     }
-    num_experts, per_token = _num_experts(provenance.model)
+    experts, per_token = num_experts(provenance.model), int(provenance.model.get("num_experts_per_tok") or 1)
     start |= {
         "weights_s": 0.6 * start["base_s"],
         "experts_s": start["base_s"],
-        "experts_tokens": -1.0 / math.log1p(-per_token / num_experts) if num_experts > per_token else 1.0,
+        "experts_tokens": -1.0 / math.log1p(-per_token / experts) if experts > per_token else 1.0,
         "per_gemm_token_s": 0.6 * start["per_token_s"],
         "per_allreduce_token_s": 0.4 * start["per_token_s"],
         "allreduce_switch_s": 0.4 * start["per_token_s"] * switch_tokens,
@@ -216,17 +194,14 @@ def _start(problem: _Problem, provenance: Provenance, sharpness: float, switch_t
 
 
 def _result(
-    samples: Samples,
+    profile: StepTimeProfile,
     regressors: Regressors,
+    step_s: Array,
     is_held_out: Mask,
-    coefficients: RooflineCoefficients,
     start: Array,
     best: Minimum,
     names: tuple[str, ...],
-    name: str,
 ) -> StepTimeFit:
-    step_s = samples.steps["step_s"].to_numpy(dtype=float)
-    profile = _profile(samples.provenance, regressors, coefficients, name)
     predicted = predicted_s(RooflineStepTime(profile), regressors)
     split = {
         which: errors_by_regime(regressors.where(mask), step_s[mask], predicted[mask])
@@ -244,7 +219,11 @@ def _result(
 
 
 def _profile(
-    provenance: Provenance, regressors: Regressors, coefficients: RooflineCoefficients, name: str
+    provenance: Provenance,
+    regressors: Regressors,
+    coefficients: RooflineCoefficients,
+    corrections: Corrections | None,
+    name: str,
 ) -> StepTimeProfile:
     try:
         cache_dtype = str(provenance.flags.get("cache_dtype", "auto"))
@@ -254,6 +233,7 @@ def _profile(
     return StepTimeProfile(
         name=name,
         coefficients=coefficients,
+        corrections=corrections,
         cudagraph_capture_sizes=provenance.cudagraph_capture_sizes,
         domain=regressors.domain(),
         held_out={},

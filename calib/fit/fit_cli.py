@@ -19,7 +19,7 @@ from concur.calib.fit.fit_result import write_profile
 from concur.calib.fit.samples import concatenate_samples, read_samples, write_samples
 from concur.calib.show.report import write_report
 from concur.calib.silicon.silicon import SiliconRequest, silicon_samples
-from concur.sim.step_time.profile import load_profile
+from concur.sim.step_time.profile import HostWork, load_profile
 
 _Profile = Annotated[str, typer.Argument(metavar="PROFILE", help="A shipped profile's name, or a path.")]
 _Samples = Annotated[list[Path], typer.Argument(metavar="SAMPLES...", help="Samples, .parquet.")]
@@ -40,17 +40,18 @@ def silicon(
     system: Annotated[str, typer.Option("--system", metavar="NAME", help="E.g. h100_sxm.")],
     out: Annotated[Path, typer.Option("--out", metavar="SAMPLES", help="Where the samples go.")],
     tensor_parallel_size: Annotated[int, typer.Option("--tp", min=1, help="GPUs per engine.")] = 1,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="Whose kernels: vllm, sglang.")
+    ] = "vllm",
     block_size: Annotated[int, typer.Option("--block-size", min=1)] = 16,
-    max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", min=1)] = 512,
+    max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", min=1)] = 1024,
     max_num_batched_tokens: Annotated[int, typer.Option("--max-num-batched-tokens", min=1)] = 16_384,
     kv_cache_dtype: Annotated[
         str, typer.Option("--kv-cache-dtype", metavar="NAME", help="vLLM's: auto, bfloat16, fp8.")
     ] = "auto",
     max_step_context_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--step-context-tokens", min=1, help="Context of one step; default: what the pool holds."
-        ),
+        typer.Option("--step-context-tokens", min=1, help="Context of one step; default: 4 pools."),
     ] = None,
 ) -> None:
     """Make samples from the database of measured kernels; no GPU needed."""
@@ -58,6 +59,7 @@ def silicon(
         model,
         system,
         tensor_parallel_size,
+        backend=engine,
         block_size=block_size,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
@@ -74,11 +76,26 @@ def silicon(
 def fit(
     samples: _Samples,
     out: Annotated[Path, typer.Option("--out", metavar="PROFILE", help="Where the profile goes, .json.")],
+    host_ms: Annotated[
+        float | None,
+        typer.Option("--host-ms", min=0, help="Host work that each step waits for; samples of kernels only."),
+    ] = None,
+    host_source: Annotated[
+        str | None, typer.Option("--host-source", metavar="TEXT", help="Where that number is from.")
+    ] = None,
 ) -> None:
     """Fit a step-time profile to samples of one engine."""
     if out.suffix != ".json":
         raise FitError(f"--out {out} but a profile is a .json file; name it {out}.json")
-    result = fit_step_time(concatenate_samples([read_samples(path) for path in samples]), name=out.stem)
+    if (host_ms is None) != (host_source is None):
+        raise FitError("--host-ms and --host-source go together; say where the number is from")
+    host = (
+        HostWork(per_step_s=1e-3 * host_ms, source=host_source)
+        if host_ms is not None and host_source
+        else None
+    )
+    measured = concatenate_samples([read_samples(path) for path in samples])
+    result = fit_step_time(measured, name=out.stem, host=host)
     write_profile(result.profile, out)
     print(result.summary())
     print(f"\nprofile: {out}")

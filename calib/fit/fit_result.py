@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ from concur.calib.errors import FitError
 from concur.calib.fit.least_squares import Array, Minimum
 from concur.calib.fit.regressors import Regressors
 from concur.sim.files import whole_file
-from concur.sim.step_time.profile import Regime, RegimeErrors, StepTimeProfile
+from concur.sim.step_time.profile import HostWork, Regime, RegimeErrors, StepTimeProfile
 
 _HIGH_CORRELATION: Final = 0.95
 _HIGH_CONDITION: Final = 1e4
@@ -76,6 +76,10 @@ class StepTimeFit:
             predicted,
         )
 
+    def with_host(self, host: HostWork) -> "StepTimeFit":
+        """Return the fit with the host's work in its profile; what judges it is kernels and stays."""
+        return replace(self, profile=self.profile.model_copy(update={"host": host}))
+
     def summary(self) -> str:
         """Return the result as a readable page of text."""
         lines = [f"profile {self.profile.name}: {len(self.step_s)} steps, {self.num_evaluations} evaluations"]
@@ -85,16 +89,18 @@ class StepTimeFit:
         if self.correlations:
             lines += ["", "correlations beyond 0.95"]
             lines += [f"  {one}, {other}: {value:+.3f}" for one, other, value in self.correlations]
-        lines += ["", f"{'regime':10s} {'steps':>6s} {'median APE':>11s} {'p95 APE':>9s} {'bias':>8s}"]
+        lines += [
+            "",
+            f"{'regime':10s} {'steps':>6s} {'median APE':>11s} {'p95 APE':>9s} {'worst':>9s} {'bias':>8s}",
+        ]
         for which, errors in (("fitted", self.fitted), ("held out", self.held_out)):
             lines.append(f"{which}:")
-            lines += [
-                f"  {regime:8s} {e.num_steps:6d} {e.median_ape:11.2%} {e.p95_ape:9.2%} {e.bias:+8.2%}"
-                for regime, e in errors.items()
-            ]
+            lines += [f"  {regime:8s} {_errors_line(e)}" for regime, e in errors.items()]
         lines += ["", "fitted domain"]
         domain = self.profile.domain.model_dump()
         lines += [f"  {name}: {low:,} to {high:,}" for name, (low, high) in domain.items()]
+        if host := self.profile.host:
+            lines += ["", f"host work per step: {1e3 * host.per_step_s:.3f} ms, {host.source}"]
         lines += ["", *(f"warning: {warning}" for warning in self.profile.warnings)]
         return "\n".join(lines).rstrip()
 
@@ -117,6 +123,11 @@ def _line(coefficient: Coefficient) -> str:
     if math.isfinite(error):
         spread = f"{error:12.3g} {f'({error / value:.0%})' if value else '':>8s}"
     return f"{coefficient.name:22s} {value:12.4g} {spread} {coefficient.initial_value:12.3g}"
+
+
+def _errors_line(e: RegimeErrors) -> str:
+    shares = (e.median_ape, e.p95_ape, math.nan if e.worst_ape is None else e.worst_ape)
+    return f"{e.num_steps:6d} {shares[0]:11.2%} {shares[1]:9.2%} {shares[2]:9.2%} {e.bias:+8.2%}"
 
 
 def _correlations(names: Sequence[str], minimum: Minimum) -> list[tuple[str, str, float]]:

@@ -128,5 +128,6 @@ def errors_by_regime(regressors: Regressors, step_s: Array, predicted: Array) ->
                 median_ape=float(np.median(np.abs(of_regime))),
                 p95_ape=float(np.percentile(np.abs(of_regime), 95)),
                 bias=float(of_regime.mean()),
+                worst_ape=float(np.abs(of_regime).max()),
             )
     return errors

@@ -3,7 +3,13 @@
 Grouped-query attention stores K and V of every KV head; DeepSeek's multi-head latent attention (MLA,
 arXiv:2405.04434, section 2.1) stores one latent of `kv_lora_rank` and one rotary key of `qk_rope_head_dim`
 per token and layer, the same on every GPU of a tensor-parallel group. Left out: the multi-token-prediction
-layers, which an engine loads only for speculative decoding, and linear or sliding-window attention.
+layers, which an engine loads only for speculative decoding.
+
+gpt-oss has windows in every other layer. vLLM's hybrid KV cache gives both kinds of layers blocks from one
+pool, so that a token takes those of the full layers alone, and each sequence besides those of its window:
+about nine blocks of 16 for 128 tokens (`v1/core/kv_cache_utils.py`, `single_type_kv_cache_manager.py`). The
+latter are not counted. Every other kind of window, linear attention, state-space layer or sparse index is
+refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +19,20 @@ from typing import Any, Final, Literal
 from concur.calib.errors import SiliconError
 from concur.calib.silicon.quantization import kv_cache_bytes, read_quantization
 
+_ARCHITECTURES: Final = (  # whose every weight and cache is counted below
+    *(
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "Qwen3MoeForCausalLM",
+    ),
+    *("MixtralForCausalLM", "MiniMaxM2ForCausalLM", "DeepseekV3ForCausalLM", "GptOssForCausalLM"),
+)
+_OTHER_ATTENTION: Final = (  # fields of windows, linear attention, state-space layers, sparse indexes
+    *("full_attention_interval", "linear_num_value_heads", "mamba_num_heads", "hybrid_override_pattern"),
+    *("index_topk", "hybrid_layer_pattern", "block_configs", "attention_chunk_size"),
+)
 _BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -40,11 +60,7 @@ def model_memory(
     SiliconError
         If the config lacks a field that decides them, or is of a kind that is left out.
     """
-    if config.get("use_sliding_window") or set(config.get("layer_types") or ()) - {"full_attention"}:
-        raise SiliconError(
-            f"model type {config.get('model_type')!r} has windows or linear layers; only full attention is "
-            "supported"
-        )
+    _check_kind(config)
     try:
         shape = _Shape(config, kv_cache_dtype)
         return shape.memory(tensor_parallel_size)
@@ -52,6 +68,40 @@ def model_memory(
         raise SiliconError(
             f"the model's config has no {missing}; give the full Hugging Face config"
         ) from None
+
+
+def num_experts(config: Mapping[str, Any]) -> int:
+    """Return how many routed experts a layer has; 0 in a dense model."""
+    keys = ("n_routed_experts", "num_experts", "num_local_experts")
+    return next((int(config[key]) for key in keys if config.get(key)), 0)
+
+
+def has_windows(config: Mapping[str, Any]) -> bool:
+    """Tell whether layers with a window alternate with full ones, as in gpt-oss."""
+    return config.get("model_type") == "gpt_oss"
+
+
+def _check_kind(config: Mapping[str, Any]) -> None:
+    name = next(iter(config.get("architectures") or ()), None)
+    remedy = "choose another model, or measure a real engine with `concur calibrate profile`"
+    if name is not None and name not in _ARCHITECTURES:
+        raise SiliconError(
+            f"the memory of architecture {name!r} is not known; known are {', '.join(_ARCHITECTURES)}; "
+            f"{remedy}"
+        )
+    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    has_window = config.get("use_sliding_window", bool(config.get("sliding_window")))
+    fields = [field for field in _OTHER_ATTENTION if config.get(field)]
+    if fields or (not has_windows(config) and (has_window or kinds)):
+        raise SiliconError(
+            f"model type {config.get('model_type')!r} has windows or linear layers "
+            f"({', '.join(fields or sorted(kinds) or ['sliding_window'])}); only full attention, MLA and "
+            f"gpt-oss's alternating windows are supported; {remedy}"
+        )
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        raise SiliconError(
+            f"experts in some layers only (mlp_only_layers, decoder_sparse_step) are not counted; {remedy}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +113,7 @@ class _Linear:
     inputs: int
     outputs: int
     divided: Literal["inputs", "outputs", "none"]
+    is_expert: bool = False
 
 
 class _Shape:
@@ -91,7 +142,10 @@ class _Shape:
         )
 
     def _kv_bytes(self, tp: int) -> tuple[int, int]:
-        per_layer = self.num_layers * self.kv_bytes
+        kinds = (
+            self.config["layer_types"] if has_windows(self.config) else ["full_attention"] * self.num_layers
+        )
+        per_layer = kinds.count("full_attention") * self.kv_bytes
         if self.is_mla:
             latent = per_layer * (self.config["kv_lora_rank"] + self.config["qk_rope_head_dim"])
             return latent, latent
@@ -119,14 +173,15 @@ class _Shape:
         return divided, replicated
 
     def _bytes(self, linear: _Linear) -> tuple[int, int]:
-        per_weight = self.dtype_bytes if self.quantization.weights == "none" else 1
-        scales = self.quantization.scale_bytes(linear.inputs, linear.outputs)
-        return linear.number * linear.inputs * linear.outputs * per_weight, linear.number * scales
+        each = linear.inputs * linear.outputs
+        weights = self.quantization.weight_bytes(each, self.dtype_bytes, is_expert=linear.is_expert)
+        scales = self.quantization.scale_bytes(linear.inputs, linear.outputs, is_expert=linear.is_expert)
+        return linear.number * weights, linear.number * scales
 
     def _is_scale_divided(self, linear: _Linear) -> bool:
-        """Scales per channel follow the outputs, those per block both sides, the one of a tensor neither."""
+        """Scales per channel follow the outputs, those per block both sides, a tensor's neither."""
         return linear.divided == "outputs" or (
-            linear.divided == "inputs" and self.quantization.weights == "block"
+            linear.divided == "inputs" and self.quantization.weights in ("block", "mxfp4", "int4")
         )
 
     def _attention(self) -> Iterator[_Linear]:
@@ -152,7 +207,7 @@ class _Shape:
 
     @property
     def _num_experts(self) -> int:
-        return int(self.config.get("n_routed_experts") or self.config.get("num_experts") or 0)
+        return num_experts(self.config)
 
     @property
     def _num_dense(self) -> int:
@@ -164,15 +219,21 @@ class _Shape:
             size = int(self.config.get("intermediate_size", 0))
             yield from self._gated("mlp", self._num_dense, size)
         if self._num_experts:
-            number, size = self.num_layers - self._num_dense, int(self.config["moe_intermediate_size"])
-            yield from self._gated("mlp.experts.0", number * self._num_experts, size)
+            number, size = self.num_layers - self._num_dense, self._expert_size
+            yield from self._gated("mlp.experts.0", number * self._num_experts, size, is_expert=True)
             if shared := int(self.config.get("n_shared_experts") or 0):
                 yield from self._gated("mlp.shared_experts", number, shared * size)
 
-    def _gated(self, name: str, number: int, size: int) -> Iterator[_Linear]:
-        yield _Linear(f"{name}.gate_proj", number, self.hidden, size, "outputs")
-        yield _Linear(f"{name}.up_proj", number, self.hidden, size, "outputs")
-        yield _Linear(f"{name}.down_proj", number, size, self.hidden, "inputs")
+    @property
+    def _expert_size(self) -> int:
+        if "num_local_experts" in self.config:  # Mixtral, MiniMax and gpt-oss know one size
+            return int(self.config["intermediate_size"])
+        return int(self.config["moe_intermediate_size"])
+
+    def _gated(self, name: str, number: int, size: int, *, is_expert: bool = False) -> Iterator[_Linear]:
+        yield _Linear(f"{name}.gate_proj", number, self.hidden, size, "outputs", is_expert)
+        yield _Linear(f"{name}.up_proj", number, self.hidden, size, "outputs", is_expert)
+        yield _Linear(f"{name}.down_proj", number, size, self.hidden, "inputs", is_expert)
 
 
 def _dtype_bytes(config: Mapping[str, Any]) -> int:

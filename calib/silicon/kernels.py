@@ -7,14 +7,14 @@ import json
 import logging
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from concur.calib.errors import SiliconError
-from concur.calib.silicon.hf_model import model_memory
+from concur.calib.silicon.hf_model import model_memory, num_experts
 from concur.calib.silicon.quantization import kv_cache_bytes, read_quantization
 from concur.calib.silicon.silicon_grid import StepShape
 from concur.sim.errors import how_to_install
@@ -29,6 +29,13 @@ _KINDS: Final = {  # how kernels' names begin, without their phase
     "moe_post_dispatch": "dispatch",
     "moe": "routed",
 }
+
+
+class _Kernel(NamedTuple):
+    name: str
+    latency_ms: float
+    energy: float
+    source: str
 
 
 class KernelDatabase:
@@ -57,15 +64,14 @@ class KernelDatabase:
                 sdk.utils.get_model_config_from_model_path(path)["raw_config"]
             )
             self.memory = model_memory(self.model_config, tensor_parallel_size, kv_cache_dtype)
-            is_moe = bool(self.model_config.get("n_routed_experts") or self.model_config.get("num_experts"))
+            is_moe = num_experts(self.model_config) > 0
             experts = {"moe_tp_size": tensor_parallel_size, "moe_ep_size": 1} if is_moe else {}
             modes = kernel_modes(self.model_config, kv_cache_dtype)
             self._handle = sdk.engine.EngineHandle.compile(
                 path, system, backend, tp_size=tensor_parallel_size, **experts, **modes
             )
-            static = self._handle.run_static_per_op(batch_size=1, isl=2, osl=2)
-        self._context = _Places([op[0] for op in static[0]])
-        self._generation = _Places([op[0] for op in static[1]])
+            self._context = _Places(_kernel_names(lambda place: self._prefill_kernels([place], 1, 2, 0)))
+            self._generation = _Places(_kernel_names(lambda place: self._decode_kernels([place], 1, 2)))
 
     @property
     def estimated_frac(self) -> float:
@@ -85,6 +91,11 @@ class KernelDatabase:
             return step_s + self._decode(
                 self._generation.output_head, shape.num_prefills + shape.num_decodes, 1
             )
+
+    def layers_s(self, num_tokens: int) -> float:
+        """Return the time of a prefilling step in the layers, without attention and output head."""
+        with self._as_silicon_error():
+            return self._layers_s(num_tokens, is_decode=False)
 
     def _layers_s(self, num_tokens: int, *, is_decode: bool) -> float:
         """Return the time of everything in the layers that sees tokens, not sequences.
@@ -110,12 +121,20 @@ class KernelDatabase:
         return max(fresh_s, self._prefill(ops, number, tokens, shape.prefill_context_tokens))
 
     def _prefill(self, ops: list[int], batch: int, tokens: int, context: int) -> float:
-        return self._sum(self._handle.evaluate_context_ops(ops, batch_size=batch, s=tokens, prefix=context))
+        return self._sum(self._prefill_kernels(ops, batch, tokens, context))
 
     def _decode(self, ops: list[int], batch: int, tokens: int) -> float:
-        return self._sum(self._handle.evaluate_generation_ops(ops, batch_size=batch, s=tokens))
+        return self._sum(self._decode_kernels(ops, batch, tokens))
 
-    def _sum(self, ops: Iterable[tuple[str, float, float, str]]) -> float:
+    def _prefill_kernels(self, ops: list[int], batch: int, tokens: int, context: int) -> list[_Kernel]:
+        timed = self._handle.evaluate_context_ops(ops, batch_size=batch, s=tokens, prefix=context)
+        return [_Kernel(*kernel) for kernel in timed]
+
+    def _decode_kernels(self, ops: list[int], batch: int, tokens: int) -> list[_Kernel]:
+        timed = self._handle.evaluate_generation_ops(ops, batch_size=batch, s=tokens)
+        return [_Kernel(*kernel) for kernel in timed]
+
+    def _sum(self, ops: Iterable[_Kernel]) -> float:
         total_s = 0.0
         for _, latency_ms, _, source in ops:
             total_s += latency_ms * 1e-3
@@ -165,13 +184,27 @@ def kernel_modes(config: Mapping[str, Any], kv_cache_dtype: str) -> dict[str, st
     """
     quantization = read_quantization(config)
     is_fp8_cache = kv_cache_bytes(kv_cache_dtype, quantization, dtype_bytes=2) == 1
-    experts = quantization.kernels.replace("fp8_static", "fp8")  # the database has no static ones
     return {
         "gemm_quant_mode": quantization.kernels,
-        "moe_quant_mode": experts,
+        "moe_quant_mode": quantization.expert_kernels,
         "kvcache_quant_mode": "fp8" if is_fp8_cache else "bfloat16",
         "fmha_quant_mode": "bfloat16",
     }
+
+
+def _kernel_names(at: Callable[[int], list[_Kernel]]) -> list[str]:
+    """Return the names of a phase's kernels by their places; gpt-oss has two of the same name.
+
+    Asked place by place until the database knows no more: its own listing drops names that come again.
+    """
+    names: list[str] = []
+    while True:
+        try:
+            names += [kernel.name for kernel in at(len(names))]
+        except ValueError as error:
+            if "out of range" in str(error):
+                return names
+            raise
 
 
 def _kind(kernel: str) -> str:
@@ -233,6 +266,7 @@ def _backend_version(sdk: Any, system: str, backend: str) -> str:
     current = slots.get("current")
     if not current:
         raise SiliconError(
-            f"the kernel database has no {backend} data of {system}; choose vllm and a data-centre GPU"
+            f"the kernel database has no {backend} data of {system}; "
+            "choose vllm or sglang and a data-centre GPU"
         )
     return str(current)

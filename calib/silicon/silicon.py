@@ -9,22 +9,24 @@ any kernel that the database has to estimate by formula (its share is noted in t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import pandas as pd
 
 from concur.calib.errors import SiliconError
 from concur.calib.fit.samples import Provenance, Samples
-from concur.calib.silicon.hf_model import ModelMemory
+from concur.calib.silicon.hf_model import ModelMemory, has_windows
 from concur.calib.silicon.kernels import KernelDatabase
 from concur.calib.silicon.quantization import read_quantization
-from concur.calib.silicon.silicon_grid import StepShape, capture_sizes, step_shapes
+from concur.calib.silicon.silicon_grid import StepShape, capture_sizes, step_shapes, uneven_sizes
 
 GPU_MEMORY_UTILIZATION: Final = 0.92
 """vLLM's default in 0.32.0 (`vllm/config/cache.py`): the share of a device's memory that it uses in all."""
 _FIXED_RESERVE_BYTES: Final = 2 * 2**30  # our estimate: CUDA graphs, NCCL buffers and kernels' workspaces
 _ACTIVATION_WIDTHS: Final = 8  # our estimate: tensors of hidden_size alive at once, per scheduled token
 _MAX_MODEL_LEN: Final = 131_072
+_SHARED_POOLS: Final = 4  # 256 ReAct agents read 609 thousand tokens in a step from a pool of 326 thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class SiliconRequest:
     `model` is a name that it knows (`Qwen/Qwen3-32B`) or the path of a Hugging Face `config.json`;
     `system` its name of a machine (`h100_sxm`). Experts are split by tensor parallelism, vLLM's default.
     `kv_cache_dtype` is vLLM's option. `max_step_context_tokens` bounds the context of one step; `None` is
-    what the pool holds, but agents that share a prefix, stored once, attend to more.
+    four times what the pool holds: agents that share a prefix, stored once, attend to more than that.
     """
 
     model: str
@@ -42,7 +44,7 @@ class SiliconRequest:
     tensor_parallel_size: int = 1
     backend: str = "vllm"
     block_size: int = 16
-    max_num_seqs: int = 512
+    max_num_seqs: int = 1024
     max_num_batched_tokens: int = 16_384
     kv_cache_dtype: str = "auto"
     max_step_context_tokens: int | None = None
@@ -62,13 +64,15 @@ def silicon_samples(request: SiliconRequest, *, date: str) -> Samples:
     config = database.model_config
     num_gpu_blocks = num_blocks_that_fit(request, config, database.memory, database.device_memory_bytes)
     pool_tokens = (num_gpu_blocks - 1) * request.block_size
+    sizes = capture_sizes(request.max_num_seqs)
+    chunks = uneven_sizes(cache(database.layers_s), request.max_num_batched_tokens, sizes)
     shapes = step_shapes(
-        pool_tokens=request.max_step_context_tokens or pool_tokens,
+        step_tokens=request.max_step_context_tokens or _SHARED_POOLS * pool_tokens,
         max_num_seqs=request.max_num_seqs,
         max_num_batched_tokens=request.max_num_batched_tokens,
         max_model_len=_MAX_MODEL_LEN,
+        chunks=chunks,
     )
-    sizes = capture_sizes(request.max_num_seqs)
     step_s = [database.step_s(shape, sizes) for shape in shapes]
     return Samples(_frame(shapes, step_s), _provenance(request, database, num_gpu_blocks, sizes, date))
 
@@ -101,20 +105,27 @@ def _provenance(
         },
         versions={"aiconfigurator-core": database.version},
         date=date,
-        notes=_notes(config, database.estimated_frac),
+        notes=_notes(request, config, database.estimated_frac),
     )
 
 
-def _notes(config: dict[str, Any], estimated_frac: float) -> tuple[str, ...]:
+def _notes(request: SiliconRequest, config: dict[str, Any], estimated_frac: float) -> tuple[str, ...]:
     weight_only = (
         "the checkpoint's config quantises no activations: vLLM multiplies its 8-bit weights in 16 bits, by "
         "a kernel that the database has not measured; timed as 8-bit products, which is about right where "
         "reading weights decides (decoding) and too fast for long prefills",
     )
+    windows = (
+        "windowed layers: num_gpu_blocks and kv_bytes_per_token are of the full layers; each sequence holds "
+        "about nine blocks more, and a prefix whose window is gone is no hit: both are left out",
+    )
+    not_vllm = (f"kernels of {request.backend}; padding, memory rule and scheduler are vLLM's",)
     return (
         "sums of measured kernel durations; the host's work between steps is not in them",
         "num_gpu_blocks is computed from the memory, not resolved by an engine",
         f"{estimated_frac:.0%} of the time is of kernels that the database estimates by formula",
+        *(windows if has_windows(config) else ()),
+        *(not_vllm if request.backend != "vllm" else ()),
         *(weight_only if read_quantization(config).is_weight_only else ()),
     )
 

@@ -12,9 +12,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from concur.sim.errors import ProfileError
+from concur.sim.step_time.corrections import Corrections
 
 SCHEMA_VERSION: Final = 1
 _SHIPPED_BY: Final = "concur.calib"  # the package whose folder `profiles` is shipped; a name, not an import
@@ -57,12 +66,21 @@ class RooflineCoefficients(_Part):
 
 
 class RegimeErrors(_Part):
-    """Prediction against measurement: absolute percentage errors as fractions, bias = mean relative error."""
+    """Prediction against measurement: absolute percentage errors as fractions, bias = mean relative error.
+
+    `worst_ape` is absent from older profiles, and leaves no trace in a file then.
+    """
 
     num_steps: int = Field(ge=0)
     median_ape: float
     p95_ape: float
     bias: float
+    worst_ape: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        raw: dict[str, Any] = serialise(self)
+        return {name: value for name, value in raw.items() if value is not None}
 
 
 class StepDomain(_Part):
@@ -77,12 +95,28 @@ class StepDomain(_Part):
     context_tokens: tuple[int, int]
 
 
+class HostWork(_Part):
+    """The host's work in each step that no device time covers: scheduling, input preparation, sampling.
+
+    `source` says where the number is from: assumed, or measured where and how.
+    """
+
+    per_step_s: _NonNegative
+    source: str = Field(min_length=1)
+
+
 class StepTimeProfile(_Part):
-    """One engine's step times and memory. `held_out` is by regime; bytes are of the model over all GPUs."""
+    """One engine's step times and memory. `held_out` is by regime; bytes are of the model over all GPUs.
+
+    `host`: absent where steps were measured with the host's work in them, and in profiles made before it was
+    told apart; both add nothing. `corrections`: absent where the law alone was fitted.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: str
     coefficients: RooflineCoefficients
+    corrections: Corrections | None = None
+    host: HostWork | None = None
     cudagraph_capture_sizes: tuple[int, ...] = ()
     domain: StepDomain
     held_out: dict[Regime, RegimeErrors]
@@ -108,8 +142,10 @@ class StepTimeProfile(_Part):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Return the file's text."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        """Return the file's text; optional parts that are absent leave no trace, nor change the hash."""
+        absent = {name for name in ("corrections", "host") if getattr(self, name) is None}
+        raw = self.model_dump(mode="json", exclude=absent)
+        return json.dumps(raw, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     def num_blocks_of(self, block_size: int) -> int:
         """Return how many blocks of that size the same memory holds."""

@@ -180,7 +180,8 @@ class StepCost:
 
     Recompute pays what it adds to the step; useful prefill pays what it adds to the decodes alone; the rest,
     the fixed part included, is the decodes'. A step without decodes charges its fixed part to the useful
-    prefill, and one that only recomputes charges all of it to recompute.
+    prefill, and one that only recomputes charges all of it to recompute. Measured kernels are uneven: a step
+    of less can take longer than one of more, and then the more pays nothing.
     """
 
     total_s: float
@@ -227,11 +228,11 @@ def step_cost(step_time: StepTime, batch: StepBatch) -> StepCost:
     total_s = step_time(batch)
     if not batch.prefill_tokens:
         return StepCost(total_s, 0.0, 0.0, total_s)
-    decode_s = step_time(batch.decodes_only()) if batch.decode_seqs else 0.0
+    decode_s = min(step_time(batch.decodes_only()), total_s) if batch.decode_seqs else 0.0
     if not batch.recomputed_tokens:
         return StepCost(total_s, total_s - decode_s, 0.0, decode_s)
     useful = batch.without_recompute()
-    useful_s = 0.0 if useful.is_empty else step_time(useful)
+    useful_s = 0.0 if useful.is_empty else min(max(step_time(useful), decode_s), total_s)
     return StepCost(total_s, useful_s - decode_s, total_s - useful_s, decode_s)
 
 

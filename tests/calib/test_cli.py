@@ -8,9 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from concur.calib.cli import app as calibrate
-from concur.calib.fit.samples import write_samples
+from concur.calib.fit.samples import Samples, write_samples
 from concur.errors import ConcurError
-from tests.calib.helpers import make_profile, make_samples
+from tests.calib.helpers import make_profile, make_provenance, make_samples
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
     errors = json.loads(run(app, "check", str(profile), str(samples), "--json"))
     assert set(errors) == {"prefill", "decode", "mixed", "all"}
     assert 0 < errors["all"]["median_ape"] < errors["all"]["p95_ape"] < 0.05
-    assert set(errors["all"]) == {"num_steps", "median_ape", "p95_ape", "bias"}
+    assert set(errors["all"]) == {"num_steps", "median_ape", "p95_ape", "worst_ape", "bias"}
     step = json.loads(
         run(app, "predict", str(profile), "--prefill", "512@100", "--decode", "8x900", "--json")
     )
@@ -43,6 +43,17 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
     assert text.count("<img") == 2
     assert "held out of the fit" in text
     assert "http" not in text
+
+
+def test_host_work_is_given_to_samples_of_kernels(app: typer.Typer, tmp_path: Path) -> None:
+    samples, profile = tmp_path / "s.parquet", tmp_path / "p.json"
+    write_samples(Samples(make_samples(300).steps, make_provenance(source="silicon")), samples)
+    page = run(
+        app, "fit", str(samples), "--out", str(profile), "--host-ms", "1.5", "--host-source", "our bench"
+    )
+    assert "host work per step: 1.500 ms, our bench" in page
+    step = json.loads(run(app, "predict", str(profile), "--decode", "8x900", "--json"))
+    assert step["parts_ms"]["host"] == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +66,8 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
         (["predict", "none.json", "--decode", "1x1"], r"none\.json: not readable"),
         (["check", "h100-sxm_qwen3-32b_tp8", "none.parquet"], r"none\.parquet: not a readable samples file"),
         (["fit", "few.parquet", "--out", "out.json"], "shapes of steps are left to fit"),
+        (["fit", "few.parquet", "--out", "out.json", "--host-ms", "1"], "say where the number is from"),
+        (["fit", "few.parquet", "--out", "out.json", "--host-source", "a bench"], "go together"),
         (["fit", "few.parquet", "--out", "out"], r"a profile is a \.json file"),
         (["fit", "broken.parquet", "--out", "out.json"], r"broken\.parquet: not a readable samples file"),
         (

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from concur.calib.errors import FitError
-from concur.calib.fit.fit import fit_step_time, vectorised_step_s
+from concur.calib.fit.check import check_profile
+from concur.calib.fit.fit import NO_HOST_WORK, fit_step_time
+from concur.calib.fit.law import vectorised_step_s
 from concur.calib.fit.least_squares import minimise
 from concur.calib.fit.regressors import predicted_s, regressors_of
 from concur.calib.fit.samples import Samples
-from concur.sim.step_time.profile import load_profile
+from concur.sim.step_time.corrections import Corrections, SizeFactors, TokenFactors
+from concur.sim.step_time.profile import HostWork, load_profile
 from concur.sim.step_time.roofline import RooflineStepTime
 from tests.calib.helpers import COEFFICIENTS, make_profile, make_provenance, make_samples
 
@@ -120,6 +123,47 @@ def test_the_formula_is_written_twice_and_agrees() -> None:
     tile = coefficients.pop("gemm_tile_tokens")
     vectorised = vectorised_step_s(coefficients, tile, regressors, regressors.num_tokens)
     np.testing.assert_allclose(vectorised, simulated, rtol=1e-12)
+
+
+def uneven_samples(num_steps: int = 900) -> Samples:
+    """Kernels that are a third slower beyond 1,024 tokens, and decodes that are slow when few."""
+    flat = SizeFactors(first=(1, 2), second=(1, 2), factors=((1.0, 1.0), (1.0, 1.0)))
+    corrections = Corrections(
+        tokens=TokenFactors(num_tokens=(1024, 1025), factors=(1.0, 1.33)),
+        launch=flat,
+        pairs=flat,
+        decode=SizeFactors(first=(1, 64), second=(1, 2), factors=((2.0, 2.0), (1.0, 1.0))),
+    )
+    samples = make_samples(num_steps, noise=0.0, profile=make_profile(corrections=corrections))
+    return Samples(samples.steps, make_provenance(source="silicon"))
+
+
+def test_kernels_that_follow_no_law_are_followed_by_corrections() -> None:
+    fit = fit_step_time(uneven_samples(), name="tiny")
+    held_out = fit.regressors.is_held_out()
+    errors = np.abs(fit.predicted_s / fit.step_s - 1.0)[held_out]
+    law = RooflineStepTime(fit.profile.model_copy(update={"corrections": None}))
+    law_errors = np.abs(predicted_s(law, fit.regressors) / fit.step_s - 1.0)[held_out]
+    assert np.percentile(law_errors, 95) > 0.04
+    assert np.percentile(errors, 95) < 0.5 * np.percentile(law_errors, 95)
+
+
+def test_an_engines_own_steps_are_fitted_by_the_law_alone() -> None:
+    assert fit_step_time(make_samples(), name="tiny").profile.corrections is None
+
+
+def test_host_work_is_named_in_a_profile_of_kernels_and_judges_nothing() -> None:
+    samples = uneven_samples(400)
+    assumed = fit_step_time(samples, name="tiny")
+    assert assumed.profile.host == NO_HOST_WORK
+    assert NO_HOST_WORK.source in assumed.summary()
+    host = HostWork(per_step_s=0.004, source="measured on a bench")
+    given = fit_step_time(samples, name="tiny", host=host).profile
+    assert given.host == host
+    assert given.held_out == assumed.profile.held_out
+    assert check_profile(given, samples) == check_profile(assumed.profile, samples)
+    with pytest.raises(FitError, match="host work, but steps of an engine have theirs"):
+        fit_step_time(make_samples(), name="tiny", host=host)
 
 
 def test_all_steps_of_a_shape_are_on_one_side() -> None:

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from concur.sim.errors import ProfileError, ScenarioError
 from concur.sim.scenario.scenario import load_scenario, parse_scenario
+from concur.sim.step_time.corrections import Corrections, SizeFactors, TokenFactors
 from concur.sim.step_time.make import make_step_time
-from concur.sim.step_time.profile import StepTimeProfile, load_profile, shipped_profiles
+from concur.sim.step_time.profile import HostWork, StepTimeProfile, load_profile, shipped_profiles
 from concur.sim.step_time.roofline import RooflineStepTime
 from concur.sim.step_time.step_time import StepBatch, step_cost
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
 NAME = "h100-sxm_qwen3-32b_tp2"
+CORRECTED = "h200-sxm_qwen3-32b_tp1"
 chunks = st.tuples(st.integers(1, 4000), st.integers(0, 100_000), st.floats(0, 1))
 
 
@@ -34,10 +36,11 @@ def test_the_duration_of_decodes_alone_is_the_same_to_the_bit(name: str, decodes
     assert RooflineStepTime(load_profile(name))(batch) == step_time(batch)
 
 
+@pytest.mark.parametrize("name", [NAME, CORRECTED])
 @settings(max_examples=60)
 @given(st.lists(chunks, max_size=5), st.lists(st.integers(0, 90_000), max_size=40))
 def test_the_split_adds_up_and_no_part_is_negative(
-    prefills: list[tuple[int, int, float]], decodes: list[int]
+    name: str, prefills: list[tuple[int, int, float]], decodes: list[int]
 ) -> None:
     batch = StepBatch()
     for num_tokens, context, share in prefills:
@@ -46,11 +49,96 @@ def test_the_split_adds_up_and_no_part_is_negative(
         batch.add_decode(context)
     if batch.is_empty:
         return
-    step_time = RooflineStepTime(load_profile(NAME))
+    step_time = RooflineStepTime(load_profile(name))
     cost = step_cost(step_time, batch)
     assert cost.prefill_s + cost.recompute_s + cost.decode_s == pytest.approx(cost.total_s, abs=1e-12)
     assert min(cost.prefill_s, cost.recompute_s, cost.decode_s) >= -1e-12
     assert sum(step_time.parts_s(batch).values()) == pytest.approx(cost.total_s, rel=1e-12)
+
+
+FLAT = SizeFactors(first=(1, 2), second=(1, 2), factors=((1.0, 1.0), (1.0, 1.0)))
+ONES = Corrections(
+    tokens=TokenFactors(num_tokens=(1, 2), factors=(1.0, 1.0)), launch=FLAT, pairs=FLAT, decode=FLAT
+)
+
+
+def corrected(**changes: Any) -> RooflineStepTime:
+    corrections = ONES.model_copy(update=changes)
+    bare = load_profile(NAME).model_copy(update={"cudagraph_capture_sizes": ()})
+    return RooflineStepTime(bare.model_copy(update={"corrections": corrections}))
+
+
+def test_a_corrections_factor_lies_on_the_line_between_its_knots_and_stays_beyond_them() -> None:
+    step = corrected(tokens=TokenFactors(num_tokens=(100, 200), factors=(1.0, 3.0)))
+    plain = corrected()
+    for decodes, factor in ((50, 1.0), (100, 1.0), (125, 1.5), (200, 3.0), (900, 3.0)):
+        parts, bare = (s.parts_s(StepBatch(decode_seqs=decodes, context_tokens=10)) for s in (step, plain))
+        assert parts["gemm"] == pytest.approx(factor * bare["gemm"], rel=1e-12)
+        assert parts["decode_attention"] == bare["decode_attention"]
+
+
+def test_each_correction_acts_on_its_own_part_by_its_own_sizes() -> None:
+    batch = StepBatch(decode_seqs=7, context_tokens=7 * 511)
+    batch.add_prefill(31, 224, 0)  # 255 tokens at its end: half way, in octaves, from 15 to 4,095
+    batch.add_prefill(31, 224, 0)
+    plain = corrected().parts_s(batch)
+    halves = ((1.0, 1.0), (1.0, 5.0))
+    decode = SizeFactors(first=(1, 31), second=(127, 2047), factors=halves)  # each half way: a quarter of 4
+    assert corrected(decode=decode).parts_s(batch)["decode_attention"] == pytest.approx(
+        2.0 * plain["decode_attention"], rel=1e-12
+    )
+    pairs = SizeFactors(first=(1, 2), second=(15, 4095), factors=halves)
+    launch = SizeFactors(first=(1, 62), second=(15, 4095), factors=halves)
+    pairs_s, launch_s = (
+        corrected(**{name: factors}).parts_s(batch)["prefill_attention"] - plain["prefill_attention"]
+        for name, factors in (("pairs", pairs), ("launch", launch))
+    )
+    assert pairs_s == pytest.approx(
+        2.0 * load_profile(NAME).coefficients.per_prefill_pair_s * batch.prefill_pairs, rel=1e-9
+    )
+    assert pairs_s + launch_s == pytest.approx(2.0 * plain["prefill_attention"], rel=1e-9)
+
+
+def test_where_less_takes_longer_the_more_pays_nothing() -> None:
+    step_time = corrected(tokens=TokenFactors(num_tokens=(30, 31), factors=(3.0, 0.1)))
+    batch = StepBatch(decode_seqs=30, context_tokens=300)
+    batch.add_prefill(5, 0, 3)
+    cost = step_cost(step_time, batch)
+    assert step_time(batch.decodes_only()) > cost.total_s == step_time(batch)
+    assert (cost.prefill_s, cost.recompute_s, cost.decode_s) == (0.0, 0.0, cost.total_s)
+    only = StepBatch()
+    only.add_prefill(31, 0, 1)
+    cost = step_cost(step_time, only)
+    assert step_time(only.without_recompute()) > cost.total_s
+    assert (cost.prefill_s, cost.recompute_s) == (cost.total_s, 0.0)
+
+
+def test_host_work_is_a_part_of_every_step_and_its_absence_leaves_the_hash() -> None:
+    bare = load_profile(NAME)
+    host = HostWork(per_step_s=0.0015, source="measured on a bench")
+    slower = bare.model_copy(update={"host": host})
+    for batch in (StepBatch(decode_seqs=5, context_tokens=100), StepBatch(3, 0, 0, 6, prefill_seqs=1)):
+        extra_s = RooflineStepTime(slower)(batch) - RooflineStepTime(bare)(batch)
+        assert extra_s == pytest.approx(0.0015, rel=1e-9)
+        assert RooflineStepTime(slower).parts_s(batch)["host"] == 0.0015
+    assert slower.sha256 != bare.sha256
+    assert '"host"' not in bare.to_json()
+    assert '"corrections"' not in bare.to_json()
+    assert StepTimeProfile.model_validate_json(slower.to_json()) == slower
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first": (2, 1)}, "first must be two or more numbers that rise strictly"),
+        ({"second": (1,)}, "second must be two or more numbers"),
+        ({"factors": ((1.0, 1.0),)}, "factors must be 2 rows of 2"),
+        ({"factors": ((1.0, 1.0), (-1.0, 1.0))}, "greater than or equal to 0"),
+    ],
+)
+def test_an_impossible_table_of_corrections_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SizeFactors(**({"first": (1, 2), "second": (1, 2), "factors": ((1.0, 1.0), (1.0, 1.0))} | changes))
 
 
 def test_prefills_that_are_all_recompute_are_counted_out() -> None:
