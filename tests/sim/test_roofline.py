@@ -114,7 +114,7 @@ def test_where_less_takes_longer_the_more_pays_nothing() -> None:
 
 
 def test_host_work_is_a_part_of_every_step_and_its_absence_leaves_the_hash() -> None:
-    bare = load_profile(NAME)
+    bare = load_profile(NAME).model_copy(update={"host": None, "corrections": None})
     host = HostWork(per_step_s=0.0015, source="measured on a bench")
     slower = bare.model_copy(update={"host": host})
     for batch in (StepBatch(decode_seqs=5, context_tokens=100), StepBatch(3, 0, 0, 6, prefill_seqs=1)):
