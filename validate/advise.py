@@ -62,8 +62,8 @@ def run(
         server = {} if url is None else attach(url).facts
         model = model or server.get("model")
         names_profile = any(each.startswith("step_time.profile=") for each in overrides or ())
-        profile = None if names_profile else _profile(model, gpu, tp)
-        scenario = _of_trace(batch, profile, server, overrides or ())
+        profile = None if names_profile else shipped_profile(model, gpu, tp)
+        scenario = scenario_of_trace(batch, profile, server, overrides or ())
     elif url is not None or model is not None or gpu is not None:
         raise ScenarioError("a scenario says what its engine is; leave --url, --model and --gpu out")
     else:
@@ -87,7 +87,7 @@ def run(
         say(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}')}")
 
 
-def _profile(model: str | None, gpu: str | None, tp: int) -> str:
+def shipped_profile(model: str | None, gpu: str | None, tp: int) -> str:
     """Return the shipped profile of a model on so many GPUs of a kind."""
     if model is None or gpu is None:
         raise ScenarioError("a trace says nothing of the engine; name --model and --gpu (and --tp)")
@@ -125,9 +125,10 @@ def _share(scenario: Scenario, num_engines: int) -> Scenario:
     return parse_scenario(raw, origin=f"a share of {num_engines}")
 
 
-def _of_trace(
+def scenario_of_trace(
     trace: Path, profile: str | None, server: Mapping[str, Any], overrides: Sequence[str]
 ) -> Scenario:
+    """Return the scenario of all of a trace's agents, on a profile, with what a server says of itself."""
     engine = {"max_model_len": 262_144, "max_num_seqs": 512}
     engine |= {name: value for name, value in server.items() if name in EngineConfig.model_fields}
     raw: dict[str, Any] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from concur.calib.fit.check import check_profile, parse_batch, predict_step
+from concur.calib.fit.check import parse_batch, predict_step
 from concur.calib.fit.fit import fit_step_time
 from concur.calib.fit.regressors import errors_by_regime, predicted_s, regressors_of
 from concur.calib.fit.samples import Samples, read_samples
@@ -130,4 +130,4 @@ def test_the_shipped_profile_is_what_its_samples_give() -> None:
 
 def test_a_step_beyond_the_domain_is_warned_of() -> None:
     step = predict_step(load_profile("h100-sxm_qwen3-32b_tp8"), parse_batch([], ["1100x100"]))
-    assert any("decode_seqs = 1100 is beyond the fitted 0 to 1024" in warning for warning in step.warnings)
+    assert any("decode_seqs = 1,100 is beyond the fitted 0 to 1,024" in warning for warning in step.warnings)
