@@ -30,12 +30,14 @@ class ProfileStepTimeConfig(Section):
 
     With it, `engine.num_gpu_blocks` (and, in `[engine.host_cache]`, `kv_bytes_per_token` and
     `bandwidth_bytes_per_s`) may be left out: they are the measured engine's. `draw`: 0 is the profile itself,
-    any other number a profile that its errors allow as well, see `concur.sim.step_time.draws`.
+    any other number a profile that its errors, and a standard deviation of `draw_extra_frac` for what they do
+    not know of, allow as well: see `concur.sim.step_time.draws`.
     """
 
     kind: Literal["profile"] = "profile"
     profile: str
     draw: int = Field(0, ge=0, le=MAX_SEED)
+    draw_extra_frac: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

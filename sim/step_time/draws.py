@@ -3,10 +3,11 @@
 A draw scales what a decode step costs by one factor and what a prefill costs by another, each log-normal
 around 1. Its spread is that of the errors on steps which the fit has not seen. The error of a profile is the
 same for like steps again and again, so one draw holds for a whole run; an error that came anew with each step
-would average out in a second. What the samples themselves are wrong by is not in it.
+would average out in a second. What the samples are wrong by, such as measured kernels against a whole engine,
+is not in the errors; `extra_frac` adds a standard deviation for it.
 """
 
-from math import exp
+from math import exp, hypot
 from typing import Final
 
 import numpy as np
@@ -30,14 +31,14 @@ _MEDIAN_SIGMAS: Final = 0.6745
 _P95_SIGMAS: Final = 1.9600
 
 
-def drawn(profile: StepTimeProfile, draw: int) -> StepTimeProfile:
+def drawn(profile: StepTimeProfile, draw: int, extra_frac: float = 0.0) -> StepTimeProfile:
     """Return the `draw`-th profile around this one, the same for the same number; 0 is the profile itself."""
     if not draw:
         return profile
     decode_z, prefill_z = np.random.default_rng(draw).standard_normal(2)
     factors = {
-        **dict.fromkeys(_DECODE, exp(spread(profile, "decode") * decode_z)),
-        **dict.fromkeys(_PREFILL, exp(spread(profile, "prefill") * prefill_z)),
+        **dict.fromkeys(_DECODE, exp(hypot(spread(profile, "decode"), extra_frac) * decode_z)),
+        **dict.fromkeys(_PREFILL, exp(hypot(spread(profile, "prefill"), extra_frac) * prefill_z)),
     }
     own = profile.coefficients.model_dump()
     scaled = {name: value * factors.get(name, 1.0) for name, value in own.items()}

@@ -16,7 +16,7 @@ def make_step_time(config: StepTimeConfig) -> StepTime:
         If the profile that it names cannot be read.
     """
     if config.kind == "profile":
-        return RooflineStepTime(drawn(load_profile(config.profile), config.draw))
+        return RooflineStepTime(drawn(load_profile(config.profile), config.draw, config.draw_extra_frac))
     return LinearStepTime(
         config.base_s,
         config.per_prefill_token_s,

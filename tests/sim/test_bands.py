@@ -50,6 +50,9 @@ def test_the_spread_is_that_of_the_errors_held_out() -> None:
     logs = np.log(np.array(many) / PROFILE.coefficients.weights_s)
     assert logs.std() == pytest.approx(0.1, rel=0.1)
     assert logs.mean() == pytest.approx(0.0, abs=0.01)
+    wider = [drawn(profile, number, 0.2).coefficients.weights_s for number in range(1, 2001)]
+    logs = np.log(np.array(wider) / PROFILE.coefficients.weights_s)
+    assert logs.std() == pytest.approx(np.hypot(0.1, 0.2), rel=0.1)
     only_all = PROFILE.model_copy(update={"held_out": {"all": errors(0.06745, 0.0)}})
     assert spread(only_all, "decode") == pytest.approx(0.1)
 
