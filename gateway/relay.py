@@ -30,7 +30,13 @@ class Relay:
             self.reader.read_event(event)
         if not self._takes_usage_out:
             return chunk
-        return b"".join(event for event in events if not self.reader.protocol.is_only_usage(event))
+        return b"".join(map(self._passed, events))
+
+    def _passed(self, event: bytes) -> bytes:
+        """Return what of an event passes; blank lines in front of the chunk of usage are not its own."""
+        if not self.reader.protocol.is_only_usage(event):
+            return event
+        return event[: len(event) - len(event.lstrip(b"\r\n"))]
 
     def end(self) -> bytes:
         """Return what was kept back of an event that never ended."""
