@@ -1,9 +1,9 @@
 """A run record of what is served, while it is served: `concur report`, `--perfetto` and the simulator read
 it.
 
-A record is a stretch of time. Beside its folder lies a trace of the same calls (`NAME.trace.jsonl.gz`),
-which is the workload of its scenario: `concur simulate` of that scenario is the served hour again. An agent
-that lives longer than a stretch is in each record as an agent of its own.
+A record is a stretch of time. In the folder `again` beside it lie a trace of the same calls and a scenario:
+`concur simulate` of it is the served hour again. An agent that lives longer than a stretch is in each
+record as an agent of its own.
 
 What a gateway cannot see is null, as in a live run: when the engine scheduled a call, what it recomputed.
 How much of a prompt is the agent's history is taken to be all of it where the prompt is no shorter, and
@@ -11,6 +11,7 @@ else none.
 """
 
 import gzip
+import json
 import shutil
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,6 +37,9 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 _NAME: Final = "%Y%m%dT%H%M%S"
 _NAME_GLOB: Final = "[0-9]*T[0-9]*Z"
 _TRACE: Final = ".trace.jsonl.gz"
+AGAIN: Final = "again"
+"""Of a folder of records: the traces and the scenarios of the same stretches."""
+
 _LARGEST_MODEL_LEN: Final = 131_072
 
 
@@ -59,8 +63,13 @@ class _Life:
 
     def trace(self) -> TraceAgent:
         steps = [
-            TraceStep(step.new_prompt_tokens, step.output_tokens, step.tool_latency_s, None, step.kept_tokens)
-            for step in self.steps
+            TraceStep(
+                step.new_prompt_tokens,
+                step.output_tokens,
+                step.tool_latency_s,
+                kept_tokens=step.kept_tokens if number else None,  # a first step has no history
+            )
+            for number, step in enumerate(self.steps)
         ]
         steps[-1] = replace(steps[-1], tool_latency_s=None)
         return TraceAgent(self.agent_id, tuple(steps), source="gateway", arrival_s=self.arrived_s)
@@ -229,17 +238,39 @@ class Finished:
         RecordError
             If it cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        trace = folder / f"{self.name}{_TRACE}"
+        again = folder / AGAIN
+        again.mkdir(parents=True, exist_ok=True)
+        trace = again / f"{self.name}{_TRACE}"
         partial = trace.with_name(f".{trace.name}.partial")
         with gzip.open(partial, "wt", encoding="utf-8") as file:
             file.writelines(map(to_line, self.trace))
         partial.rename(trace)
+        (again / f"{self.name}.toml").write_text(_toml(self.record.run["scenario"]), encoding="utf-8")
         write_record(self.record, folder / self.name)
         for old in sorted(path for path in folder.glob(_NAME_GLOB) if path.is_dir())[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
-            old.with_name(f"{old.name}{_TRACE}").unlink(missing_ok=True)
+            for suffix in (_TRACE, ".toml"):
+                (again / f"{old.name}{suffix}").unlink(missing_ok=True)
         return folder / self.name
+
+
+def _toml(scenario: dict[str, Any]) -> str:
+    """Return the scenario of a stretch as a file, without what is so by default."""
+    workload, engine = scenario["workload"], scenario["engine"]
+    sections = {
+        "workload": {
+            name: workload[name] for name in ("trace", "fresh_only", "arrival", "max_tool_latency_s")
+        },
+        "engine": {name: engine[name] for name in ("block_size", "num_gpu_blocks", "max_model_len")},
+        "controller": {"kind": scenario["controller"]["kind"]} | scenario["controller"]["parameters"],
+        "gate": scenario["gate"],
+    }
+    if wrappers := scenario["controller"]["wrappers"]:
+        sections["controller"]["wrappers"] = list(wrappers)
+    lines = ["# Served by the gateway; [step_time] is not known to it, and is the default.\n"]
+    for section, values in sections.items():
+        lines += [f"[{section}]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in values.items())]
+    return "".join(lines)
 
 
 def stretch_name(now: datetime, number: int) -> str:

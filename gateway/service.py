@@ -184,10 +184,8 @@ class Service:
         earlier = self._sessions.supersede(session, digest, call.headers)
         if earlier is not None:
             await asyncio.wait({earlier})
-        agent = session.agent
-        block = agent.last_step() if session.identity.is_final else agent.step()
         waiting = Waiting(self._gate.now_s())
-        turn: asyncio.Task[Step] = asyncio.create_task(stack.enter_async_context(block))
+        turn: asyncio.Task[Step] = asyncio.create_task(stack.enter_async_context(session.agent.step()))
         waiting.turn = turn
         session.waiting[digest] = waiting
         self._turns.add(turn)

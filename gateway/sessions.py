@@ -58,6 +58,7 @@ class Session:
     num_calls: int = 0
     num_served: int = 0
     turn_ended: bool = False
+    is_final: bool = False
     is_over: bool = False
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
 
@@ -106,6 +107,7 @@ class Sessions:
         session.num_calls += 1
         session.heard_s = self._gate.now_s()
         session.turn_ended = False
+        session.is_final = session.is_final or identity.is_final
         return session
 
     def supersede(self, session: Session, call: bytes, headers: Mapping[str, str]) -> "Task[Any] | None":
@@ -126,7 +128,7 @@ class Sessions:
         session.num_calls -= 1
         session.heard_s = self._gate.now_s()
         session.turn_ended = turn_ended
-        if session.identity.is_final and not session.num_calls:
+        if session.is_final and not session.num_calls:
             await self.end(session, "header")
 
     def due(self, time_s: float) -> list[tuple[Session, Ending]]:
