@@ -14,7 +14,7 @@ function from tasks of their own. Outside of `as_agent` the function is what it 
 """
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar
@@ -24,6 +24,7 @@ from concur.signals import Usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Asynchronous = Callable[P, Coroutine[Any, Any, T]]
 ReadUsage = Callable[[Any], Usage | None]
 
 _AGENT: Final[ContextVar[LiveAgent | None]] = ContextVar("concur agent", default=None)
@@ -44,13 +45,13 @@ def as_agent(agent: LiveAgent) -> Iterator[LiveAgent]:
         _AGENT.reset(token)
 
 
-def gated(*, usage: ReadUsage) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+def gated(*, usage: ReadUsage) -> Callable[[Asynchronous[P, T]], Asynchronous[P, T]]:
     """Make every call of an asynchronous function a step of the agent in whose block it happens.
 
     `usage` reads the usage of what the function returns, `None` if it has none.
     """
 
-    def decorate(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def decorate(call: Asynchronous[P, T]) -> Asynchronous[P, T]:
         @functools.wraps(call)
         async def step(*args: P.args, **kwargs: P.kwargs) -> T:
             agent = _AGENT.get()

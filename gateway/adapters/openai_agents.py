@@ -18,7 +18,7 @@ from agents import Model
 from concur.live.decorate import current_agent, gated, openai_usage
 
 
-class GatedModel(Model):
+class GatedModel(Model):  # type: ignore[misc] # the SDK is not among the project's own packages
     """A model of the SDK whose calls are steps of the agent of `as_agent`."""
 
     def __init__(self, model: Model) -> None:

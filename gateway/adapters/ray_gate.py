@@ -37,7 +37,7 @@ class GateActor:
     """The gate of `engine_gate`, for callers that are elsewhere. Life: the first call opens it; `close`."""
 
     def __init__(self, urls: str | Sequence[str], law: str, *, end_s: float = END_S, **options: Any) -> None:
-        self._make = lambda: engine_gate(urls, law, **options)
+        self._urls, self._law, self._options = urls, law, options
         self._end_s = end_s
         self._opening: asyncio.Lock = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -83,7 +83,8 @@ class GateActor:
     async def _opened(self) -> AsyncGate:
         async with self._opening:
             if self._gate is None:
-                self._gate = await self._stack.enter_async_context(self._make())
+                block = engine_gate(self._urls, self._law, **self._options)
+                self._gate = await self._stack.enter_async_context(block)
             return self._gate
 
     async def _agent(self, gate: AsyncGate, agent_id: str, parent: str | None) -> LiveAgent:

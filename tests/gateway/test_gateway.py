@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -37,8 +38,8 @@ from tests.helpers import concur
 TOOL_CALL = b'data: {"choices": [{"delta": {"tool_calls": [{"id": "c"}]}}]}\n\n' + STREAM["chat"]
 
 
-async def call(made: Gateway, client: aiohttp.ClientSession, agent: str = "a", **body: object) -> int:
-    headers = named(agent) | body.pop("headers", {})  # type: ignore[operator]
+async def call(made: Gateway, client: aiohttp.ClientSession, agent: str = "a", **body: Any) -> int:
+    headers = named(agent) | body.pop("headers", {})
     async with client.post(made.url + PATHS["chat"], json=asking(**body), headers=headers) as answer:
         await answer.read()
         return answer.status
@@ -53,7 +54,8 @@ def test_an_agent_leaves_after_an_answer_that_calls_none_of_its_tools(
 ) -> None:
     async def main() -> None:
         async with one(says(answer), sessions={"turn_ends_s": 5}) as (made, _, client):
-            await call(made, client, **({"tools": [{"type": "function"}]} if tools else {}))
+            offered: dict[str, Any] = {"tools": [{"type": "function"}]} if tools else {}
+            await call(made, client, **offered)
             (session,) = made.sessions
             now_s = made.now_s()
             assert made.sessions.due(now_s + 4) == []

@@ -44,7 +44,7 @@ def test_workers_on_ray_share_one_gate() -> None:
             made: Any = ray.remote(GateActor)
             gate = made.options(num_cpus=0, max_concurrency=100).remote(server.url, "agent_cap", cap=2)
 
-            @ray.remote(num_cpus=0)
+            @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
             def worker(gate: Any, name: str) -> int:
                 for turn in range(3):
                     ticket = ray.get(gate.begin.remote(name))

@@ -4,10 +4,10 @@ import asyncio
 import json
 from itertools import pairwise
 
-import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from concur.gateway.events import EventSplitter
 from concur.gateway.protocols import PROTOCOLS, UsageReader, ask_for_usage
@@ -186,7 +186,7 @@ def test_requests_pass_with_their_query_headers_and_bytes_and_without_what_is_of
                 "Content-Type": "application/json",
                 "Accept-Encoding": "gzip",
             }
-            url = aiohttp.client.URL(f"{gateway.url}/v1/messages?beta=true&x=%2F%20", encoded=True)
+            url = URL(f"{gateway.url}/v1/messages?beta=true&x=%2F%20", encoded=True)
             async with client.post(url, data=raw, headers=headers | named("a")) as answer:
                 assert (answer.status, await answer.read()) == (418, b"{}")
                 assert answer.headers["X_Answer"] == "1"
