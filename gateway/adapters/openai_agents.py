@@ -7,7 +7,8 @@
         with as_agent(me):
             await Runner.run(Agent(name="coder", model=model, tools=[...]), "the task")
 
-Every call of the loop is a step; its tools run with the slot kept. A streamed call is a step until its end.
+Every call of the loop is a step; its tools run with the slot kept. A streamed call is a step until its
+end; for its usage give the agent `ModelSettings(include_usage=True)`.
 """
 
 from collections.abc import AsyncIterator

@@ -117,7 +117,7 @@ print(said.content)
 
 AGENTS_SDK: Final = """\
 import asyncio, subprocess, sys
-from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 from concur.gateway.adapters.openai_agents import GatedModel
 from concur.live.decorate import as_agent
@@ -140,7 +140,8 @@ async def one(gate, number):
 async def streamed(gate):
     client = AsyncOpenAI(base_url=url + "/v1", api_key="x")
     model = GatedModel(OpenAIChatCompletionsModel(model="m", openai_client=client))
-    agent = Agent(name="coder", model=model, tools=[bash])
+    settings = ModelSettings(include_usage=True)
+    agent = Agent(name="coder", model=model, tools=[bash], model_settings=settings)
     async with gate.agent("streamed") as me:
         with as_agent(me):
             run = Runner.run_streamed(agent, f"Run streamed. {prompt}")

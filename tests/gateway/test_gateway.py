@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.gateway.helpers import (
     until,
     whole,
 )
-from tests.helpers import concur
+from tests.helpers import ROOT, concur
 
 TOOL_CALL = b'data: {"choices": [{"delta": {"tool_calls": [{"id": "c"}]}}]}\n\n' + STREAM["chat"]
 
@@ -348,6 +349,24 @@ def test_metrics_are_a_page_of_their_own() -> None:
             assert "vllm:" not in page
 
     asyncio.run(main())
+
+
+def test_the_dashboard_asks_for_what_is_published() -> None:
+    async def main() -> set[str]:
+        async with one(says(STREAM["chat"])) as (made, _, client):
+            await call(made, client, headers={"x-session-final": "1"})
+            return set(re.findall(r"^# TYPE (\w+)", made.metrics.page().decode(), re.MULTILINE))
+
+    published = asyncio.run(main())
+    board = json.loads((ROOT / "gateway" / "grafana.json").read_text())
+    asked = {
+        name.removesuffix("_bucket")
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"concur_gateway_\w+", target["expr"])
+    }
+    assert len(asked) > 15
+    assert asked <= published
 
 
 def test_upstreams_that_are_not_there_or_no_engines_are_told_before_anything_is_served() -> None:
