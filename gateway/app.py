@@ -19,7 +19,7 @@ from concur.gateway.logs import EventLog, utc_now
 from concur.gateway.metrics import Metrics
 from concur.gateway.protocols import PROTOCOLS, Protocol
 from concur.gateway.record import Stretch, stretch_name
-from concur.gateway.service import Service
+from concur.gateway.service import Service, check_target
 from concur.gateway.sessions import Sessions
 from concur.gateway.status import page, status
 from concur.live.errors import ControlError
@@ -123,6 +123,7 @@ class Gateway:
             access_log=None,
             max_line_size=_LARGEST_HEADER,
             max_field_size=_LARGEST_HEADER,
+            auto_decompress=False,
             keepalive_timeout=75.0,
         )
         await runner.setup()
@@ -153,6 +154,7 @@ class Gateway:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
+                check_target(request.raw_path)
                 if request.path != "/health":
                     check_token(request, self._token)
                 return await handler(request)
@@ -237,7 +239,7 @@ def check_token(request: web.Request, token: str | None) -> None:
         return
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     for each in (given, request.headers.get("x-api-key", "")):
-        if hmac.compare_digest(each.encode(), token.encode()):
+        if hmac.compare_digest(each.encode(errors="surrogateescape"), token.encode()):
             return
     raise Refusal(401, "authentication_error", "the token is missing or wrong; send it as a bearer token")
 

@@ -47,16 +47,26 @@ class IdentityConfig(Section):
     """`[identity]`: who is told by what. `unknown`: a call that no header and no field names.
 
     "fingerprint": by how its conversation begins; "gated": an agent of its own, for one call; "beside": not
-    held at all.
+    held at all. `without` names lines of the built-in table that are not to be used.
     """
 
     clients: tuple[ClientConfig, ...] = ()
+    without: tuple[str, ...] = ()
     unknown: Literal["fingerprint", "gated", "beside"] = "fingerprint"
 
     @property
     def rules(self) -> tuple[ClientRule, ...]:
         """The whole table."""
-        return (*(client.rule for client in self.clients), *CLIENTS)
+        built_in = (rule for rule in CLIENTS if rule.name not in self.without)
+        return (*(client.rule for client in self.clients), *built_in)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [rule.name for rule in CLIENTS]
+        for name in self.without:
+            if name not in names:
+                raise ValueError(f"without = {name!r} but must be one of {', '.join(names)}")
+        return self
 
 
 class HoldingConfig(Section):

@@ -41,6 +41,10 @@ class Downstream:
         """Whether a status has gone out."""
         return self.response is not None
 
+    def now_s(self) -> float:
+        """Return seconds of the gateway's clock."""
+        return self._clock()
+
     async def quietly(self, task: "asyncio.Future[Any]", *, limit_s: float | None = None) -> None:
         """Wait for a task, and keep the client from giving up meanwhile. Does not cancel the task.
 

@@ -173,7 +173,7 @@ class Forwarder:
         first_byte_s = None
         try:
             while chunk := await _next_chunk(response, reader, down):
-                first_byte_s = first_byte_s or asyncio.get_running_loop().time()
+                first_byte_s = down.now_s() if first_byte_s is None else first_byte_s
                 if passed := reader.feed(chunk):
                     await down.write(passed)
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, TimeoutError):

@@ -181,7 +181,7 @@ def _session_of_user(user_id: str) -> str | None:
     if user_id.startswith("{"):
         try:
             found = json.loads(user_id).get("session_id")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, str) else None
     found = _CLAUDE_SESSION.search(user_id)
@@ -199,7 +199,10 @@ def _fingerprint(body: Mapping[str, Any], peer: str) -> str | None:
     if not isinstance(turns, list) or not turns:
         return None
     beginning = [peer, body.get("model"), body.get("system"), body.get("instructions")]
-    text = json.dumps([*beginning, *_up_to_first_task(turns)], sort_keys=True, default=str)
+    try:
+        text = json.dumps([*beginning, *_up_to_first_task(turns)], sort_keys=True, default=str)
+    except RecursionError:
+        return None
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

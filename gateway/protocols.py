@@ -82,13 +82,12 @@ class UsageReader:
 def ask_for_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:
     """Return a request for a stream with `stream_options.include_usage`, everything else byte for byte.
 
-    Only where the client has stream options of its own is the request written anew.
+    Only where the client has stream options of its own, or does not write UTF-8, is the request written anew.
     """
     options = body.get("stream_options")
-    if isinstance(options, Mapping):
-        return json.dumps({**body, "stream_options": {**options, "include_usage": True}}).encode()
-    if "stream_options" in body:  # null
-        return json.dumps({**body, "stream_options": {"include_usage": True}}).encode()
+    if "stream_options" in body or not json.detect_encoding(raw).startswith("utf-8"):
+        options = dict(options) if isinstance(options, Mapping) else {}
+        return json.dumps({**body, "stream_options": options | {"include_usage": True}}).encode()
     start = raw.index(b"{") + 1
     more = b"" if not body else b","
     return raw[:start] + b'"stream_options":{"include_usage":true}' + more + raw[start:]
@@ -109,7 +108,7 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
     """Return the JSON object of some bytes; an empty one if they are none (`[DONE]`, an odd server)."""
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

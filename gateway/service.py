@@ -129,9 +129,12 @@ class Service:
         except Refusal as refusal:
             told.refused = refusal.kind
             return await self._refused(refusal, down, request)
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             self._metrics.gone.labels(told.stage).inc()
             raise
+        except ConnectionError:  # the client's: the upstream's are refusals
+            self._metrics.gone.labels(told.stage).inc()
+            return down.response or web.Response(status=_GONE)
         finally:
             self._write(request, protocol, down, told)
         assert down.response is not None
@@ -298,7 +301,11 @@ class Service:
 
     async def _refused(self, refusal: Refusal, down: Downstream, request: web.Request) -> web.StreamResponse:
         self._metrics.refused.labels(refusal.kind).inc()
-        return await down.refuse(refusal, is_anthropic=request.path.startswith("/v1/messages"))
+        try:
+            return await down.refuse(refusal, is_anthropic=request.path.startswith("/v1/messages"))
+        except ConnectionError:
+            self._metrics.gone.labels("refused").inc()
+            return down.response or web.Response(status=_GONE)
 
     def _write(self, request: web.Request, protocol: Protocol, down: Downstream, told: _Told) -> None:
         outcome, identity = told.outcome, told.identity
@@ -350,9 +357,23 @@ def _object(raw: bytes) -> Mapping[str, Any]:
     """Return a body as a JSON object; what is none is the engine's to refuse."""
     try:
         found = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def check_target(target: str) -> None:
+    """Refuse a request target that, put behind an upstream's address, could name another host.
+
+    Raises
+    ------
+    Refusal
+        If it is not a path.
+    """
+    if not target.startswith("/") or not target.isascii():
+        raise Refusal(
+            400, "bad_target", "the target must be a path of ASCII characters; percent-encode others"
+        )
 
 
 def _rounded(value: float | None) -> float | None:

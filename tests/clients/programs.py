@@ -117,7 +117,8 @@ print(said.content)
 
 AGENTS_SDK: Final = """\
 import asyncio, subprocess, sys
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool
+from agents import set_tracing_disabled
 from openai import AsyncOpenAI
 from concur.gateway.adapters.openai_agents import GatedModel
 from concur.live.decorate import as_agent

@@ -145,6 +145,48 @@ def test_a_body_beyond_the_bound_is_refused() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("target", ["@127.0.0.2:1/", "http://127.0.0.2:1/v1/models", "x"])
+def test_no_request_reaches_another_host(target: str) -> None:
+    async def main() -> None:
+        async with one(says(b"")) as (made, upstream, _):
+            host, port = made.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            status = (await reader.readline()).split()[1]
+            writer.close()
+            assert status == b"400"
+            assert not upstream.seen
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[" * 200_000, b'{"stream": ' + b"[" * 100_000, b"\xff\xfe", b'{"messages": "x"', b"null"]
+)
+def test_a_body_that_is_none_is_the_engines_to_refuse(body: bytes) -> None:
+    async def main() -> None:
+        async with one(whole({"error": "no JSON"}, status=400)) as (made, upstream, client):
+            for path in PATHS.values():
+                async with client.post(made.url + path, data=body) as answer:
+                    assert (answer.status, await answer.json()) == (400, {"error": "no JSON"})
+            assert {seen.body for seen in upstream.seen} == {body}
+
+    asyncio.run(main())
+
+
+def test_a_compressed_request_passes_as_it_is() -> None:
+    async def main() -> None:
+        async with one(says(STREAM["chat"])) as (made, upstream, client):
+            raw = gzip.compress(json.dumps(asking()).encode())
+            headers = named("a") | {"Content-Encoding": "gzip"}
+            async with client.post(made.url + PATHS["chat"], data=raw, headers=headers) as answer:
+                assert await answer.read() == STREAM["chat"]
+            assert upstream.seen[0].headers["Content-Encoding"] == "gzip"
+            assert made.control.gate.num_usages == 1
+
+    asyncio.run(main())
+
+
 def test_more_held_calls_or_agents_than_the_bounds_are_refused() -> None:
     async def main() -> None:
         door = Door(says(STREAM["chat"]))
@@ -300,6 +342,8 @@ def test_what_is_served_is_a_record_that_can_be_reported_and_simulated(
     assert record.metrics["num_requests"] == 3
     assert record.metrics["hit_rate"] == pytest.approx(8 / 11)
     assert list(record.requests["prompt_tokens"]) == [11, 11, 11]
+    for _, row in record.requests.iterrows():
+        assert 0 <= row["ready_s"] <= row["submitted_s"] <= row["first_token_s"] <= row["finished_s"]
     trace = tmp_path / "rec" / "again" / f"{second.name}.trace.jsonl.gz"
     assert len(json.loads(gzip.decompress(trace.read_bytes()))["steps"]) == 3
     assert len(list((tmp_path / "rec" / "again").iterdir())) == 4

@@ -139,5 +139,9 @@ def test_the_table_takes_more_clients_but_no_secret_for_a_name() -> None:
     found = identify(CIMultiDict({"X-Mine": "m", "session-id": "s"}), CHAT, clients=rules)
     assert found is not None
     assert (found.agent_id, found.hold_s) == ("mine:m", 30)
+    less = config(identity={"without": ["codex"]}).identity.rules
+    assert identify(CIMultiDict({"session-id": "s"}), CHAT, clients=less, can_guess=False) is None
+    with pytest.raises(ValidationError, match="codex"):
+        IdentityConfig.model_validate({"without": ["kodex"]})
     with pytest.raises(ValidationError, match="secret"):
         IdentityConfig.model_validate({"clients": [mine | {"session": "authorization"}]})

@@ -154,6 +154,12 @@ def test_a_request_asks_for_usage_and_keeps_its_other_bytes(raw: bytes) -> None:
         assert asked.endswith(raw.lstrip(b" \n{"))
 
 
+def test_a_request_that_is_not_utf_8_is_written_anew() -> None:
+    body = asking()
+    raw = json.dumps(body).encode("utf-16")
+    assert json.loads(ask_for_usage(raw, body)) == body | {"stream_options": {"include_usage": True}}
+
+
 def test_the_engine_is_asked_for_usage_only_where_the_client_did_not() -> None:
     async def main() -> None:
         async with one(says(STREAM["chat"])) as (gateway, upstream, client):
