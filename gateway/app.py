@@ -19,7 +19,8 @@ from concur.gateway.logs import EventLog, utc_now
 from concur.gateway.metrics import Metrics
 from concur.gateway.protocols import PROTOCOLS, Protocol
 from concur.gateway.record import Stretch, stretch_name
-from concur.gateway.service import Service, check_target
+from concur.gateway.requests import check_target
+from concur.gateway.service import Service
 from concur.gateway.sessions import Sessions
 from concur.gateway.status import page, status
 from concur.live.errors import ControlError

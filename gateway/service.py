@@ -1,11 +1,10 @@
 """One call through the gate: who makes it, its turn, the engine, and what the gate is told of it."""
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
@@ -17,8 +16,9 @@ from concur.gateway.forward import Call, Forwarder, Outcome, upstream_headers
 from concur.gateway.identity import Identity, identify
 from concur.gateway.logs import EventLog
 from concur.gateway.metrics import Metrics
-from concur.gateway.protocols import Protocol, ask_for_usage, asks_for_usage, offers_tools
+from concur.gateway.protocols import Protocol, offers_tools
 from concur.gateway.record import ServedCall
+from concur.gateway.requests import make_call, object_of, read_body
 from concur.gateway.sessions import Session, Sessions, Waiting, call_digest, choose_upstream
 from concur.live.errors import ControlError
 from concur.live.gate import AsyncGate, Step
@@ -114,13 +114,13 @@ class Service:
 
     async def _gated(self, request: web.Request, protocol: Protocol) -> web.StreamResponse:
         raw = await read_body(request, self._config.limits.max_body_bytes)
-        body = _object(raw)
+        body = object_of(raw)
         down = self._downstream(request, protocol if body.get("stream") is True else None)
         told = _Told(self._identity(request, body))
         try:
             if self.is_draining:
                 raise Refusal(503, "draining", "the gateway ends; send it again", retry_after_s=1)
-            call = self._call(request, protocol, raw, body)
+            call = make_call(request, protocol, self._headers(request), raw, body)
             if told.identity is None:
                 self._metrics.passed.labels("unknown").inc()
                 await self._run(call, self._upstream_of(None), down, told)
@@ -277,12 +277,6 @@ class Service:
         self._metrics.identities.labels(source, client).inc()
         return identity
 
-    def _call(self, request: web.Request, protocol: Protocol, raw: bytes, body: Mapping[str, Any]) -> Call:
-        is_stream = body.get("stream") is True
-        takes_usage_out = is_stream and protocol.must_ask_for_usage and not asks_for_usage(body)
-        call = Call(request.method, request.raw_path, self._headers(request), raw, protocol, is_stream)
-        return replace(call, body=ask_for_usage(raw, body), takes_usage_out=True) if takes_usage_out else call
-
     def _headers(self, request: web.Request) -> Any:
         return upstream_headers(
             request.headers, key=self._key, drops_keys=self._config.auth.token_env is not None
@@ -329,50 +323,6 @@ class Service:
             output_tokens=usage.output_tokens if usage else None,
             cached_tokens=usage.cached_tokens if usage else None,
             pings=down.num_pings or None,
-        )
-
-
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """Return a request's body.
-
-    Raises
-    ------
-    Refusal
-        If it is longer than `max_bytes`.
-    """
-    parts, size = [], 0
-    while chunk := await request.content.readany():
-        size += len(chunk)
-        if size > max_bytes:
-            raise Refusal(
-                413,
-                "body_too_large",
-                f"the body has more than {max_bytes} bytes; raise limits.max_body_bytes",
-            )
-        parts.append(chunk)
-    return b"".join(parts)
-
-
-def _object(raw: bytes) -> Mapping[str, Any]:
-    """Return a body as a JSON object; what is none is the engine's to refuse."""
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def check_target(target: str) -> None:
-    """Refuse a request target that, put behind an upstream's address, could name another host.
-
-    Raises
-    ------
-    Refusal
-        If it is not a path.
-    """
-    if not target.startswith("/") or not target.isascii():
-        raise Refusal(
-            400, "bad_target", "the target must be a path of ASCII characters; percent-encode others"
         )
 
 
