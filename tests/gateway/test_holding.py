@@ -48,6 +48,11 @@ def num_own_tasks() -> int:
     return sum("RequestHandler.start" not in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
+def num_asking(made: Gateway) -> int:
+    """How many agents wait at the gate itself."""
+    return sum(view.waiting_since_s is not None for view in made.control.gate.gate.views())
+
+
 class Held:
     """One agent in a call that does not end, and so another one that is held."""
 
@@ -285,7 +290,7 @@ def test_a_client_that_goes_leaves_no_slot_no_task_and_no_connection(point: str)
                 call.cancel()
                 await asyncio.wait([call])
                 if is_held:
-                    await until(lambda: not made.service.num_held)
+                    await until(lambda: not made.service.num_held and not num_asking(made))
                 else:
                     await until(lambda number=number: upstream.num_cut == number)  # type: ignore[misc]
             if is_held:
