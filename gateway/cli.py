@@ -11,6 +11,7 @@ import typer
 
 from concur.gateway.config import GatewayConfig, load_config
 from concur.gateway.errors import GatewayError
+from concur.sim.cli.options import Overrides
 from concur.sim.errors import ExtraMissingError
 
 app = typer.Typer()
@@ -32,9 +33,7 @@ def gateway(
     record: Annotated[
         Path | None, typer.Option("--record", metavar="DIR", help="Keep a run record of what is served.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Hold agents' calls in front of running engines until it is their turn.
 
