@@ -277,6 +277,7 @@ def test_draining_sends_away_who_waits_and_lets_run_what_runs() -> None:
             ending = asyncio.create_task(block.__aexit__(None, None, None))
             assert await held == 503
             assert not running.done()
+            assert {session.agent_id for session in made.sessions} >= {"session-id:a"}  # nobody is sent off
             door.open()
             assert await running == 200
             await ending
