@@ -105,3 +105,24 @@ def test_a_client_is_held_beyond_its_first_time_out(client: str) -> None:
             assert max(call["wait_s"] for call in stage.calls) > 6
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("client", ["claude-code", "codex"])
+def test_a_client_that_is_sent_away_comes_again_and_ends(client: str) -> None:
+    async def main() -> None:
+        async with staged(cap=1, keep_alive_s=0.5, max_hold_s=2.0) as stage:
+            gate = stage.gateway.control.gate
+            async with gate.agent("holder") as holder:
+                stack = holder.step()
+                await stack.__aenter__()
+                running = asyncio.create_task(stage.run(client, 0, SCRIPT))
+                async with asyncio.timeout(60):
+                    while not any(call.get("refused") == "held_too_long" for call in stage.calls):
+                        await asyncio.sleep(0.05)
+                await stack.__aexit__(None, None, None)
+            assert "all done" in await running
+            scripted = [call for call in stage.server.served if call.is_scripted]
+            assert len(scripted) == 4
+            assert set(stage.server.copies.values()) == {1}
+
+    asyncio.run(main())
