@@ -12,7 +12,11 @@ DYNAMO := ai-dynamo-runtime==1.6.1
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
-.PHONY: help demo notebook test test-fast test-vllm validate results fast slow bench bench-peers bench-gate lint clean
+# Real agent clients, in an environment of their own; they run without a network once they are installed.
+CLIENTS_VENV := .venv-clients
+CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
+
+.PHONY: help demo notebook test test-fast test-vllm test-clients validate results fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +24,7 @@ help:
 	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
 	@echo "make fast       compile the hot modules in place, for two times the speed and more; make slow undoes it"
@@ -74,6 +79,15 @@ test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m "vllm and not alone" -W ignore --durations=5
 	$(VLLM_BIN)/python -m pytest -q -m alone -W ignore --durations=5
 
+$(CLIENTS_VENV)/.installed: tests/clients/requirements.txt Makefile
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	npm install --silent --no-audit --no-fund --prefix $(CLIENTS_VENV) $(CLIENTS_NPM)
+	@touch $@
+
+test-clients: $(BIN)/.installed-dev $(CLIENTS_VENV)/.installed
+	CONCUR_CLIENTS=$(CLIENTS_VENV) $(BIN)/python -m pytest -q -m clients --durations=5
+
 # Simulated against live, on the CPU build of vLLM: record the engine's steps in runs of another seed, in the server,
 # and fit the step time to them; then replay every policy of the scenario twice, simulate the same, and compare.
 VALIDATION := runs/validate
@@ -121,4 +135,4 @@ lint: $(BIN)/.installed-dev
 
 clean:
 	find concur sim -name '*.so' -delete
-	rm -rf $(VENV) $(VLLM_VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

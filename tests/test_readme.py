@@ -31,7 +31,9 @@ from tests.parity.test_mutations import MUTANTS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALL_PAGES = sorted(
-    path for path in ROOT.glob("**/*.md") if not set(path.parts) & {".venv", ".venv-vllm", "runs"}
+    path
+    for path in ROOT.glob("**/*.md")
+    if not set(path.parts) & {".venv", ".venv-clients", ".venv-vllm", "runs"}
 )
 PLACEHOLDERS = {
     "SCENARIO.toml": "examples/react.toml",

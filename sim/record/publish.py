@@ -1,12 +1,13 @@
 """From what happens in a run, in either world, to the rows and the `run.json` of its record."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any, NamedTuple
 
 from concur.decision import Tick
 from concur.gate import Gate
-from concur.signals import PUBLISHED, UNBOUNDED
+from concur.signals import COUNTERS, PUBLISHED, UNBOUNDED, Snapshot
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.record.record import SCHEMA_VERSION
 from concur.sim.record.rows import AgentRow, TickRow, TimelineRow
@@ -23,6 +24,11 @@ class StepWork(NamedTuple):
     prefill_s: float | None = None
     recompute_s: float | None = None
     decode_s: float | None = None
+
+
+def since(snapshot: Snapshot, first: Snapshot) -> Snapshot:
+    """Return `snapshot` with counters that count from `first` on."""
+    return replace(snapshot, **{name: getattr(snapshot, name) - getattr(first, name) for name in COUNTERS})
 
 
 def published(source: object) -> dict[str, Any]:

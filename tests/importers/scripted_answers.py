@@ -188,8 +188,29 @@ def chat(answer: Answer, usage: Usage, body: dict[str, Any]) -> Reply:
     return Reply(whole, events)
 
 
+def completions(answer: Answer, usage: Usage, body: dict[str, Any]) -> Reply:
+    """Return an answer of /v1/completions, which knows no tools."""
+    counts = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.prompt_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+    head = {"id": f"cmpl-{usage.prompt_tokens}", "created": _CREATED_S, "model": body["model"]}
+    chunk = head | {"object": "text_completion"}
+    choice = {"index": 0, "text": answer.text, "finish_reason": "stop"}
+    events = (
+        _event(chunk | {"choices": [choice | {"finish_reason": None}]}),
+        _event(chunk | {"choices": [choice | {"text": ""}]}),
+        _event(chunk | {"choices": [], "usage": counts}),
+        b"data: [DONE]\n\n",
+    )
+    return Reply(chunk | {"choices": [choice], "usage": counts}, events)
+
+
 DIALECTS: Final[dict[str, Callable[[Answer, Usage, dict[str, Any]], Reply]]] = {
     "/v1/messages": anthropic,
     "/v1/responses": responses,
     "/v1/chat/completions": chat,
+    "/v1/completions": completions,
 }

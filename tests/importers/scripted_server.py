@@ -1,10 +1,12 @@
 """A model server that answers by a script, so that real agent clients run offline and their recordings can be
 held against what the server saw.
 
-It speaks Anthropic messages, OpenAI responses and OpenAI chat completions, streamed and not. The script is in
-the prompt: `SCRIPT[sh ls & pwd; children 2; say done]` is one turn of the model after another, and the turn
-of a request is the number of assistant messages after the last script. Tokens are characters / 4 of the tools
-and messages of a request; cached ones are what it has in common with an earlier prompt of its session.
+It speaks Anthropic messages, OpenAI responses, chat completions and completions, streamed and not, and has
+vLLM's /metrics of what it has served. As vLLM does, it sends the chunk of usage of a stream of chat
+completions or completions only to who asks for it. The script is in the prompt: `SCRIPT[sh ls & pwd;
+children 2; say done]` is one turn of the model after another, and the turn of a request is the number of
+assistant messages after the last script. Tokens are characters / 4 of the tools and messages of a request;
+cached ones are what it has in common with an earlier prompt of its session.
 
 The verbs: `sh` runs commands, several at once with `&`; `children` starts sub-agents and waits for them;
 `background` starts them beside the agent; `join` waits for the one of a number; `say` ends the turn.
@@ -13,6 +15,7 @@ The verbs: `sh` runs commands, several at once with `&`; `children` starts sub-a
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -65,12 +68,20 @@ class ScriptedServer:
     bodies: Path | None = None
     prompts: dict[str, list[str]] = field(default_factory=dict)
     number: int = 0
+    num_running: int = 0
+    most_running: int = 0
+    served: list[Served] = field(default_factory=list)
+    copies: Counter[str] = field(default_factory=Counter)
+    last_token_s: float = field(default_factory=lambda: LAST_TOKEN_S)
 
     def app(self) -> web.Application:
         """Return the server as an application of aiohttp."""
         app = web.Application(client_max_size=1 << 28)
-        for path in ("/v1/messages", "/v1/responses", "/v1/chat/completions"):
+        for path in answers.DIALECTS:
             app.router.add_post(path, self.answer)
+        app.router.add_get("/v1/models", _models)
+        app.router.add_get("/health", _health)
+        app.router.add_get("/metrics", self.metrics)
         app.router.add_post("/v1/messages/count_tokens", self.count)
         return app
 
@@ -88,11 +99,16 @@ class ScriptedServer:
             (self.bodies / f"{self.number:04}.json").write_text(json.dumps(dump, indent=1), encoding="utf-8")
         session = _header(request, _SESSION_HEADERS)
         answer = _scripted(body, f"{self.number:04}")
+        if answer is not None:
+            self.copies[json.dumps([session, _header(request, _AGENT_HEADERS), body], sort_keys=True)] += 1
         usage = self._usage(session, _prompt(body), answer or answers.PLAIN)
-        make = answers.DIALECTS[request.path]
-        response = await _send(
-            request, make(answer or answers.PLAIN, usage, body), streams=bool(body.get("stream"))
-        )
+        reply = answers.DIALECTS[request.path](answer or answers.PLAIN, usage, body)
+        self.num_running += 1
+        self.most_running = max(self.most_running, self.num_running)
+        try:
+            response = await self._send(request, reply, body)
+        finally:
+            self.num_running -= 1
         served = Served(
             endpoint=request.path,
             session=session,
@@ -105,6 +121,7 @@ class ScriptedServer:
             output_tokens=usage.output_tokens,
             is_scripted=answer is not None,
         )
+        self.served.append(served)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(served)) + "\n")
         return response
@@ -119,20 +136,59 @@ class ScriptedServer:
             output_tokens=max(1, len(json.dumps(asdict(answer))) // CHARACTERS_PER_TOKEN),
         )
 
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Publish what has been served under vLLM's names."""
+        served = self.served
+        counters = {
+            "prefix_cache_queries": sum(call.prompt_tokens for call in served),
+            "prefix_cache_hits": sum(call.cached_tokens for call in served),
+            "num_preemptions": 0,
+            "prompt_tokens": sum(call.prompt_tokens for call in served),
+            "generation_tokens": sum(call.output_tokens for call in served),
+        }
+        gauges = {"num_requests_running": self.num_running, "num_requests_waiting": 0}
+        gauges |= {"kv_cache_usage_perc": 0}
+        lines = [f'vllm:{name}{{engine="0"}} {float(value)}' for name, value in gauges.items()]
+        lines += [f'vllm:{name}_total{{engine="0"}} {float(value)}' for name, value in counters.items()]
+        return web.Response(text="\n".join([*lines, _SIZES, ""]))
 
-async def _send(request: web.Request, reply: answers.Reply, *, streams: bool) -> web.StreamResponse:
-    await asyncio.sleep(FIRST_TOKEN_S)
-    if not streams:
-        await asyncio.sleep(LAST_TOKEN_S)
-        return web.json_response(reply.whole)
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    await response.write(reply.events[0])
-    await asyncio.sleep(LAST_TOKEN_S)
-    for event in reply.events[1:]:
-        await response.write(event)
-    await response.write_eof()
-    return response
+    async def _send(
+        self, request: web.Request, reply: answers.Reply, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        await asyncio.sleep(FIRST_TOKEN_S)
+        if not body.get("stream"):
+            await asyncio.sleep(self.last_token_s)
+            return web.json_response(reply.whole)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(reply.events[0])
+        await asyncio.sleep(self.last_token_s)
+        for event in reply.events[1:]:
+            if _is_for(body, request.path, event):
+                await response.write(event)
+        await response.write_eof()
+        return response
+
+
+_SIZES: Final = (
+    'vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4001",'
+    'kv_cache_size_tokens="64016"} 1.0'
+)
+
+
+def _is_for(body: dict[str, Any], path: str, event: bytes) -> bool:
+    """Whether a client gets an event: that of usage only if it asked for it."""
+    if "completions" not in path or b'"choices": []' not in event:
+        return True
+    return bool((body.get("stream_options") or {}).get("include_usage"))
+
+
+async def _models(request: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "test"}]})
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.Response()
 
 
 def _now_s() -> float:
@@ -161,7 +217,7 @@ def _common_length(one: str, other: str) -> int:
 
 
 def _messages(body: dict[str, Any]) -> list[Any]:
-    messages = body.get("messages", body.get("input", []))
+    messages = body.get("messages", body.get("input", body.get("prompt", [])))
     return messages if isinstance(messages, list) else [{"role": "user", "content": messages}]
 
 

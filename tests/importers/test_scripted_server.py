@@ -52,7 +52,10 @@ def test_the_turn_is_told_by_the_answers_so_far(tmp_path: Path, path: str) -> No
 @pytest.mark.parametrize("path", TOOLS)
 def test_a_stream_says_what_the_whole_answer_says(tmp_path: Path, path: str) -> None:
     whole, stream = asked(
-        ScriptedServer(tmp_path / "server.jsonl"), path, body(path), body(path) | {"stream": True}
+        ScriptedServer(tmp_path / "server.jsonl"),
+        path,
+        body(path),
+        body(path) | {"stream": True, "stream_options": {"include_usage": True}},
     )
     events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
     usages = [usage for event in events for usage in _usages(event)]

@@ -1,6 +1,6 @@
 """A run's calls held against the engine's own counters: who else was there, and what the cache gave.
 
-Both are over the same stretch: counters start at 0 with the run (`concur.validate.live.live_record.since`),
+Both are over the same stretch: counters start at 0 with the run (`concur.sim.record.publish.since`),
 and the last sample of the timeline is taken after the last call. So the difference is exact, if every call
 was made once and the last sample was read.
 

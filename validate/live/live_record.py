@@ -14,7 +14,7 @@ import pandas as pd
 
 from concur.controllers import Controller
 from concur.live.controlling import StaleTick
-from concur.signals import COUNTERS, PUBLISHED, Snapshot
+from concur.signals import PUBLISHED, Snapshot
 from concur.sim.record.metrics import compute_metrics, no_metrics
 from concur.sim.record.publish import run_json
 from concur.sim.record.record import RunRecord
@@ -96,11 +96,6 @@ def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
                 f"agent {failure.agent_id} failed at call {failure.call_index}, {failure.t_s:.1f} s: "
                 f"{cause}{others}"
             )
-
-
-def since(snapshot: Snapshot, first: Snapshot) -> Snapshot:
-    """Return `snapshot` with counters that count from `first` on."""
-    return replace(snapshot, **{name: getattr(snapshot, name) - getattr(first, name) for name in COUNTERS})
 
 
 def request_row(

@@ -26,7 +26,7 @@ from concur.live.errors import MetricNamesError, ScrapeError
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
 from concur.signals import Snapshot, Usage
-from concur.sim.record.publish import StepWork, agent_row, tick_row, timeline_row
+from concur.sim.record.publish import StepWork, agent_row, since, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
@@ -42,7 +42,6 @@ from concur.validate.live.live_record import (
     Faults,
     make_record,
     request_row,
-    since,
 )
 from concur.validate.live.server import Server
 

@@ -1,0 +1,1 @@
+"""The gate as a process of its own: a proxy in front of engines, for agents whose code nobody can change."""
