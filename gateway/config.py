@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from concur.gateway.identity import CLIENTS, SECRET_HEADERS, ClientRule
 from concur.sim.scenario.sections import ControllerConfig, GateConfig
-from concur.sim.scenario.toml_files import explain, parse_override, read_toml, set_key
+from concur.sim.scenario.toml_files import explain, parse_override, read_toml, set_key, toml_value
 from concur.sim.section import Section
 
 MAX_BODY_BYTES: Final = 1 << 30
@@ -174,8 +174,9 @@ def load_config(
 ) -> GatewayConfig:
     """Read the file, if there is one; let options overrule it, and `key=value` overrides both.
 
-    `options` are by dotted key; `None` stands for one that was not given. A law that is not the file's takes
-    none of its parameters.
+    `options` are by dotted key; `None` stands for one that was not given. `controller` is a policy as it is
+    named elsewhere: `twin`, `agent_cap=24`, `concur+app_limited`. A law that is not the file's takes none of
+    its parameters.
 
     Raises
     ------
@@ -197,6 +198,12 @@ def load_config(
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
-    if key == "controller.kind" and raw.get("controller", {}).get("kind") != value:
-        raw["controller"] = {}
-    set_key(raw, key, value, origin=key)
+    if key != "controller":
+        set_key(raw, key, value, origin=key)
+        return
+    name, _, cap = value.partition("=")
+    kind, *wrappers = name.split("+")
+    own = raw.get("controller", {})
+    raw["controller"] = (own if own.get("kind") == kind else {}) | {"kind": kind}
+    raw["controller"] |= {"wrappers": wrappers} if wrappers else {}
+    raw["controller"] |= {"cap": toml_value(cap)} if cap else {}

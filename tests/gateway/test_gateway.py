@@ -452,9 +452,10 @@ def test_options_overrule_the_file_and_another_law_takes_none_of_its_parameters(
         'upstreams = ["http://a:1"]\nport = 1\n[controller]\nkind = "agent_cap"\ncap = 3\n'
         "[holding]\nkeep_alive_s = 9\n"
     )
-    made = load_config(file, {"port": 2, "controller.kind": None})
+    made = load_config(file, {"port": 2, "controller": None})
     assert (made.port, made.controller.label, made.holding.keep_alive_s) == (2, "agent_cap=3", 9)
-    assert load_config(file, {"controller.kind": "hybrid"}).controller.label == "hybrid"
+    for policy in ("hybrid", "agent_cap=24", "concur+app_limited"):
+        assert load_config(file, {"controller": policy}).controller.label == policy
     assert (made.gate.lease_s, made.gate.are_ends_told) == (120.0, False)
 
 
