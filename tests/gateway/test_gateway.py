@@ -125,6 +125,27 @@ def test_a_tree_of_agents_stays_with_the_upstream_that_it_began_on() -> None:
     asyncio.run(main())
 
 
+def test_agents_of_an_upstream_that_does_not_answer_go_to_another() -> None:
+    async def main() -> None:
+        one_, two = Upstream(says(TOOL_CALL)), Upstream(says(TOOL_CALL))
+        async with two.running(), aiohttp.ClientSession() as client:
+            async with one_.running():
+                block = gateway(one_, two, controller={"kind": "none"})
+                made = await block.__aenter__()
+                names = [f"a{number}" for number in range(12)]
+                for name in names:
+                    assert await call(made, client, name) == 200
+                moved = {seen.headers["x-session-id"] for seen in one_.seen}
+                assert moved
+            first = [await call(made, client, name) for name in names]
+            assert first.count(502) == 1  # whoever found out
+            assert {await call(made, client, name) for name in names} == {200}
+            assert {session.upstream for session in made.sessions} == {two.url}
+            await block.__aexit__(None, None, None)
+
+    asyncio.run(main())
+
+
 def test_without_one_upstream_only_its_own_agents_move() -> None:
     urls = ["http://a", "http://b", "http://c"]
     for number in range(200):

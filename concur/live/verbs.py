@@ -1,0 +1,3 @@
+"""Stub of this checkout; not to be committed."""
+
+VERBS = ()
