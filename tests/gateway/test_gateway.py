@@ -89,6 +89,16 @@ def test_a_sub_agent_runs_in_the_slot_of_its_parent() -> None:
     asyncio.run(main())
 
 
+def test_a_silent_agent_loses_its_slot_to_who_waits_and_that_is_counted() -> None:
+    async def main() -> None:
+        async with one(says(TOOL_CALL), gate={"lease_s": 0.05}) as (made, _, client):
+            await call(made, client, "a")
+            await call(made, client, "b")  # behind a cap of one, and nobody has left
+            assert b"concur_gateway_expired_leases_total 1.0" in made.metrics.page()
+
+    asyncio.run(main())
+
+
 def test_who_is_unknown_passes_beside_or_under_the_gate_by_the_switch() -> None:
     async def main(unknown: str, num_steps: int) -> None:
         async with one(says(STREAM["completions"]), identity={"unknown": unknown}) as (made, _, client):
