@@ -1,3 +1,0 @@
-"""Stub of this checkout; not to be committed."""
-
-VERBS = ()
