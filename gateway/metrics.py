@@ -82,6 +82,7 @@ class _Now(Collector):
         yield _gauge("open", "1 while the gate has failed and calls pass it.", health.is_open)
         yield _gauge("draining", "1 while the gateway ends.", health.is_draining)
         yield _counter("resends", "Calls that took the place of an earlier copy.", self._sessions.num_resends)
+        yield _counter("expired_leases", "Slots that were taken from silent agents.", gate.num_expired)
         ended = CounterMetricFamily(f"{_NAMESPACE}_sessions_ended", "Agents that left.", labels=["ending"])
         for ending, count in self._sessions.num_ended.items():
             ended.add_metric([ending], count)

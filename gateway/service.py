@@ -105,9 +105,11 @@ class Service:
         identity = identify(request.headers, {}, clients=self._rules, can_guess=False)
         down = self._downstream(request, None)
         call = Call(request.method, request.raw_path, self._headers(request), raw)
+        upstream = self._upstream_of(identity)
         try:
-            await self._forwarder.serve(call, self._upstream_of(identity), down)
+            await self._forwarder.serve(call, upstream, down)
         except Refusal as refusal:
+            self._sessions.upstream_failed(upstream)
             return await self._refused(refusal, down, request)
         assert down.response is not None
         return down.response
@@ -229,6 +231,7 @@ class Service:
             outcome = await self._forwarder.serve(call, upstream, down)
         except Refusal:
             self._metrics.broken.labels(upstream).inc()
+            self._sessions.upstream_failed(upstream)
             raise
         finally:
             self.num_running -= 1
@@ -289,9 +292,8 @@ class Service:
 
     def _upstream_of(self, identity: Identity | None) -> str:
         """Return where a call without a session goes: with its agent's others, or to the first."""
-        if identity is None:
-            return self._config.upstreams[0]
-        return choose_upstream(identity.parent or identity.agent_id, self._config.upstreams)
+        standing = self._sessions.standing()
+        return choose_upstream(identity.parent or identity.agent_id, standing) if identity else standing[0]
 
     async def _refused(self, refusal: Refusal, down: Downstream, request: web.Request) -> web.StreamResponse:
         self._metrics.refused.labels(refusal.kind).inc()

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, Literal
 
 from concur.gateway.config import HoldingConfig, SessionsConfig
@@ -29,6 +30,8 @@ from concur.gateway.identity import Identity
 from concur.live.gate import AsyncGate, LiveAgent
 
 Ending = Literal["header", "turn", "idle", "drain"]
+AVOIDED_S: Final = 10.0
+"""How long an upstream that has not answered is left alone, ours."""
 _RETRY_COUNT: Final = "x-stainless-retry-count"
 
 
@@ -45,7 +48,8 @@ class Waiting:
 class Session:
     """An agent in the gate. Life: arrived -> calls, one or several at a time -> ended.
 
-    `upstream` is where it began, and stays. `heard_s`: when its last call began or ended.
+    `upstream` is where it began, and stays as long as that answers. `heard_s`: when its last call began or
+    ended.
     """
 
     identity: Identity
@@ -88,6 +92,7 @@ class Sessions:
         self._holding = holding
         self._on_end = on_end
         self._sessions: dict[str, Session] = {}
+        self._failed_s: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -107,8 +112,20 @@ class Sessions:
         session.num_calls += 1
         session.heard_s = self._gate.now_s()
         session.turn_ended = False
+        if session.upstream not in self.standing():
+            session.upstream = choose_upstream(session.root, self.standing())
         session.is_final = session.is_final or identity.is_final
         return session
+
+    def upstream_failed(self, upstream: str) -> None:
+        """Send nobody to an upstream for a while: it has not answered."""
+        self._failed_s[upstream] = self._gate.now_s()
+
+    def standing(self) -> Sequence[str]:
+        """Return the upstreams that have not failed lately; all of them if none stands."""
+        since_s = self._gate.now_s() - AVOIDED_S
+        found = [url for url in self._upstreams if self._failed_s.get(url, -inf) < since_s]
+        return found or self._upstreams
 
     def supersede(self, session: Session, call: bytes, headers: Mapping[str, str]) -> "Task[Any] | None":
         """Take the place of an earlier copy of this call; return its task, to be waited for, or nothing."""
@@ -175,7 +192,7 @@ class Sessions:
         )
         root = above.root if above is not None else identity.parent or identity.agent_id
         now_s = self._gate.now_s()
-        upstream = choose_upstream(root, self._upstreams)
+        upstream = choose_upstream(root, self.standing())
         session = Session(identity, agent, upstream, root, now_s, now_s, stack)
         self._sessions[identity.agent_id] = session
         return session

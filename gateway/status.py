@@ -26,6 +26,7 @@ def status(config: GatewayConfig, control: Control, sessions: Sessions, service:
             "paused": gate.paused,
             "waiting": gate.waiting,
             "lent": gate.lent,
+            "expired": gate.num_expired,
             "ended": dict(sessions.num_ended),
         },
         "calls": {"held": service.num_held, "running": service.num_running, "resent": sessions.num_resends},

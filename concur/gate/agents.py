@@ -354,6 +354,7 @@ class AgentGate(Gate):
             self._lease_check_s = min(self._lease_check_s, due_s)
             return []
         lender = member.borrowed_from
+        self.num_expired += 1
         self._pause(member, below=lender)
         if lender is None:
             return []

@@ -20,6 +20,8 @@ class Gate(ABC):
     Every event returns the ids of the agents that may begin a call now, in wake order, an id as often as that
     agent may begin one. An agent may ask for several calls at once.
 
+    `num_expired`: slots that were taken from silent agents.
+
     `max_wait_s`: who has waited that long is overdue and comes first. `ask_again_s`: who gives up waiting and
     asks again within that time, even if it left in between, has waited all along.
 
@@ -42,6 +44,7 @@ class Gate(ABC):
         self._num_arrived = 0
         self._num_waiting = 0
         self._departed = Departures()
+        self.num_expired = 0
         self._calls: deque[CallView] = deque(maxlen=_MOST_CALLS)
 
     @property

@@ -89,6 +89,16 @@ def test_a_sub_agent_runs_in_the_slot_of_its_parent() -> None:
     asyncio.run(main())
 
 
+def test_a_silent_agent_loses_its_slot_to_who_waits_and_that_is_counted() -> None:
+    async def main() -> None:
+        async with one(says(TOOL_CALL), gate={"lease_s": 0.05}) as (made, _, client):
+            await call(made, client, "a")
+            await call(made, client, "b")  # behind a cap of one, and nobody has left
+            assert b"concur_gateway_expired_leases_total 1.0" in made.metrics.page()
+
+    asyncio.run(main())
+
+
 def test_who_is_unknown_passes_beside_or_under_the_gate_by_the_switch() -> None:
     async def main(unknown: str, num_steps: int) -> None:
         async with one(says(STREAM["completions"]), identity={"unknown": unknown}) as (made, _, client):
@@ -121,6 +131,27 @@ def test_a_tree_of_agents_stays_with_the_upstream_that_it_began_on() -> None:
                 names = [seen.headers["x-session-id"][1:] for seen in upstream.seen]
                 assert names
                 assert all(names.count(name) == 3 for name in names)
+
+    asyncio.run(main())
+
+
+def test_agents_of_an_upstream_that_does_not_answer_go_to_another() -> None:
+    async def main() -> None:
+        one_, two = Upstream(says(TOOL_CALL)), Upstream(says(TOOL_CALL))
+        async with two.running(), aiohttp.ClientSession() as client:
+            async with one_.running():
+                block = gateway(one_, two, controller={"kind": "none"})
+                made = await block.__aenter__()
+                names = [f"a{number}" for number in range(12)]
+                for name in names:
+                    assert await call(made, client, name) == 200
+                moved = {seen.headers["x-session-id"] for seen in one_.seen}
+                assert moved
+            first = [await call(made, client, name) for name in names]
+            assert first.count(502) == 1  # whoever found out
+            assert {await call(made, client, name) for name in names} == {200}
+            assert {session.upstream for session in made.sessions} == {two.url}
+            await block.__aexit__(None, None, None)
 
     asyncio.run(main())
 
