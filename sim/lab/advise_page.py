@@ -97,8 +97,7 @@ def write_advice(advice: Advice, folder: Path, *, title: str) -> Path:
     (folder / "cap_curve.png").write_bytes(image)
     with whole_file(folder / "advice.json", RecordError) as temporary:
         temporary.write_text(json.dumps(advice_json(advice), indent=1) + "\n", encoding="utf-8")
-    body = f"<h1>{html.escape(title)}</h1>"
-    body += "".join(f"<p>{html.escape(line)}</p>" for line in sentences(advice))
+    body = "".join(f"<p>{html.escape(line)}</p>" for line in sentences(advice))
     body += embedded_image(image, "cap curve") + html_table(outcomes_table(advice))
     with whole_file(folder / "index.html", RecordError) as temporary:
         temporary.write_text(page_text(title, body), encoding="utf-8")
@@ -111,11 +110,8 @@ def cap_curve(advice: Advice) -> Figure:
     ax = figure.subplots()
     caps = list(advice.caps)
     means = [advice.caps[cap].makespan_s.mean for cap in caps]
-    errors = [advice.caps[cap].makespan_s.half_width or 0.0 for cap in caps]
     ax.axvspan(*advice.window, color=COLOURS["agent_cap"], alpha=0.15, label="as good as the best cap")
-    ax.errorbar(
-        caps, means, errors, fmt="o-", color=COLOURS["agent_cap"], label="static cap", capsize=2, ms=3
-    )
+    ax.plot(caps, means, "o-", color=COLOURS["agent_cap"], label="static cap", ms=3)
     for each in (advice.none, *advice.laws):
         ax.axhline(each.makespan_s.mean, color=COLOURS[each.policy], label=each.policy)
     ax.set_xscale("log", base=2)
