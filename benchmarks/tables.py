@@ -362,26 +362,6 @@ def published() -> Rows:
         )
 
 
-def advised() -> Rows:
-    """Return the advice of each trace on each machine, and how far it is from the best of all caps."""
-    result = read("advise")
-    machines = list(dict.fromkeys(name.partition(" on ")[2] for name in result))
-    yield "trace", *machines
-    for trace in dict.fromkeys(name.partition(" on ")[0] for name in result):
-        yield trace, *(_advice(result[f"{trace} on {machine}"]) for machine in machines)
-
-
-def _advice(row: Mapping[str, Any]) -> str:
-    what = row["recommended"].replace("agent_cap=", "cap ")
-    if what == "none":
-        return f"{row['demand_over_pool']:.1f}: leave it off; {row['recommended_over_best']:.3f}"
-    low, high = row["window"]
-    return (
-        f"{row['demand_over_pool']:.1f}: {what}, {row['speed_up']:.2f}x; {row['recommended_over_best']:.3f}; "
-        f"{low} to {high}; {row['window_over_best']:.3f}"
-    )
-
-
 def _order(policy: str) -> tuple[int, int]:
     kind, _, cap = policy.partition("=")
     return ("none", "agent_cap", "concur", "hybrid").index(kind), int(cap or 0)
@@ -404,5 +384,4 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "paper": paper,
     "live": live,
     "published": published,
-    "advised": advised,
 }
