@@ -128,26 +128,18 @@ def _phases(row: Mapping[str, Any], *, is_bold: bool) -> str:
 def domain() -> Rows:
     """Return the profile of each headline table, its errors, and how far the runs leave its domain."""
     result = read("domain")
-    yield (
-        "batch",
-        "profile",
-        "held-out error: median, p95",
-        "steps beyond the fit",
-        "context in a step: most, fitted",
-    )
+    yield "batch", "profile", "held-out error: median, p95, worst", "steps beyond the fit"
     for name, (batch, profile) in HEADLINES.items():
         error = load_profile(profile).held_out["all"]
         far = {policy: row for policy, row in result[name].items() if row["num_beyond"]}
         shares = [f"{_short(policy)} {_share(row)}" for policy, row in far.items()]
-        rest = ["others none"] if len(far) < len(result[name]) else []
-        most = max(row["largest_context_tokens"] for row in far.values())
-        fitted = next(iter(far.values()))["fitted_context_tokens"]
+        rest = ["others none" if far else "none"] if len(far) < len(result[name]) else []
+        errors = (error.median_ape, error.p95_ape, error.worst_ape)
         yield (
             batch,
             f"`{profile}`",
-            f"{_percent(error.median_ape, 1)}, {_percent(error.p95_ape, 1)}",
+            ", ".join("-" if each is None else _percent(each, 1) for each in errors),
             ", ".join([*shares, *rest]),
-            f"{most / 1e6:.2f}M, {fitted / 1e6:.2f}M",
         )
 
 
