@@ -132,15 +132,12 @@ def domain() -> Result:
 
 
 def beyond(run: RunRecord) -> Result:
-    """Return a run's steps, those beyond the profile's domain, and the largest context with its bound."""
+    """Return a run's steps, and how many are beyond the profile's domain."""
     text = " ".join(run.run["warnings"])
     outside = re.search(r"about (\d+) steps were beyond", text)
-    context = re.search(r"context_tokens (\d+) \(fitted up to (\d+)\)", text)
     return {
         "num_steps": run.metrics["num_engine_steps"],
         "num_beyond": int(outside[1]) if outside else 0,
-        "largest_context_tokens": int(context[1]) if context else None,
-        "fitted_context_tokens": int(context[2]) if context else None,
     }
 
 
