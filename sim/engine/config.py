@@ -38,8 +38,8 @@ class HostCacheConfig(Section):
         given = [name for name in _OF_OFFLOADING if getattr(self, name) != _default_of(name)]
         if self.kind == "victim" and given:
             raise ValueError(
-                f"{given[0]} = {getattr(self, given[0])} but a host cache of kind victim has no such setting; "
-                'leave it out or set kind = "offloading"'
+                f"{given[0]} = {getattr(self, given[0])} but a host cache of kind victim has no such "
+                'setting; leave it out or set kind = "offloading"'
             )
         return self
 

@@ -83,7 +83,7 @@ class ConnectedCore(StepCore):
         return self.worker.traffic.metrics()
 
     def _decide(self, until_s: float) -> None:
-        """Fill the pipeline (`step_with_batch_queue`), or sleep, or, without requests, say that it is idle."""
+        """Fill the pipeline (`step_with_batch_queue`), or sleep; say so if there is nothing to do at all."""
         self._join()
         self._is_due = False
         while self._connected.has_requests():
