@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 
-
 _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
 
 

@@ -115,7 +115,9 @@ class VllmOffloadingScheduler(VllmScheduler):
         reported = OffloadingWorkerMetadata()
         for job_id in output.completed_jobs:
             reported.mark_completed(job_id)
-        arrived = {self._load_jobs.pop(job_id) for job_id in output.completed_jobs if job_id in self._load_jobs}
+        arrived = {
+            self._load_jobs.pop(job_id) for job_id in output.completed_jobs if job_id in self._load_jobs
+        }
         return KVConnectorOutput(
             finished_recving=arrived or None,
             kv_connector_worker_meta=reported if output.completed_jobs else None,

@@ -122,7 +122,9 @@ def _vllm_config(config: EngineConfig) -> Any:
     return vllm_config
 
 
-def build_vllm_scheduler(config: EngineConfig, *, kv_transfer_config: Any = None, block_bytes: int = 0) -> Any:
+def build_vllm_scheduler(
+    config: EngineConfig, *, kv_transfer_config: Any = None, block_bytes: int = 0
+) -> Any:
     """Return vLLM's scheduler for the scenario's engine, with a connector where one is asked for.
 
     A connector sizes its memory by that of a block, so that it needs to know `block_bytes`.
