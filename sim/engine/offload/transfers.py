@@ -37,7 +37,10 @@ class ConnectorOutput(SchedulerOutput):
 
 @dataclass(slots=True)
 class HostTraffic:
-    """What went over the link so far, and how long steps waited for it."""
+    """What went over the link so far, and how long steps waited for it.
+
+    A flush is a step that waits for transfers, if only for none that is still under way.
+    """
 
     num_host_loads: int = 0
     host_loaded_blocks: int = 0
