@@ -10,6 +10,8 @@ millisecond, deaf to arrivals, if transfers or requests are left.
 from math import inf
 from typing import Final, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.offload.transfers import ConnectorOutput, OffloadingWorker
 from concur.sim.engine.request import Request
@@ -32,6 +34,7 @@ class ConnectorScheduler(StepScheduler, Protocol):
         ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class _LaunchedStep(Step):
     """A step that begins when it may, not when the one before it ends."""
 
@@ -40,6 +43,7 @@ class _LaunchedStep(Step):
         self.end_s = end_s
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ConnectedCore(StepCore):
     """An `EngineCore` whose steps carry transfers."""
 

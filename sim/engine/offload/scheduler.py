@@ -14,6 +14,8 @@ Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py`, where `self.connector` i
 from collections.abc import Iterable
 from typing import Protocol
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.offload.transfers import ConnectorOutput
 from concur.sim.engine.output import SchedulerOutput
@@ -57,6 +59,7 @@ class KVConnector(Protocol):
         ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ConnectedScheduler(Scheduler[KVCacheManager]):
     """Life of a load: admitted, with blocks -> waiting for it -> arrived -> looked at again -> running."""
 

@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.output import SchedulerOutput
 
 
@@ -24,6 +26,7 @@ class TransferJob(NamedTuple):
     num_blocks: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ConnectorOutput(SchedulerOutput):
     """One step's decisions with what the connector wants of the worker, and what the worker has to report."""
 
@@ -35,6 +38,7 @@ class ConnectorOutput(SchedulerOutput):
         self.completed_jobs: list[int] = []
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 @dataclass(slots=True)
 class HostTraffic:
     """What went over the link so far, and how long steps waited for it.
@@ -53,6 +57,7 @@ class HostTraffic:
         return asdict(self)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 @dataclass(slots=True)
 class FifoLink:
     """One direction: a transfer of b bytes takes b / bandwidth once those before it are done."""
@@ -74,6 +79,7 @@ class FifoLink:
         return done
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class OffloadingWorker:
     """Both directions of the link, and the stores that wait for the next step."""
 
