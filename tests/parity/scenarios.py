@@ -165,3 +165,14 @@ def offloading(
         "bandwidth_bytes_per_s": bandwidth_bytes_per_s,
     } | host
     return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload
+
+
+def twins_world(*, is_async: bool) -> World:
+    """Agents that ask the same whole blocks one after another, while the last of them is on its way.
+
+    The pool never answers for a prompt's last block, host memory does.
+    """
+    steps = (StepSpec(64, 0, 20, 0.05), StepSpec(84, 12, 30, 0.2), StepSpec(64, 0, 10, 0.05))
+    agents = tuple(AgentSpec(f"a{n}", n, "g", 64, 0.02 * (n // 2), steps) for n in range(8))
+    engine = {"num_gpu_blocks": 40, "max_num_batched_tokens": 256, "async_scheduling": is_async}
+    return make_scenario(engine=engine), Workload(agents, source="twins")

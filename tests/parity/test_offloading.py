@@ -12,7 +12,16 @@ from concur.validate.parity.explain import explain_difference
 from concur.validate.parity.parity import Coverage, run_parity
 from concur.validate.parity.vllm_scheduler import vllm_version
 from concur.validate.parity.worlds import World
-from tests.parity.scenarios import CORNERS, TIERS, TRACE_CASES, TraceCase, corner, offloading, shortened
+from tests.parity.scenarios import (
+    CORNERS,
+    TIERS,
+    TRACE_CASES,
+    TraceCase,
+    corner,
+    offloading,
+    shortened,
+    twins_world,
+)
 
 pytestmark = pytest.mark.vllm
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -65,6 +74,13 @@ def test_every_setting_is_identical(tier: str, host: dict[str, object], is_async
 @pytest.mark.parametrize("name", CORNERS)
 def test_corners(name: str, is_async: bool) -> None:
     assert_identical(offloading(corner(name, is_async=is_async), tier=1.0, bandwidth_bytes_per_s=5e9))
+
+
+@runners
+@modes
+def test_the_last_block_of_a_prompt_is_waited_for_while_it_moves(is_async: bool, runner: str) -> None:
+    world = offloading(twins_world(is_async=is_async), tier=2.0, runner=runner, bandwidth_bytes_per_s=1e8)
+    assert assert_identical(world).num_loads > 0
 
 
 @pytest.mark.parametrize(("seed", "num_worlds"), [(0, 300), (None, 300)], ids=["fixed seed", "fresh seed"])

@@ -16,7 +16,7 @@ from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
 from concur.validate.parity.fuzz import fuzz
 from concur.validate.parity.parity import run_parity
 from concur.validate.parity.worlds import World, offloading_worlds
-from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, offloading, shortened
+from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, offloading, shortened, twins_world
 
 pytestmark = pytest.mark.vllm
 Mutant = Callable[..., Any]
@@ -30,7 +30,10 @@ def known_worlds() -> list[World]:
         made += [shortened(case, is_async=is_async) for case in (TRACE_CASES[2], TRACE_CASES[4])]
         made += [corner(name, is_async=is_async) for name in CORNERS]
     tiers = (0.5, 10.0)
-    return [offloading(world, tier=tier, bandwidth_bytes_per_s=2e9) for world in made for tier in tiers]
+    twins = [twins_world(is_async=is_async) for is_async in (False, True)]
+    return [offloading(world, tier=2.0, bandwidth_bytes_per_s=1e8) for world in twins] + [
+        offloading(world, tier=tier, bandwidth_bytes_per_s=2e9) for world in made for tier in tiers
+    ]
 
 
 def is_caught() -> bool:
@@ -145,14 +148,8 @@ def whole_prompts_are_not_found(original: Mutant) -> Mutant:
     return mutant
 
 
-def findable_on_arrival(original: Mutant) -> Mutant:
-    def mutant(self: ConnectedScheduler, output: Any, *, time_s: float) -> Any:
-        finished = original(self, output, time_s=time_s)
-        for request in self._arrived:
-            self.kv_cache_manager.cache_blocks(request.request_id, request.num_computed_tokens)
-        return finished
-
-    return mutant
+def loaded_requests_need_no_room(self: Any, request: Request, budget: int, threshold: int) -> bool:
+    return True
 
 
 def no_reservation_for_loads(self: ConnectedScheduler) -> int:
@@ -209,7 +206,11 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Mutant], Mutant]]] = {
         "get_num_new_matched_tokens",
         whole_prompts_are_not_found,
     ),
-    "a load is findable on arrival": (ConnectedScheduler, "update_from_output", findable_on_arrival),
+    "a loaded request needs no room": (
+        ConnectedScheduler,
+        "_can_start_loaded",
+        replace(loaded_requests_need_no_room),
+    ),
     "loads reserve nothing": (ConnectedScheduler, "_reserved_blocks", replace(no_reservation_for_loads)),
     "a deferred request blocks those behind it": (ConnectedScheduler, "_try", deferred_requests_block),
     "who is in flight is preempted": (ConnectedScheduler, "_make_room", replace(preempt_who_is_in_flight)),
