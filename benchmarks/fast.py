@@ -21,6 +21,9 @@ GROUP: Final = "concur.compiled"
 MODULES: Final = (
     "concur/sim/engine/core.py",
     "concur/sim/engine/host_link.py",
+    "concur/sim/engine/offload/core.py",
+    "concur/sim/engine/offload/scheduler.py",
+    "concur/sim/engine/offload/transfers.py",
     "concur/sim/engine/output.py",
     "concur/sim/engine/request.py",
     "concur/sim/engine/stepping.py",

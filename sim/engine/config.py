@@ -1,28 +1,58 @@
 """`[engine]` of the scenario file."""
 
-from typing import Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 
+_OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
+
 
 class HostCacheConfig(Section):
     """`[engine.host_cache]`: a second tier in host memory; `capacity_tokens` = 0 means none.
 
-    `bandwidth_bytes_per_s` is shared by all concurrent loads. Its default, 48.5 GB/s, is what the CONCUR
-    paper's Fig. 1c amounts to (8 x 6.67 GB in about 1.1 s). `kv_bytes_per_token` defaults to Qwen3-32B in
-    bf16: 64 layers x 8 KV heads x 128 x 2 (K, V) x 2 bytes = 262,144. With a second tier a run is simulated
-    block by block, which takes up to 50 times longer.
+    `kind` says how it works. `offloading` is vLLM's own `OffloadingConnector` (`concur.sim.engine.offload`),
+    with its settings under vLLM's names; `bandwidth_bytes_per_s` is that of each direction of the link, and
+    transfers of one direction wait for one another. `victim` is a plain cache of what the pool evicts
+    (`concur.sim.kv.tier`), which no engine has; its loads share the bandwidth.
+
+    The default bandwidth, 48.5 GB/s, is what the CONCUR paper's Fig. 1c amounts to (8 x 6.67 GB in about
+    1.1 s). `kv_bytes_per_token` defaults to Qwen3-32B in bf16: 64 layers x 8 KV heads x 128 x 2 (K, V) x
+    2 bytes = 262,144. With a second tier a run is simulated block by block, which takes up to 50 times
+    longer.
     """
 
+    kind: Literal["victim", "offloading"] = "victim"
     capacity_tokens: int = Field(0, ge=0, le=MAX_TOKENS)
     bandwidth_bytes_per_s: float = Field(48.5e9, gt=0, le=1e15)
     kv_bytes_per_token: int = Field(262_144, ge=1, le=10**9)
+    eviction_policy: Literal["lru", "arc"] = "lru"
+    offload_prompt_only: bool = True
+    blocks_per_chunk: int = Field(1, ge=1, le=1_000_000)
+    store_threshold: int = Field(0, ge=0, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in _OF_OFFLOADING if getattr(self, name) != _default_of(name)]
+        if self.kind == "victim" and given:
+            raise ValueError(
+                f"{given[0]} = {getattr(self, given[0])} but a host cache of kind victim has no such "
+                'setting; leave it out or set kind = "offloading"'
+            )
+        return self
+
+
+def _default_of(name: str) -> object:
+    return HostCacheConfig.model_fields[name].default
 
 
 class EngineConfig(Section):
-    """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block."""
+    """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block.
+
+    `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
+    what it computes, `v2` after it.
+    """
 
     block_size: int = Field(16, ge=1, le=1_000_000)
     num_gpu_blocks: int = Field(ge=2, le=MAX_BLOCKS)
@@ -34,6 +64,7 @@ class EngineConfig(Section):
     long_prefill_token_threshold: int = Field(0, ge=0, le=MAX_TOKENS)
     scheduler_reserve_full_isl: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)
+    model_runner: Literal["v1", "v2"] = "v2"
     host_cache: HostCacheConfig = HostCacheConfig()
 
     @model_validator(mode="after")
@@ -45,10 +76,12 @@ class EngineConfig(Section):
             )
         if self.host_cache.capacity_tokens and not self.enable_prefix_caching:
             raise ValueError("host_cache needs enable_prefix_caching = true: blocks are found by their hash")
-        if 0 < self.host_cache.capacity_tokens < self.block_size:
+        size = self.block_size * self.host_cache.blocks_per_chunk
+        if 0 < self.host_cache.capacity_tokens < size:
+            per_chunk = " x blocks_per_chunk" if self.host_cache.blocks_per_chunk > 1 else ""
             raise ValueError(
                 f"host_cache.capacity_tokens = {self.host_cache.capacity_tokens} but must be 0 or at least "
-                f"block_size = {self.block_size}"
+                f"block_size{per_chunk} = {size}"
             )
         return self
 

@@ -56,6 +56,10 @@ class EngineCore(Protocol):
         """
         ...
 
+    def host_metrics(self) -> dict[str, float]:
+        """Return what is known of the traffic with host memory, by name; nothing without a connector."""
+        ...
+
     def warnings(self) -> list[str]:
         """Return what a reader of the run should know; for its record."""
         ...

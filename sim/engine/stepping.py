@@ -135,6 +135,10 @@ class StepCore:
         self.time_s, self._is_due = time_s, True
         return finished
 
+    def host_metrics(self) -> dict[str, float]:
+        """Return nothing: there is no connector."""
+        return {}
+
     def warnings(self) -> list[str]:
         """Return what the step time has to say."""
         return self.step_time.warnings()

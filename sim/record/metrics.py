@@ -98,6 +98,10 @@ def compute_metrics(
     peak_kv_usage            its maximum over the timeline
     phases                   see `concur.sim.record.phases`
     ======================== =====================================================================
+
+    A simulated engine with vLLM's `OffloadingConnector` adds `num_host_loads`, `host_loaded_blocks`,
+    `host_stored_blocks`, `num_host_flushes` (steps that waited for transfers) and `host_flush_stall_s` (how
+    long); see `concur.sim.engine.offload.transfers.HostTraffic`.
     """
     makespan_s = float(requests["finished_s"].max())
     latencies_s = agents["finished_s"] - agents["arrived_s"]

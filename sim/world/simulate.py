@@ -188,6 +188,7 @@ class _World:
             num_engine_steps=self.core.totals.num_steps,
             slo=self.scenario.slo,
         )
+        metrics |= self.core.host_metrics()
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         run = run_json(
             self.scenario,

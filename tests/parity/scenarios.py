@@ -1,8 +1,9 @@
 """The scenarios of the parity suite: real traces in three pools, and corners made on purpose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
@@ -129,3 +130,49 @@ CORNERS = {
 def corner(name: str, *, is_async: bool) -> tuple[Scenario, Workload]:
     """One of the worlds made on purpose."""
     return CORNERS[name](is_async=is_async)
+
+
+SHORTENED = {"weka": (4, 3), "tau_airline": (20, 12), "react_hotpotqa": (40, 12)} | {
+    "lmcache_miniswe": (5, 12),
+    "sweagent_demos": (8, 8),
+}
+"""Of each trace so many agents, and so many calls of each: the tier has its say long before the end."""
+
+
+def shortened(case: TraceCase, *, is_async: bool) -> World:
+    """The beginning of a trace, in a pool that just holds its longest agent beside a little more."""
+    scenario, workload = trace_world(case, "starved", is_async=is_async)
+    num_agents, num_calls = SHORTENED[case.file.split(".")[0]]
+    agents = tuple(replace(agent, steps=agent.steps[:num_calls]) for agent in workload.agents[:num_agents])
+    longest_blocks = max(agent.peak_context_tokens for agent in agents) // case.block_size
+    engine = scenario.engine.model_copy(update={"num_gpu_blocks": 2 + longest_blocks * 5 // 4})
+    return scenario.model_copy(update={"engine": engine}), Workload(agents, source=case.file)
+
+
+TIERS = {"small": 0.5, "medium": 2.0, "ample": 10.0}
+"""Host memory over the pool."""
+
+
+def offloading(
+    world: World, *, tier: float, runner: str = "v2", bandwidth_bytes_per_s: float = 48.5e9, **host: Any
+) -> World:
+    """The same world with vLLM's connector, and host memory for `tier` times the pool."""
+    scenario, workload = world
+    engine = scenario.engine.model_dump() | {"model_runner": runner}
+    engine["host_cache"] = {
+        "kind": "offloading",
+        "capacity_tokens": int(tier * scenario.engine.pool_tokens),
+        "bandwidth_bytes_per_s": bandwidth_bytes_per_s,
+    } | host
+    return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload
+
+
+def twins_world(*, is_async: bool) -> World:
+    """Agents that ask the same whole blocks one after another, while the last of them is on its way.
+
+    The pool never answers for a prompt's last block, host memory does.
+    """
+    steps = (StepSpec(64, 0, 20, 0.05), StepSpec(84, 12, 30, 0.2), StepSpec(64, 0, 10, 0.05))
+    agents = tuple(AgentSpec(f"a{n}", n, "g", 64, 0.02 * (n // 2), steps) for n in range(8))
+    engine = {"num_gpu_blocks": 40, "max_num_batched_tokens": 256, "async_scheduling": is_async}
+    return make_scenario(engine=engine), Workload(agents, source="twins")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from concur.cli import main
+from concur.sim.engine.offload.transfers import TransferJob
 from concur.sim.kv.history import Histories
 from concur.validate.errors import OutOfScopeError
 from concur.validate.parity.explain import explain_difference
@@ -71,10 +72,15 @@ def test_an_explanation_shows_both_sides() -> None:
     assert "has no such step" in text
 
 
-def test_a_host_cache_is_out_of_scope() -> None:
+def test_only_a_host_cache_that_vllm_has_is_in_scope() -> None:
     scenario = make_scenario(engine={"host_cache": {"capacity_tokens": 100}})
-    with pytest.raises(OutOfScopeError, match="capacity_tokens = 100 but parity covers no KV connector"):
+    with pytest.raises(
+        OutOfScopeError, match="capacity_tokens = 100 but parity covers no host cache of kind vic"
+    ):
         check_in_scope(scenario.engine)
+    check_in_scope(
+        make_scenario(engine={"host_cache": {"capacity_tokens": 100, "kind": "offloading"}}).engine
+    )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
@@ -86,6 +92,16 @@ def test_without_vllm_the_command_says_how_to_get_it(
         main()
     assert ended.value.code == 2
     assert "make test-vllm" in capsys.readouterr().err
+
+
+def test_an_explanation_of_a_host_cache_shows_transfers() -> None:
+    moved = step(loads=(TransferJob(4, "a/0", 12),), flushed=(3,), num_host_chunks=7)
+    text = explain_difference(
+        Difference(3, ("loads",), Detail(moved, Queues((), (), ("a/0",)), [], {}), None), "0.32.0"
+    )
+    assert "loads: 4 (a/0, 12 blocks)   stores: -   flushed: [3]" in text
+    assert "waiting with blocks: a/0" in text
+    assert "7 chunks in host memory" in text
 
 
 def test_worlds_made_on_purpose_fit_their_pools() -> None:

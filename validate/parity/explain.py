@@ -43,6 +43,15 @@ def covered(coverage: Coverage) -> str:
         f"{coverage.num_nested_agents:,} agents with nested prefixes, {coverage.num_joined:,} sub-agents "
         f"that join and {coverage.num_beside:,} beside their parent, "
         f"{coverage.num_forked_tokens_reused:,} tokens of forks reused"
+        + (_covered_of_host(coverage) if coverage.num_stores else "")
+    )
+
+
+def _covered_of_host(coverage: Coverage) -> str:
+    return (
+        f"; {coverage.num_stores:,} stores, {coverage.num_loads:,} loads, "
+        f"{coverage.num_host_tokens:,} tokens from host memory, "
+        f"{coverage.num_flushes:,} steps that wait for transfers"
     )
 
 
@@ -58,9 +67,25 @@ def _describe(detail: Detail) -> list[str]:
         f"  admitted: {admitted or '-'}   preempted: {', '.join(step.preempted) or '-'}",
         f"  running: {_names(queues.running)}",
         f"  waiting: {_names(queues.waiting)}",
+        *_describe_transfers(detail),
         f"  {step.num_free_blocks} blocks free, next victims {_ids(detail.free_blocks, first=True)}",
         *held,
         f"  finished: {', '.join(step.finished) or '-'} at {step.end_s!r} s",
+    ]
+
+
+def _describe_transfers(detail: Detail) -> list[str]:
+    step, holding = detail.step, detail.queues.kv_holding
+    if not (step.loads or step.stores or step.flushed or step.num_host_chunks or holding):
+        return []
+    loads, stores = (
+        _names(tuple(f"{job.job_id} ({job.request_id}, {job.num_blocks} blocks)" for job in jobs))
+        for jobs in (step.loads, step.stores)
+    )
+    return [
+        f"  waiting with blocks: {_names(holding)}",
+        f"  loads: {loads}   stores: {stores}   flushed: {list(step.flushed)}",
+        f"  {step.num_host_chunks} chunks in host memory",
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from concur.validate.parity.explain import covered, explain_difference
 from concur.validate.parity.parity import Coverage, ParityResult, run_parity
@@ -25,7 +26,13 @@ class _DifferenceError(AssertionError):
     """Tell Hypothesis that a world is worth shrinking."""
 
 
-def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] = lambda: None) -> FuzzResult:
+def fuzz(
+    num_worlds: int,
+    seed_number: int,
+    *,
+    drawn_from: Callable[[], SearchStrategy[World]] = worlds,
+    on_progress: Callable[[], None] = lambda: None,
+) -> FuzzResult:
     """Compare `num_worlds` random worlds with vLLM's scheduler, reproducibly from the seed.
 
     Raises
@@ -44,7 +51,7 @@ def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] =
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(worlds())
+    @given(drawn_from())
     def compare(world: World) -> None:
         result = run_parity(*world)
         if result.difference is not None:

@@ -10,27 +10,36 @@ engine loop and the step time. So a difference is a difference in scheduling or 
 - all blocks of the requests admitted and the last block of the last `_LAST` requests scheduled, and every
   `FREE_ORDER_EVERY` steps the whole free queue, in eviction order,
 - free blocks and KV usage after scheduling,
+- with a host cache: loads and stores with their requests and sizes, what is flushed, how many chunks the host
+  tier holds, and which, in which order they go and how often they are pinned: every step if they are at most
+  `_SMALL_TIER`, else every `FREE_ORDER_EVERY`,
 - the requests finished, and the time at which the step ended.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, cast
 
 import pandas as pd
 
+from concur.sim.engine.offload.core import ConnectedCore, ConnectorScheduler
+from concur.sim.engine.offload.transfers import ConnectorOutput, TransferJob
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request
 from concur.sim.engine.stepping import StepCore, StepScheduler
 from concur.sim.engine.vllm.build import build_reference_scheduler
+from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
+from concur.validate.parity.host_probe import host_contents, num_host_chunks
 from concur.validate.parity.probes import Probe, Queues, probe
-from concur.validate.parity.vllm_scheduler import VllmScheduler
+from concur.validate.parity.vllm_offloading import VllmOffloadingScheduler
+from concur.validate.parity.vllm_scheduler import VllmScheduler, check_in_scope
 
 FREE_ORDER_EVERY: Final = 50
+_SMALL_TIER: Final = 256
 _LAST: Final = 8  # scheduled requests whose last block is compared
 
 
@@ -48,6 +57,11 @@ class Step:
     num_free_blocks: int
     kv_usage_frac: float
     free_order: int | None
+    loads: tuple[TransferJob, ...] = ()
+    stores: tuple[TransferJob, ...] = ()
+    flushed: tuple[int, ...] = ()
+    num_host_chunks: int = 0
+    host_contents: int | None = None
     finished: tuple[str, ...] = ()
     end_s: float = -1.0
 
@@ -83,6 +97,7 @@ class Coverage:
     `num_generated_tokens_reused` were generated in one call and found in the cache by the agent's next.
     `num_nested_agents` share a prefix within a wider group's; of the sub-agents, `num_joined` keep their
     parent waiting, `num_beside` do not, and `num_forked_tokens_reused` were found at the beginning of forks.
+    `num_loads`, `num_stores`, `num_flushes` count transfers with host memory, and steps that wait for some.
     `num_blocked_resumes` counts steps at whose end a preempted request was first in line and did not fit.
     """
 
@@ -96,6 +111,10 @@ class Coverage:
     num_joined: int
     num_beside: int
     num_forked_tokens_reused: int
+    num_loads: int = 0
+    num_stores: int = 0
+    num_flushes: int = 0
+    num_host_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +170,8 @@ class Recorder:
         output = self._scheduler.schedule()
         queues = self._probe.queues()
         step = self._step(output, queues)
+        if isinstance(output, ConnectorOutput):
+            self._note_transfers(step, output)
         if number == self._detail_of:
             self.detail = self._look(step, queues)
         self.steps.append(step)
@@ -190,7 +211,7 @@ class Recorder:
             admitted=tuple((request.request_id, request.num_cached_tokens) for request in output.admitted),
             preempted=tuple(sorted(request.request_id for request in output.preempted)),
             running=hash(queues.running),
-            waiting=hash(queues.waiting),
+            waiting=hash((queues.waiting, queues.kv_holding)),
             admitted_blocks=hash(
                 tuple(tuple(self._probe.block_ids(request.request_id)) for request in output.admitted)
             ),
@@ -199,6 +220,17 @@ class Recorder:
             kv_usage_frac=self._scheduler.make_stats().kv_cache_usage_frac,
             free_order=hash(tuple(self._probe.free_blocks())) if looks_at_order else None,
         )
+
+    def has_requests(self) -> bool:
+        """Pass on."""
+        return cast(ConnectorScheduler, self._scheduler).has_requests()
+
+    def _note_transfers(self, step: Step, output: ConnectorOutput) -> None:
+        step.loads, step.stores = tuple(output.load_jobs), tuple(output.store_jobs)
+        step.flushed = tuple(sorted(output.jobs_to_flush))
+        step.num_host_chunks = num_host_chunks(self._scheduler)
+        if step.num_host_chunks <= _SMALL_TIER or len(self.steps) % FREE_ORDER_EVERY == 0:
+            step.host_contents = hash(host_contents(self._scheduler))
 
     def _look(self, step: Step, queues: Queues) -> Detail:
         names = [name for name, _, _ in step.scheduled]
@@ -223,9 +255,9 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
     VllmMissingError
         If vLLM cannot be imported.
     OutOfScopeError
-        If the scenario has a host cache.
+        If the scenario has a host cache of another kind than `offloading`.
     """
-    theirs = Recorder(VllmScheduler(scenario.engine, workload))
+    theirs = Recorder(_vllms(scenario, workload))
     record = simulate(scenario, workload, core=stepped(scenario, theirs))
     ours = Recorder(build_reference_scheduler(scenario.engine), expected=theirs.steps)
     number: int | None = None
@@ -243,6 +275,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
         num_generated_tokens_reused=_num_generated_tokens_reused(record.requests),
         num_blocked_resumes=theirs.num_blocked_resumes,
         **_relations(workload, record.requests),
+        **_transfers(theirs.steps, record),
     )
     if number is None:
         return ParityResult(coverage, None)
@@ -252,13 +285,36 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
 
 def stepped(scenario: Scenario, scheduler: StepScheduler) -> StepCore:
     """Return the engine of a scenario, with that scheduler."""
+    if _is_connected(scenario):
+        connected = cast(ConnectorScheduler, scheduler)
+        return ConnectedCore(scenario.engine, make_step_time(scenario.step_time), connected)
     return StepCore(scenario.engine, make_step_time(scenario.step_time), scheduler)
+
+
+def _is_connected(scenario: Scenario) -> bool:
+    return scenario.engine.host_cache.capacity_tokens > 0
+
+
+def _vllms(scenario: Scenario, workload: Workload) -> VllmScheduler:
+    """Return vLLM's scheduler for a scenario, with its connector where there is a host cache."""
+    check_in_scope(scenario.engine)
+    kind = VllmOffloadingScheduler if _is_connected(scenario) else VllmScheduler
+    return kind(scenario.engine, workload)
+
+
+def _transfers(steps: list[Step], record: RunRecord) -> dict[str, int]:
+    return {
+        "num_loads": sum(len(step.loads) for step in steps),
+        "num_stores": sum(len(step.stores) for step in steps),
+        "num_flushes": sum(bool(step.flushed) for step in steps),
+        "num_host_tokens": int(record.metrics["host_tokens"]),
+    }
 
 
 def _explain(scenario: Scenario, workload: Workload, number: int, differing: tuple[str, ...]) -> Difference:
     """Run both sides once more, looking closely at the step."""
     ours = Recorder(build_reference_scheduler(scenario.engine), detail_of=number)
-    theirs = Recorder(VllmScheduler(scenario.engine, workload), detail_of=number)
+    theirs = Recorder(_vllms(scenario, workload), detail_of=number)
     for recorder in (ours, theirs):
         with suppress(_SeenEnoughError):
             simulate(scenario, workload, core=stepped(scenario, recorder))

@@ -11,10 +11,11 @@ from concur.validate.parity.vllm_scheduler import VllmScheduler
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """Request ids in queue order."""
+    """Request ids in queue order; `kv_holding` wait with blocks, for a load or after it."""
 
     running: tuple[str, ...]
     waiting: tuple[str, ...]
+    kv_holding: tuple[str, ...] = ()
 
 
 class Probe(Protocol):
@@ -51,6 +52,7 @@ class OurProbe:
         return Queues(
             tuple(request.request_id for request in scheduler.running),
             tuple(request.request_id for request in scheduler.waiting),
+            tuple(request.request_id for request in scheduler.kv_holding_waiting),
         )
 
     def num_free_blocks(self) -> int:
@@ -77,6 +79,7 @@ class VllmProbe:
         return Queues(
             tuple(request.request_id for request in self._vllm.running),
             tuple(request.request_id for request in self._vllm.waiting),
+            tuple(request.request_id for request in self._vllm.kv_holding_waiting),
         )
 
     def num_free_blocks(self) -> int:

@@ -14,7 +14,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
@@ -23,6 +23,8 @@ from concur.sim.step_time.step_time import StepBatch
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError
 from concur.validate.parity.tokens import TokenBook
+
+Output = TypeVar("Output", bound=SchedulerOutput)
 
 _MODEL = {  # Hugging Face configuration of a one-layer dense model; scheduling does not depend on it
     "architectures": ["Qwen3ForCausalLM"],
@@ -68,12 +70,13 @@ def check_in_scope(config: EngineConfig) -> None:
     Raises
     ------
     OutOfScopeError
-        If the scenario has a host cache: vLLM's KV connectors work differently.
+        If the scenario has a host cache of another kind than `offloading`: no connector works like it.
     """
-    if config.host_cache.capacity_tokens:
+    host = config.host_cache
+    if host.capacity_tokens and host.kind != "offloading":
         raise OutOfScopeError(
-            f"engine.host_cache.capacity_tokens = {config.host_cache.capacity_tokens} but parity covers no "
-            "KV connector; set it to 0"
+            f"engine.host_cache.capacity_tokens = {host.capacity_tokens} but parity covers no host cache of "
+            f'kind {host.kind}; set it to 0, or engine.host_cache.kind = "offloading"'
         )
 
 
@@ -119,19 +122,28 @@ def _vllm_config(config: EngineConfig) -> Any:
     return vllm_config
 
 
-def _build(config: EngineConfig) -> Any:
-    """Return vLLM's scheduler for the scenario's engine."""
+def build_vllm_scheduler(
+    config: EngineConfig, *, kv_transfer_config: Any = None, block_bytes: int = 0
+) -> Any:
+    """Return vLLM's scheduler for the scenario's engine, with a connector where one is asked for.
+
+    A connector sizes its memory by that of a block, so that it needs to know `block_bytes`.
+    """
     vllm_config = _vllm_config(config)
+    vllm_config.kv_transfer_config = kv_transfer_config
     import torch
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, KVCacheTensor
     from vllm.v1.structured_output import StructuredOutputManager
 
     spec = FullAttentionSpec(block_size=config.block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
+    tensor = KVCacheTensor(
+        size=block_bytes * config.num_gpu_blocks, layers=["layer"], layer_stride=0, block_stride=block_bytes
+    )
     kv_cache_config = KVCacheConfig(
         num_blocks=config.num_gpu_blocks,
-        kv_cache_tensors=[],
+        kv_cache_tensors=[tensor] if block_bytes else [],
         kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
     )
     return (AsyncScheduler if config.async_scheduling else Scheduler)(
@@ -161,13 +173,16 @@ class VllmScheduler:
 
     def __init__(self, config: EngineConfig, workload: Workload) -> None:
         check_in_scope(config)
-        self.vllm = _build(config)
+        self.vllm = self._build(config)
         self._config = config
         self._tokens = TokenBook(workload)
         self._requests: dict[str, Request] = {}
         self._outputs: dict[str, list[int]] = {}
         self._stats = SchedulerStats()
         self._in_flight: dict[int, Any] = {}
+
+    def _build(self, config: EngineConfig) -> Any:
+        return build_vllm_scheduler(config)
 
     def add_request(self, request: Request) -> None:
         """Hand a request to vLLM, with the token ids of its prompt."""
@@ -194,14 +209,16 @@ class VllmScheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Let vLLM decide the next step, and translate what it decided."""
-        decided = self.vllm.schedule()
-        output = SchedulerOutput()
+        return self._translated(self.vllm.schedule(), SchedulerOutput())
+
+    def _translated(self, decided: Any, output: Output) -> Output:
+        """Put what vLLM decided into an output of ours, and keep it until the output is in."""
         for request_id, num_tokens in decided.num_scheduled_tokens.items():
             output.scheduled.append(self._scheduled(request_id, num_tokens, output.batch))
         credited = {new.req_id: new.num_computed_tokens for new in decided.scheduled_new_reqs}
         resumed = decided.scheduled_cached_reqs.resumed_req_ids
         for request, _, _ in output.scheduled:
-            if request.request_id in credited:
+            if request.request_id in credited and not request.num_preemptions:
                 self._credit(request, credited[request.request_id])
             if request.request_id in credited or request.request_id in resumed:
                 output.admitted.append(request)
@@ -228,8 +245,16 @@ class VllmScheduler:
                 req_ids=names,
                 req_id_to_index={name: index for index, name in enumerate(names)},
                 sampled_token_ids=sampled,
+                kv_connector_output=self._kv_connector_output(output),
             ),
         )
+        return self._finished(result, time_s)
+
+    def _kv_connector_output(self, output: SchedulerOutput) -> Any:
+        """Return what a worker would report of transfers: nothing without a connector."""
+
+    def _finished(self, result: Any, time_s: float) -> list[Request]:
+        """Copy the progress that vLLM reports; return the requests that have finished."""
         return [
             self._requests.pop(report.request_id)
             for report in (result[0].outputs if 0 in result else ())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from concur.orders import ORDERS
 from concur.signals import Prefix
+from concur.sim.engine.config import EngineConfig
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
@@ -23,10 +24,10 @@ _orders = st.sampled_from(sorted(ORDERS))
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, with_host_cache: bool = False) -> World:
+def worlds(draw: st.DrawFn, *, with_host_cache: bool = False, least_agents: int = 1) -> World:
     """Draw a scenario and its workload; no agent is longer than the pool."""
     agents: list[AgentSpec] = []
-    for index in range(draw(st.integers(1, 10))):
+    for index in range(draw(st.integers(least_agents, 10))):
         agents.append(draw(_agents(index, agents)))
     block_size = draw(st.sampled_from([16, 32] if not with_host_cache else [4, 16, 32]))
     longest_blocks = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
@@ -40,6 +41,32 @@ def worlds(draw: st.DrawFn, *, with_host_cache: bool = False) -> World:
         }
     )
     return scenario, Workload(tuple(agents), source="random world")
+
+
+@st.composite
+def offloading_worlds(draw: st.DrawFn) -> World:
+    """Draw a world whose engine offloads to host memory: tiers from one chunk up, links from very slow up."""
+    scenario, workload = draw(worlds(least_agents=4))
+    engine = scenario.engine.model_dump() | {"enable_prefix_caching": True}
+    longest_blocks = max(
+        -(-agent.peak_context_tokens // scenario.engine.block_size) for agent in workload.agents
+    )
+    pool_blocks = longest_blocks + draw(
+        st.integers(0, longest_blocks // 2)
+    )  # starved: what is evicted comes back
+    engine |= {"num_gpu_blocks": 1 + pool_blocks, "model_runner": draw(st.sampled_from(["v1", "v2"]))}
+    blocks_per_chunk = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    num_chunks = draw(st.one_of(st.integers(1, 60), st.just(5000)))
+    engine["host_cache"] = {
+        "kind": "offloading",
+        "capacity_tokens": num_chunks * blocks_per_chunk * scenario.engine.block_size,
+        "bandwidth_bytes_per_s": draw(st.sampled_from([2e8, 2e9, 48.5e9])),
+        "eviction_policy": draw(st.sampled_from(["lru", "lru", "arc"])),
+        "offload_prompt_only": draw(st.sampled_from([True, True, False])),
+        "blocks_per_chunk": blocks_per_chunk,
+        "store_threshold": draw(st.sampled_from([0, 0, 2])),
+    }
+    return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload
 
 
 @st.composite

@@ -2,6 +2,9 @@
 
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.core import EngineCore
+from concur.sim.engine.offload.connector import OffloadingConnector
+from concur.sim.engine.offload.core import ConnectedCore
+from concur.sim.engine.offload.scheduler import ConnectedScheduler
 from concur.sim.engine.stepping import StepCore
 from concur.sim.engine.vllm.fast import FastCore, FastScheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
@@ -27,17 +30,27 @@ def build_core(config: EngineConfig, step_time: StepTime) -> EngineCore:
 
 def build_reference_core(config: EngineConfig, step_time: StepTime) -> StepCore:
     """Return the reference: step by step and block by block."""
-    return StepCore(config, step_time, build_reference_scheduler(config))
+    scheduler = build_reference_scheduler(config)
+    if isinstance(scheduler, ConnectedScheduler):
+        return ConnectedCore(config, step_time, scheduler)
+    return StepCore(config, step_time, scheduler)
 
 
 def build_reference_scheduler(config: EngineConfig) -> Scheduler[KVCacheManager]:
     """Return vLLM's scheduler on the block pool, with a second tier where there is one."""
-    capacity_blocks = config.host_cache.capacity_tokens // config.block_size
+    host = config.host_cache
+    if host.capacity_tokens and host.kind == "offloading":
+        manager = _block_manager(config, None)
+        return ConnectedScheduler(config, manager, OffloadingConnector(config, manager))
+    capacity_blocks = host.capacity_tokens // config.block_size
     tier = HostCache(capacity_blocks) if capacity_blocks else None
+    return Scheduler(config, _block_manager(config, tier), tier)
+
+
+def _block_manager(config: EngineConfig, tier: HostCache | None) -> KVCacheManager:
     block_pool = BlockPool(
         config.num_gpu_blocks,
         enable_caching=config.enable_prefix_caching,
         on_evict=None if tier is None else tier.store,
     )
-    manager = KVCacheManager(block_pool, block_size=config.block_size, watermark=config.watermark)
-    return Scheduler(config, manager, tier)
+    return KVCacheManager(block_pool, block_size=config.block_size, watermark=config.watermark)
