@@ -23,7 +23,7 @@ def gateway(
         list[str] | None, typer.Option("--upstream", metavar="URL", help="An engine's address; repeatable.")
     ] = None,
     controller: Annotated[
-        str | None, typer.Option("--controller", metavar="POLICY", help="E.g. agent_cap=24; default twin.")
+        str | None, typer.Option("--controller", metavar="LAW", help="E.g. agent_cap=24; default twin.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE.toml", help="Options overrule it.")
