@@ -60,10 +60,10 @@ def _application(verb: Verb) -> Any:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] == "concur":
             raise
-        _refuse(
-            f"concur {verb.name} needs {error.name}, which is not installed here; "
-            f"pip install 'concur-admission[{verb.extra}]'"
-        )
+        from concur.sim.errors import how_to_install
+
+        needed = f"concur {verb.name} needs {error.name}, which is not installed here"
+        _refuse(f"{needed}; {how_to_install(verb.extra)}")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -77,18 +77,18 @@ def sentences(found: Mapping[str, Diagnosis]) -> list[str]:
 
 def _thrashing(found: Diagnosis) -> str:
     return (
-        f"thrashing. It finds {_percent(found.hit_rate)} of prompts in its cache, "
-        f"{_percent(found.hit_rate_before)} before: {found.lost_tokens_per_s:,.0f} tokens a second are "
+        f"thrashing. It finds {percent(found.hit_rate)} of prompts in its cache, "
+        f"{percent(found.hit_rate_before)} before: {found.lost_tokens_per_s:,.0f} tokens a second are "
         f"computed again, "
-        f"{_percent(found.lost_frac)} of all that it computes. Hold agents back before their next call: "
+        f"{percent(found.lost_frac)} of all that it computes. Hold agents back before their next call: "
         f"{_fitting(found)}"
     )
 
 
 def _little_reuse(found: Diagnosis) -> str:
     return (
-        f"little reuse. It finds {_percent(found.hit_rate)} of prompts in its cache, "
-        f"{_percent(found.hit_rate_before)} before. If these are agents that call again with what they have, "
+        f"little reuse. It finds {percent(found.hit_rate)} of prompts in its cache, "
+        f"{percent(found.hit_rate_before)} before. If these are agents that call again with what they have, "
         f"it has thrashed all along; then {_fitting(found)} If every prompt is a new one, no control helps."
     )
 
@@ -96,8 +96,8 @@ def _little_reuse(found: Diagnosis) -> str:
 def _full(found: Diagnosis) -> str:
     preempted = f", {found.num_preemptions:,.0f} preemptions" if found.num_preemptions else ""
     return (
-        f"full. Running requests reference {_percent(found.kv_cache_usage_frac)} of the pool{preempted}, "
-        f"and hits hold ({_percent(found.hit_rate)}). More agents at once will thrash: {_fitting(found)}"
+        f"full. Running requests reference {percent(found.kv_cache_usage_frac)} of the pool{preempted}, "
+        f"and hits hold ({percent(found.hit_rate)}). More agents at once will thrash: {_fitting(found)}"
     )
 
 
@@ -132,5 +132,6 @@ def _most_of(phases: Sequence[Phase]) -> Phase:
     return max(busy, key=busy.count, default=Phase.IDLE)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
+def percent(value: float | None, digits: int = 0) -> str:
+    """Format a share for people; `-` where it is not known."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"

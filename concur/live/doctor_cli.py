@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from concur.live.diagnosis import Diagnosis
-from concur.live.doctor import Watch, sentences
+from concur.live.doctor import Watch, percent, sentences
 from concur.live.errors import ScrapeError
 
 app = typer.Typer()
@@ -77,18 +77,14 @@ def table_of(found: Mapping[str, Diagnosis]) -> Table:
             each.phase,
             f"{each.num_running:.1f}",
             f"{each.num_waiting:.1f}",
-            _percent(each.kv_cache_usage_frac),
-            _percent(each.hit_rate),
-            _percent(each.hit_rate_before),
+            percent(each.kv_cache_usage_frac, 1),
+            percent(each.hit_rate, 1),
+            percent(each.hit_rate_before, 1),
             _count(each.prefill_tokens_per_s),
             _count(each.generation_tokens_per_s),
             _count(each.num_preemptions),
         )
     return table
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def _count(value: float | None) -> str:

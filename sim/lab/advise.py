@@ -4,7 +4,6 @@ Everything is simulated: no control, the static caps that a search for the best 
 and a few changes of the engine, each on all seeds (orders of the agents).
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +13,7 @@ from concur.sim.errors import ScenarioError
 from concur.sim.lab.oracle import search_static_cap
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import Runs, by_policy
-from concur.sim.runs.intervals import Interval, mean_interval, metric_value
+from concur.sim.runs.intervals import Interval, mean_interval, metric_interval
 from concur.sim.runs.parallel import Workers
 from concur.sim.runs.policies import is_static_cap
 from concur.sim.scenario.scenario import Scenario, parse_scenario
@@ -144,7 +143,7 @@ def advise(
     none, *laws = _outcomes(runs, ["none", *LAWS], on_run)
     best_cap = search_static_cap(runs, on_run=on_run)
     caps = {
-        int(label.partition("=")[2]): _outcome(list(own.values()))
+        int(label.partition("=")[2]): _outcome(own)
         for label, own in by_policy(runs.records).items()
         if is_static_cap(label)
     }
@@ -179,33 +178,29 @@ def _outcomes(
     configs = [config for policy in policies for config in runs.scenario.policies(policy)]
     for _ in runs.run(configs):
         on_run()
-    return [_outcome(list(runs.of(config).values())) for config in configs]
+    return [_outcome(runs.of(config)) for config in configs]
 
 
-def _outcome(records: Sequence[RunRecord]) -> Outcome:
-    makespans_s = [float(record.metrics["makespan_s"]) for record in records]
+def _outcome(runs: Mapping[int, RunRecord]) -> Outcome:
+    makespans_s = [float(record.metrics["makespan_s"]) for record in runs.values()]
     if not min(makespans_s):
         raise ScenarioError("the batch takes no time in this scenario, so there is nothing to advise")
     return Outcome(
-        policy=records[0].label,
+        policy=next(iter(runs.values())).label,
         makespan_s=mean_interval(makespans_s),
-        hit_rate=_mean(records, "hit_rate"),
-        recompute_frac=_mean(records, "recompute_time_fraction"),
-        ttft_p50_s=_mean(records, "ttft_s.p50"),
-        ttft_p95_s=_mean(records, "ttft_s.p95"),
-        call_latency_p95_s=_mean(records, "call_latency_s.p95"),
-        gate_wait_max_s=_mean(records, "step_wait_s.max"),
-        slo_attainment=_mean_or_none(records, "slo_attainment"),
+        hit_rate=_mean(runs, "hit_rate") or 0.0,
+        recompute_frac=_mean(runs, "recompute_time_fraction") or 0.0,
+        ttft_p50_s=_mean(runs, "ttft_s.p50") or 0.0,
+        ttft_p95_s=_mean(runs, "ttft_s.p95") or 0.0,
+        call_latency_p95_s=_mean(runs, "call_latency_s.p95") or 0.0,
+        gate_wait_max_s=_mean(runs, "step_wait_s.max") or 0.0,
+        slo_attainment=_mean(runs, "slo_attainment"),
     )
 
 
-def _mean(records: Sequence[RunRecord], name: str) -> float:
-    return _mean_or_none(records, name) or 0.0
-
-
-def _mean_or_none(records: Sequence[RunRecord], name: str) -> float | None:
-    known = [value for record in records if (value := metric_value(record, name)) is not None]
-    return math.fsum(known) / len(known) if known else None
+def _mean(runs: Mapping[int, RunRecord], name: str) -> float | None:
+    interval = metric_interval(runs, name)
+    return None if interval is None else interval.mean
 
 
 def _band(caps: Mapping[int, Outcome], best_cap: int) -> tuple[int, int]:

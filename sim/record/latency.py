@@ -4,6 +4,7 @@ All of it counts from the moment that the agent was ready to call, so waiting at
 holding agents back must not look like serving them fast.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -33,12 +34,12 @@ def call_latency_s(requests: Columns) -> np.ndarray:
     return np.asarray(requests["finished_s"] - requests["ready_s"], dtype=np.float64)
 
 
-def quantiles(values: np.ndarray) -> dict[str, float | None]:
+def quantiles(values: np.ndarray, levels: Mapping[str, float] = LEVELS) -> dict[str, float | None]:
     """Return the quantiles of the values that there are; none of any call is known: `None` each."""
     known = values[~np.isnan(values)]
     if not known.size:
-        return dict.fromkeys(LEVELS)
-    return {name: float(np.quantile(known, level)) for name, level in LEVELS.items()}
+        return dict.fromkeys(levels)
+    return {name: float(np.quantile(known, level)) for name, level in levels.items()}
 
 
 def latency_metrics(requests: Columns, *, makespan_s: float, slo: SloConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from concur.measures.prefixes import warm_prefix, warm_up
-from concur.sim.record.latency import LEVELS, latency_metrics
+from concur.sim.record.latency import LEVELS, latency_metrics, quantiles
 from concur.sim.record.phases import RULE, Phase, find_phases, hit_rate
 from concur.sim.record.sharing import levels_of, parents_of
 from concur.sim.record.tables import Columns
@@ -127,8 +127,8 @@ def compute_metrics(
         "idle_fraction": None if busy_s is None else 1.0 - busy_s / makespan_s,
         "num_preemptions": _sum(requests["num_preemptions"]),
         "mean_active_agents": _time_average(timeline, "agents_active"),
-        "agent_latency_s": _quantiles(latencies_s, _LATENCY_QUANTILES),
-        "step_wait_s": _quantiles(waits_s, _WAIT_QUANTILES),
+        "agent_latency_s": quantiles(latencies_s, _LATENCY_QUANTILES),
+        "step_wait_s": quantiles(waits_s, _WAIT_QUANTILES),
         **latency_metrics(requests, makespan_s=makespan_s, slo=slo),
         "gate_pauses": int(agents["num_pauses"].sum()),
         "jain_fairness": _fairness(_output_tokens(requests, agents), latencies_s),
@@ -204,10 +204,6 @@ def _time_average(timeline: Columns, column: str) -> float:
     values = timeline[column].astype(np.float64)
     widths_s = np.diff(timeline["t_s"])
     return float((values[:-1] * widths_s).sum() / widths_s.sum()) if widths_s.sum() > 0 else float(values[0])
-
-
-def _quantiles(values: np.ndarray, levels: dict[str, float]) -> dict[str, float]:
-    return {name: float(np.quantile(values, level)) for name, level in levels.items()}
 
 
 def _sum(column: np.ndarray) -> int | None:

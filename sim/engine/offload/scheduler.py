@@ -140,12 +140,7 @@ class ConnectedScheduler(Scheduler[KVCacheManager]):
                 is_loading = request.status is RequestStatus.WAITING_FOR_REMOTE_KVS
                 (holding if is_loading else skipped).append(request)
                 continue
-            num_new_tokens = _chunk(request.num_tokens - request.num_computed_tokens, threshold, budget)
-            request.status = RequestStatus.RUNNING
-            self.running.append(request)
-            output.admitted.append(request)
-            self._put(output, request, num_new_tokens)
-            budget -= num_new_tokens
+            budget -= self._start_running(output, request, budget, threshold)
         self.kv_holding_waiting.extendleft(reversed(holding))
         self.waiting.extendleft(reversed(skipped))
         return budget
@@ -165,9 +160,8 @@ class ConnectedScheduler(Scheduler[KVCacheManager]):
     def _promote(self, request: Request) -> None:
         """Make what was loaded findable; of a prompt that was found whole, the last token is computed."""
         self._arrived.remove(request)
-        self.kv_cache_manager.cache_blocks(request.request_id, request.num_computed_tokens)
+        self._note_arrival(request)
         request.num_computed_tokens -= request.num_computed_tokens == request.num_tokens
-        request.status = RequestStatus.PREEMPTED if request.num_preemptions else RequestStatus.WAITING
 
     def _look_up(self, request: Request, budget: int, threshold: int) -> bool | None:
         """Give a request the blocks that it hits, or start their load, if it fits."""

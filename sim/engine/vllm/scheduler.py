@@ -107,9 +107,13 @@ class Scheduler(Generic[Cache]):
     def finish_load(self, request: Request) -> None:
         """Take note that the blocks of a loading request have arrived from host memory."""
         self.loading.remove(request)
+        self._note_arrival(request)
+        self.kv_holding_waiting.append(request)
+
+    def _note_arrival(self, request: Request) -> None:
+        """Make what a request has loaded findable; it waits as before its load."""
         self.kv_cache_manager.cache_blocks(request.request_id, request.num_computed_tokens)
         request.status = RequestStatus.PREEMPTED if request.num_preemptions else RequestStatus.WAITING
-        self.kv_holding_waiting.append(request)
 
     def _add_token(self, request: Request, is_stale: bool, time_s: float) -> None:
         request.num_tokens += 1
@@ -182,14 +186,18 @@ class Scheduler(Generic[Cache]):
                 break
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
-            num_new_tokens = _chunk(request.num_tokens - request.num_computed_tokens, threshold, budget)
-            request.status = RequestStatus.RUNNING
-            self.running.append(request)
-            output.admitted.append(request)
-            self._put(output, request, num_new_tokens)
-            budget -= num_new_tokens
+            budget -= self._start_running(output, request, budget, threshold)
         self.waiting.extendleft(reversed(skipped))
         return budget
+
+    def _start_running(self, output: SchedulerOutput, request: Request, budget: int, threshold: int) -> int:
+        """Put a request that has its blocks among those that run, and into the step; return its tokens."""
+        num_new_tokens = _chunk(request.num_tokens - request.num_computed_tokens, threshold, budget)
+        request.status = RequestStatus.RUNNING
+        self.running.append(request)
+        output.admitted.append(request)
+        self._put(output, request, num_new_tokens)
+        return num_new_tokens
 
     def _next_admitted(
         self, output: SchedulerOutput, budget: int, threshold: int, skipped: list[Request]
