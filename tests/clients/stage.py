@@ -20,7 +20,7 @@ from concur.gateway.app import Gateway
 from concur.gateway.config import GatewayConfig
 from concur.gateway.logs import EventLog
 from tests.clients import programs
-from tests.importers.scripted_server import ScriptedServer
+from tests.importers.scripted_server import CODEX_CONFIG, ScriptedServer
 
 CLIENTS: Final = Path(os.environ.get("CONCUR_CLIENTS", ".venv-clients")).resolve()
 SDKS: Final = {
@@ -31,15 +31,6 @@ SDKS: Final = {
 }
 NAMES: Final = ("claude-code", "codex", "mini-swe-agent", *SDKS)
 LIMIT_S: Final = 150.0
-_CODEX: Final = """\
-model = "m"
-model_provider = "scripted"
-[model_providers.scripted]
-name = "scripted"
-base_url = "{url}/v1"
-wire_api = "responses"
-env_key = "SCRIPTED_KEY"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +99,7 @@ def _claude_code(url: str, home: Path, prompt: str) -> tuple[list[str], dict[str
 def _codex(url: str, home: Path, prompt: str) -> tuple[list[str], dict[str, str]]:
     folder = home / ".codex"
     folder.mkdir()
-    (folder / "config.toml").write_text(_CODEX.format(url=url), encoding="utf-8")
+    (folder / "config.toml").write_text(CODEX_CONFIG.format(url=url), encoding="utf-8")
     program = str(CLIENTS / "node_modules" / ".bin" / "codex")
     flags = ("--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
     return [program, "exec", *flags, prompt], {"SCRIPTED_KEY": "x"}

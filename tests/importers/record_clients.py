@@ -23,7 +23,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from tests.importers import client_programs
-from tests.importers.scripted_server import ScriptedServer
+from tests.importers.scripted_server import CODEX_CONFIG, ScriptedServer
 from tests.importers.scrub import scrub_file
 
 RECORDINGS: Final = Path(__file__).parent / "recordings"
@@ -31,15 +31,6 @@ PAUSE_S: Final = 2.0
 """What a person takes between two prompts."""
 
 _LIMIT_S: Final = 120.0
-_CODEX: Final = """\
-model = "m"
-model_provider = "scripted"
-[model_providers.scripted]
-name = "scripted"
-base_url = "{url}/v1"
-wire_api = "responses"
-env_key = "SCRIPTED_KEY"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +93,7 @@ async def codex(stage: Stage) -> list[tuple[Path, str]]:
     """Run Codex: commands, two sub-agents at once, and a second prompt."""
     folder = stage.home / ".codex"
     folder.mkdir()
-    (folder / "config.toml").write_text(_CODEX.format(url=stage.url), encoding="utf-8")
+    (folder / "config.toml").write_text(CODEX_CONFIG.format(url=stage.url), encoding="utf-8")
     flags = ("--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
     first = "SCRIPT[sh ls; sh sleep 1 & pwd; background 2; join 0; join 1; sh sleep 1; say done]"
     await stage.run(stage.node("codex"), "exec", *flags, first, SCRIPTED_KEY="x")

@@ -30,6 +30,16 @@ from tests.importers.scripted_answers import Answer, ToolCall, Usage
 FIRST_TOKEN_S: Final = 0.2
 LAST_TOKEN_S: Final = 0.3
 CHARACTERS_PER_TOKEN: Final = 4
+CODEX_CONFIG: Final = """\
+model = "m"
+model_provider = "scripted"
+[model_providers.scripted]
+name = "scripted"
+base_url = "{url}/v1"
+wire_api = "responses"
+env_key = "SCRIPTED_KEY"
+"""
+"""What Codex has in `config.toml` to ask this server, at `url`."""
 _SCRIPT: Final = re.compile(r"SCRIPT\[(.*?)\]")
 _CHILD_SCRIPT: Final = "SCRIPT[sh ls; sh sleep {}; say child done]"
 _SHELLS: Final = ("Bash", "bash", "exec_command", "terminal")
