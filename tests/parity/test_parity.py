@@ -63,7 +63,9 @@ def test_corners(name: str, is_async: bool) -> None:
 def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     from concur.validate.parity.fuzz import explain_fuzz, fuzz
 
-    least = num_worlds / 10 if seed is not None else 0  # a fresh seed may preempt little
+    # Hypothesis also draws constants that it finds in the sources it sees loaded: one seed gives other worlds
+    # in another environment, so the least is far below what is usual (hundreds).
+    least = num_worlds / 20 if seed is not None else 0
     seed = secrets.randbelow(2**31) if seed is None else seed
     num_worlds = int(os.environ.get("CONCUR_FUZZ_WORLDS", num_worlds))
     result = fuzz(num_worlds, seed)

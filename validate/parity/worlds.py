@@ -119,9 +119,10 @@ def _steps(draw: st.DrawFn, history: int) -> tuple[StepSpec, ...]:
 @st.composite
 def _engines(draw: st.DrawFn, block_size: int, longest_blocks: int) -> dict[str, Any]:
     max_num_seqs = draw(st.one_of(st.integers(1, 12), st.just(256)))
+    spare_blocks = draw(st.one_of(st.integers(0, longest_blocks // 4), st.integers(0, 3 * longest_blocks)))
     return {
         "block_size": block_size,
-        "num_gpu_blocks": 1 + longest_blocks + draw(st.integers(0, 3 * longest_blocks)),
+        "num_gpu_blocks": 1 + longest_blocks + spare_blocks,
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max(64, max_num_seqs, draw(st.integers(64, 700))),
         "max_model_len": 16_384,
