@@ -2,8 +2,8 @@
 
     .venv-vllm/bin/python -W ignore -m benchmarks.gateway_live
 
-Both stand behind the same window; agents come 20 ms apart, and the order in which the gate lets them in and
-the hit rates must be the same. The third line has no gate: what the window is good for.
+Both stand behind the same window; agents come 20 ms apart, and the order in which the gate wakes them and the
+hit rates must be the same. The third line has no gate: what the window is good for.
 """
 
 import asyncio
@@ -42,19 +42,18 @@ ENGINE: Final = EngineConfig(
 class Arm:
     """What one way of running the batch gave."""
 
-    admitted: list[str] = field(default_factory=list)
+    woken: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     cached_tokens: int = 0
     num_calls: int = 0
 
     def watch(self, gate: AsyncGate) -> None:
-        """Note in which order the gate lets agents in."""
+        """Note in which order the gate wakes agents, each time."""
         wake = gate.wake
 
         def noting(agent_ids: Iterable[str]) -> None:
             granted = list(agent_ids)
-            names = (each.removeprefix("session-id:") for each in granted)
-            self.admitted += [name for name in names if name not in self.admitted]
+            self.woken += [each.removeprefix("session-id:") for each in granted]
             wake(granted)
 
         gate.wake = noting  # type: ignore[method-assign]
@@ -144,7 +143,7 @@ async def _without(server: Server) -> Arm:
 
 def main() -> None:
     """Start the server, run the batch three times, and print what came of it."""
-    table = Table("", "calls", "hit rate", "let in")
+    table = Table("", "calls", "hit rate", "woken")
     with tempfile.TemporaryDirectory() as folder:
         options = ServerOptions(model="tiny", engine=ENGINE, extra=("--enforce-eager",))
         with started(options, Path(folder)) as server:
@@ -156,7 +155,7 @@ def main() -> None:
                 server.reset_prefix_cache()
                 arm = asyncio.run(run(server))
                 rate = arm.cached_tokens / arm.prompt_tokens
-                table.add_row(name, str(arm.num_calls), f"{rate:.2%}", " ".join(arm.admitted))
+                table.add_row(name, str(arm.num_calls), f"{rate:.2%}", " ".join(arm.woken))
     Console(width=120).print(table)
 
 

@@ -52,11 +52,12 @@ _PROMPT: Final = "You are a careful agent. " * 160
 async def _answer(request: web.Request) -> web.StreamResponse:
     body = await request.json()
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    for _ in range(_NUM_EVENTS):
-        await response.write(_CHUNK)
-        await asyncio.sleep(body.get("pause_s", 0))
-    await response.write(_END)
+    with suppress(ConnectionResetError):  # a client that gave up is part of the play
+        await response.prepare(request)
+        for _ in range(_NUM_EVENTS):
+            await response.write(_CHUNK)
+            await asyncio.sleep(body.get("pause_s", 0))
+        await response.write(_END)
     return response
 
 

@@ -13,6 +13,7 @@ from concur.gateway.events import EventSplitter
 from concur.gateway.protocols import PROTOCOLS, UsageReader, ask_for_usage
 from concur.gateway.relay import Relay
 from concur.signals import Usage
+from tests.gateway.chat_server import STREAMS
 from tests.gateway.helpers import PATHS, STREAM, asking, named, one, says
 
 BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
@@ -222,5 +223,30 @@ def test_everything_else_passes_beside_the_gate(method: str, path: str) -> None:
                 assert (answer.status, await answer.read()) == (200, b"yes")
             assert (upstream.seen[0].method, upstream.seen[0].target) == (method, path)
             assert len(gateway.sessions) == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", sorted(PATHS))
+@given(places=_PLACES)
+def test_what_vllm_streamed_passes_as_it_was_recorded(protocol: str, places: list[int]) -> None:
+    stream = (STREAMS / f"{protocol}.sse").read_bytes()
+    relay = Relay(BY_NAME[protocol], takes_usage_out=False)
+    passed = b"".join(relay.feed(chunk) for chunk in cut(stream, places)) + relay.end()
+    assert passed == stream
+    assert relay.reader.usage is not None
+    assert relay.reader.usage.output_tokens == 24
+
+
+@pytest.mark.parametrize("protocol", sorted(PATHS))
+def test_recorded_streams_reach_the_client_byte_for_byte(protocol: str) -> None:
+    async def main() -> None:
+        stream = (STREAMS / f"{protocol}.sse").read_bytes()
+        chunks = [stream[at : at + 97] for at in range(0, len(stream), 97)]
+        async with one(says(*chunks)) as (gateway, _, client):
+            body = asking(protocol, stream_options={"include_usage": True})
+            async with client.post(gateway.url + PATHS[protocol], json=body, headers=named("a")) as answer:
+                assert await answer.read() == stream
+            assert gateway.control.gate.num_usages == 1
 
     asyncio.run(main())
