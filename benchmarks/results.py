@@ -1,8 +1,8 @@
-"""`make results`: run the commands behind the READMEs' tables again, and say which numbers changed.
+"""`make results`: run the commands behind the pages' tables again, and say which numbers changed.
 
 Each result is a JSON file in `examples/results`: what its command prints, cut to six digits; of static caps
 but the best one, only the makespan. The tables are then written from these files (`benchmarks.tables`).
-`tests/test_readme.py` holds the READMEs to the files, and what is cheap of the files to new runs.
+`tests/test_readme.py` holds the pages to the files, and what is cheap of the files to new runs.
 
 `make results ONLY="react hurts/host_cache"` runs these only.
 """
@@ -161,7 +161,7 @@ def main() -> None:
         write(name, new)
     for page in PAGES:
         path = ROOT / page
-        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(fill(path.read_text(encoding="utf-8"), page), encoding="utf-8")
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

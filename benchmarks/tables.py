@@ -1,4 +1,4 @@
-"""The READMEs' tables of results, written from the committed results.
+"""The tables of results of README and documentation, written from the committed results.
 
 A table is found by the comment `<!-- table NAME -->` on the line before it, and replaced as a whole.
 """
@@ -12,7 +12,20 @@ from benchmarks.result_files import ROOT, best_cap, mean, read
 from concur.sim.runs.policies import best_static_cap
 from concur.sim.step_time.profile import load_profile
 
-PAGES: Final = ("README.md", "examples/families/README.md")
+PAGES: Final = (
+    "README.md",
+    "docs/pages/concepts/step-times.md",
+    "docs/pages/results/batches.md",
+    "docs/pages/results/families.md",
+    "docs/pages/results/hurts.md",
+    "docs/pages/results/judge.md",
+    "docs/pages/results/live.md",
+    "docs/pages/results/paper.md",
+    "docs/pages/results/published.md",
+    "docs/pages/results/sweep.md",
+    "docs/pages/results/tuning.md",
+    "examples/families/README.md",
+)
 _TABLE: Final = re.compile(r"(<!-- table (\w+) -->\n)((?:\|.*\n)*)")
 _STEADY: Final = ("react", "coding", "tools", "mix", "poisson")
 _CHANGING: Final = ("drift_growth", "drift_surge", "drift_pool", "recovery")
@@ -40,9 +53,13 @@ SWEEP_ROWS: Final = {64: (6_001, 21_001), 128: (6_001, 16_001, 21_001), 192: (6_
 Rows = Iterable[Sequence[str]]
 
 
-def fill(text: str) -> str:
-    """Return a page with its tables as the committed results have them; without results a table stays."""
-    return _TABLE.sub(lambda found: found[1] + (made(found[2]) or found[3]), text)
+def fill(text: str, page: str) -> str:
+    """Return a page with its tables as the committed results have them; without results a table stays.
+
+    Links in tables are written from the root of the repository; on the page they lead from its own folder.
+    """
+    up = "../" * page.count("/")
+    return _TABLE.sub(lambda found: found[1] + (made(found[2]).replace("](", f"]({up}") or found[3]), text)
 
 
 def made(table: str) -> str:
@@ -84,6 +101,39 @@ def _names(result: Mapping[str, Any]) -> dict[str, str]:
         "hybrid": "hybrid, ours, no tuning",
         "twin": "twin, ours, no tuning",
     }
+
+
+def front() -> Rows:
+    """Return the README's one table: speed-ups over no control, of batches and over all cases."""
+    yield "batch", "no control", "best static cap", "concur", *_OURS
+    for name, (batch, _) in HEADLINES.items():
+        result = read(name)
+        yield _speed_ups(batch, result)
+    yield _speed_ups("the first again, with a host cache that holds it", read("hurts/host_cache"))
+    summary = read("judge")["summary"]
+    none = summary["none"]["geometric_mean"]
+    yield (
+        f"{summary['none']['num_cases']} cases, geometric mean",
+        "1",
+        f"{none:.2f}",
+        *(f"{none / summary[law]['geometric_mean']:.2f}" for law in ("concur", *_OURS)),
+    )
+
+
+def _speed_ups(batch: str, result: Mapping[str, Any]) -> Sequence[str]:
+    cap = best_cap(result)
+    assert cap is not None
+    makespan_s = mean(result["none"]["makespan_s"])
+    return (
+        batch,
+        f"{makespan_s:,.0f} s",
+        f"{_bare_speed_up(result, cap)} (cap {cap.partition('=')[2]})",
+        *(_bare_speed_up(result, law) for law in ("concur", *_OURS)),
+    )
+
+
+def _bare_speed_up(result: Mapping[str, Any], policy: str) -> str:
+    return _speed_up(result, policy).partition(" ")[0]
 
 
 def react() -> Rows:
@@ -360,6 +410,7 @@ def _order(policy: str) -> tuple[int, int]:
 
 
 TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
+    "front": front,
     "react": react,
     "claude_code": lambda: _single("claude_code"),
     "tau_airline": lambda: _single("tau_airline"),

@@ -49,7 +49,9 @@ class Root(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Load the verb that is to be run."""
         name, stub, rest = super().resolve_command(ctx, args)
-        (verb,) = (verb for verb in verbs() if stub is not None and verb.name == stub.name)
+        if stub is None:  # a shell asks how a word goes on
+            return name, stub, rest
+        (verb,) = (verb for verb in verbs() if verb.name == stub.name)
         return name, get_command(_application(verb)), rest
 
 
@@ -82,7 +84,6 @@ def build_app() -> typer.Typer:
         name="concur",
         cls=Root,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
 

@@ -1,4 +1,4 @@
-"""What the READMEs say, held to what runs: commands, links, tables, and the numbers in their sentences."""
+"""What README and documentation say, held to what runs: commands, links, tables, numbers in sentences."""
 
 import functools
 import json
@@ -24,20 +24,24 @@ from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.step_time.profile import load_profile, shipped_profiles
+from docs.site import GENERATED
 from tests.helpers import ROOT
 from tests.parity import test_parity
 from tests.parity.scenarios import TRACE_CASES
 from tests.parity.test_mutations import MUTANTS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs" / "pages"
+BOOK = "\n\n".join([README, *(path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("**/*.md")))])
 ALL_PAGES = sorted(
     path
     for path in ROOT.glob("**/*.md")
-    if not set(path.parts) & {".venv", ".venv-clients", ".venv-vllm", "runs"}
+    if not set(path.parts) & {".venv", ".venv-clients", ".venv-vllm", "build", "runs"}
 )
 PLACEHOLDERS = {
     "SCENARIO.toml": "examples/react.toml",
     "GRID.toml": "examples/sweep.toml",
+    "mine.toml": "examples/react.toml",
     "N": "2",
     "examples/families/FAMILY.toml": "examples/families/react.toml",
     "examples/hurts/NAME.toml": "examples/hurts/host_cache.toml",
@@ -71,6 +75,9 @@ def parse(words: list[str]) -> Any:
     """Parse a command as the real one does, without running it; `None` if it only names a verb."""
     verb: Any = COMMAND
     rest = list(words)
+    if rest[0].startswith("--"):  # of the root itself
+        assert rest[0] in {name for option in verb.params for name in option.opts}
+        return None
     while hasattr(verb, "resolve_command"):
         assert rest, f"concur {' '.join(words)}: is a group of verbs"
         context = verb.make_context("concur", [], resilient_parsing=True)
@@ -134,7 +141,14 @@ def test_every_link_leads_to_a_file_or_a_heading(path: Path) -> None:
         if target.startswith("#"):
             assert target[1:] in headings, target
         elif "://" not in target:
-            assert (path.parent / target.partition("#")[0]).exists(), target
+            leads_to = (path.parent / target.partition("#")[0]).resolve()
+            assert leads_to.exists() or leads_to in GENERATED, target
+
+
+def test_the_readme_is_a_face() -> None:
+    assert len(README.encode()) <= 8192
+    assert len(re.findall(r"^<!-- table", README, re.MULTILINE)) == 1
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 1
 
 
 def test_the_results_of_all_tables_are_committed() -> None:
@@ -144,14 +158,14 @@ def test_the_results_of_all_tables_are_committed() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_table_is_what_the_committed_results_say(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert fill(text).splitlines() == text.splitlines()
+    assert fill(text, page).splitlines() == text.splitlines()
 
 
 def test_every_result_has_its_table_and_its_command() -> None:
     pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     assert set(re.findall(r"<!-- table (\w+) -->", pages)) == set(TABLES)
     for command in (*(COMPARISONS[name] for name in ("react", "claude_code", "tau_airline")), SWEEP, TUNE):
-        assert command in words_of(README)
+        assert command in words_of(BOOK)
 
 
 def test_what_is_cheap_of_the_results_comes_out_again() -> None:
@@ -161,14 +175,15 @@ def test_what_is_cheap_of_the_results_comes_out_again() -> None:
     assert not list(differences({policy: committed[policy] for policy in found}, found))
 
 
-def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def test_the_python_of_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (block,) = [
         block for block in blocks if "simulate(" in block
     ]  # the other: tests/live/test_engine_gate.py
     monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {}
-    exec(block, names)  # the README's own words
+    exec(block, names)  # the tutorial's own words
     assert 0.5 < names["run"].metrics["hit_rate"] < 1.0
 
 
@@ -177,7 +192,7 @@ def say(value: float, digits: int = 0) -> str:
 
 
 def claims() -> Iterator[str]:
-    """Yield phrases of the README with their numbers, computed."""
+    """Yield phrases of README and documentation with their numbers, computed."""
     pools = {pool for case in TRACE_CASES for pool in case.pools}
     numbers = {3: "three", 5: "five", 17: "seventeen"}
     yield f"{numbers[len(TRACE_CASES)]} real traces in {numbers[len(pools)]} pools each"
@@ -280,14 +295,14 @@ def live_claims() -> Iterator[str]:
 
 
 def test_the_sentences_have_their_numbers() -> None:
-    text = words_of(README)
+    text = words_of(BOOK)
     missing = [claim for claim in claims() if claim not in text]
     assert not missing
 
 
 def test_the_table_of_speeds_is_of_the_benchmarks() -> None:
-    section = README.partition("## How fast")[2].partition("## ")[0]
-    assert len(re.findall(r"^\| (?!workload)[a-z0-9]", section, re.MULTILINE)) == len(BENCHMARKS)
+    page = (DOCS / "concepts" / "speed.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^\| (?!workload)[a-z0-9]", page, re.MULTILINE)) == len(BENCHMARKS)
 
 
 def test_the_calibration_readme_has_the_profiles_errors() -> None:
@@ -310,8 +325,8 @@ def test_what_the_parts_of_twin_are_worth_is_what_the_results_say() -> None:
         ("no look-ahead", "no look-ahead"),
         ("a start once a second instead of as fast as the engine takes calls", "no hurry at the start"),
     ):
-        found = re.search(rf"{words} ([\d.]+) \((?:worst case )?([\d.]+)\)", words_of(README))
+        found = re.search(rf"{words} ([\d.]+) \((?:worst case )?([\d.]+)\)", words_of(BOOK))
         assert found is not None
         expected = [f"{result[variant][name]:.2f}" for name in ("geometric_mean", "worst")]
         assert list(found.groups()) == expected
-    assert f"gains nothing there ({result['the whole pool']['geometric_mean']:.2f})" in words_of(README)
+    assert f"gains nothing there ({result['the whole pool']['geometric_mean']:.2f})" in words_of(BOOK)

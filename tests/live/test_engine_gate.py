@@ -23,13 +23,15 @@ def code_of(page: Path, words: str) -> str:
     return str(block)
 
 
-def test_the_code_of_the_readme_runs() -> None:
+def test_the_code_of_the_tutorial_runs() -> None:
     async def main() -> None:
         async def call_the_model() -> SimpleNamespace:
             return SimpleNamespace(usage=SimpleNamespace(prompt_tokens=100, completion_tokens=23))
 
         async with FakeServer(FakeEngine()).running() as server:
-            code = code_of(ROOT / "README.md", "engine_gate").replace("http://127.0.0.1:8000", server.url)
+            code = code_of(ROOT / "docs/pages/tutorial.md", "engine_gate").replace(
+                "http://127.0.0.1:8000", server.url
+            )
             lines = ["async def example():", *(f"    {line}" for line in code.splitlines()), "    return me"]
             scope: dict[str, Any] = {"call_the_model": call_the_model}
             exec("\n".join(lines), scope)

@@ -1,0 +1,50 @@
+"""The page of metrics and columns: the words of the functions and classes that make them."""
+
+import inspect
+import re
+from typing import Any, Final
+
+from concur.sim.record import rows
+from concur.sim.record.metrics import compute_metrics
+from concur.sim.record.phases import RULE
+
+_HEAD: Final = """# Metrics and columns
+
+`metrics` in `run.json`, from the tables alone and by the same formulas for a simulated and a live engine.
+Where the record does not hold what a metric needs it is null, never 0.
+"""
+
+
+def page() -> str:
+    """Return the page: the metrics, the phases' rule, and the columns of each table."""
+    tables = [each for each in vars(rows).values() if isinstance(each, type) and hasattr(each, "_fields")]
+    parts = [_HEAD, _metrics(), f"\n**Phases.** {RULE}.\n", *(_columns(each) for each in tables)]
+    return "\n".join(parts)
+
+
+def metrics() -> dict[str, str]:
+    """Return what each metric means."""
+    text = inspect.getdoc(compute_metrics) or ""
+    block = re.split(r"^=+ =+$", text, flags=re.MULTILINE)[1]
+    found: dict[str, str] = {}
+    name = ""
+    for line in block.strip("\n").splitlines():
+        name = line.split(" ", 1)[0] or name
+        found[name] = f"{found.get(name, '')} {line[len(name) if line[0] != ' ' else 0 :].strip()}".strip()
+    return found
+
+
+def _metrics() -> str:
+    lines = (f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in metrics().items())
+    return "\n".join(["| metric | meaning |", "|---|---|", *lines])
+
+
+def _columns(table: Any) -> str:
+    text = inspect.cleandoc(table.__doc__ or "")
+    lines = (f"| `{name}` | {_type(kind)} |" for name, kind in table.__annotations__.items())
+    return f"## {table.__name__}\n\n{text}\n\n| column | type |\n|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _type(kind: Any) -> str:
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return name.replace(" | None", ", or null")
