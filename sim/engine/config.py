@@ -23,7 +23,7 @@ class HostCacheConfig(Section):
     longer.
     """
 
-    kind: Literal["victim", "offloading"] = "victim"
+    kind: Literal["offloading", "victim"] = "offloading"
     capacity_tokens: int = Field(0, ge=0, le=MAX_TOKENS)
     bandwidth_bytes_per_s: float = Field(48.5e9, gt=0, le=1e15)
     kv_bytes_per_token: int = Field(262_144, ge=1, le=10**9)

@@ -173,6 +173,7 @@ class Setting:
         }
         if self.host_cache_ratio:
             engine["host_cache"] = {
+                "kind": "victim",  # nearer to HiCache than what vLLM does: whatever is evicted is kept
                 "capacity_tokens": int(self.host_cache_ratio * self.pool_tokens),
                 "bandwidth_bytes_per_s": LINK_BYTES_PER_S,
                 "kv_bytes_per_token": self.kv_bytes_per_token or profile.kv_bytes_per_token,

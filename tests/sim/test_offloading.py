@@ -176,7 +176,7 @@ def test_a_run_says_what_went_over_the_link_if_there_is_a_connector() -> None:
     ("host", "message"),
     [
         (
-            {"capacity_tokens": 99, "blocks_per_chunk": 4},
+            {"kind": "victim", "capacity_tokens": 99, "blocks_per_chunk": 4},
             "blocks_per_chunk = 4 but a host cache of kind victim",
         ),
         (

@@ -220,7 +220,7 @@ def test_first_come_first_served_stops_at_the_first_that_does_not_fit() -> None:
 
 
 def test_evicted_blocks_come_back_from_host_memory() -> None:
-    scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 1600})
+    scheduler = make_scheduler(num_blocks=9, host_cache={"kind": "victim", "capacity_tokens": 1600})
     agents = Agent(), Agent()
     scheduler.add_request(make_request(96, outputs=1, agent=agents[0]))
     run_to_end(scheduler)
@@ -249,7 +249,7 @@ def test_host_memory_keeps_the_most_recent_blocks() -> None:
 
 def test_a_refused_admission_leaves_host_memory_as_it_was() -> None:
     """Asking is not using: who waits for room again and again must not keep its blocks young."""
-    scheduler = make_scheduler(num_blocks=9, host_cache={"capacity_tokens": 96})  # 6 blocks
+    scheduler = make_scheduler(num_blocks=9, host_cache={"kind": "victim", "capacity_tokens": 96})  # 6 blocks
     agents = Agent(), Agent(), Agent()
     for agent in agents[:2]:
         scheduler.add_request(make_request(96, outputs=1, agent=agent))

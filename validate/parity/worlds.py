@@ -139,7 +139,8 @@ def _host_caches(draw: st.DrawFn, with_host_cache: bool) -> dict[str, Any]:
     if not with_host_cache:
         return {}
     capacity = draw(st.sampled_from([0, 500, 10_000]))
-    tier = {"host_cache": {"capacity_tokens": capacity, "bandwidth_bytes_per_s": 1e9}}
+    kind = draw(st.sampled_from(["offloading", "victim"]))
+    tier = {"host_cache": {"kind": kind, "capacity_tokens": capacity, "bandwidth_bytes_per_s": 1e9}}
     return tier | ({"enable_prefix_caching": True} if capacity else {})
 
 
