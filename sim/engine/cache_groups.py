@@ -16,9 +16,9 @@ class KVCacheGroupConfig(Section):
     """Layers that share a block table; `num_groups` such groups, one after the other.
 
     vLLM splits a model's layers into groups of equal size, so that all blocks take the same memory
-    (`v1/core/kv_cache_utils.py`, `get_kv_cache_groups`): gpt-oss has one group of full attention and one with
-    `sliding_window = 128`, Gemma-3-27B one full and six with 1,024. `block_size` = 0 is the engine's, of which
-    any other must be a multiple.
+    (`v1/core/kv_cache_utils.py`, `get_kv_cache_groups`): gpt-oss has a group of full attention and one with
+    `sliding_window = 128`, Gemma-3-27B a full one and six with 1,024. `block_size` = 0 is the engine's, which
+    is the greatest common divisor of all.
     """
 
     kind: Literal["full", "sliding_window"] = "full"

@@ -84,7 +84,7 @@ class SlidingWindow:
         return max(0, num_tokens - self.sliding_window + 1)
 
     def find(self, is_cached: Callable[[int], bool], max_tokens: int, alignment_tokens: int) -> int:
-        """Look from the right for a window's worth of blocks in a row; the beginning needs no more than it has."""
+        """Look from the right for a window of blocks in a row; the beginning needs no more than it has."""
         run = 0
         for index in range(max_tokens // self.block_size - 1, -1, -1):
             if not is_cached(index):

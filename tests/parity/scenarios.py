@@ -194,7 +194,7 @@ MODELS: dict[str, list[dict[str, Any]]] = {
 
 
 def with_groups(world: World, groups: list[dict[str, Any]], *, pool: float = 1.0) -> World:
-    """The same world with layers that differ, in `pool` times the blocks, but enough for the longest agent."""
+    """The same world with layers that differ, in `pool` times the blocks, but room for the longest agent."""
     scenario, workload = world
     engine = scenario.engine.model_dump() | {"kv_cache_groups": groups}
     longest = max(agent.peak_context_tokens for agent in workload.agents)

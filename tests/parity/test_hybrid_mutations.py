@@ -1,4 +1,4 @@
-"""Mutation proof of pools with several groups: each deliberate change of a rule is caught by the parity suite."""
+"""Mutation proof of pools with several groups: each deliberate change of a rule is caught."""
 
 from collections.abc import Callable
 from contextlib import suppress

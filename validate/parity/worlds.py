@@ -71,7 +71,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
 
 @st.composite
 def hybrid_worlds(draw: st.DrawFn) -> World:
-    """Draw a world whose layers differ: one to four groups, windows from one token up, blocks of three sizes."""
+    """Draw a world whose layers differ: windows from one token up, blocks of three sizes, a few groups."""
     scenario, workload = draw(worlds(least_agents=3))
     engine = scenario.engine.model_dump()
     sizes = st.sampled_from([1, 1, 1, 2, 3])  # over the engine's block size
