@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from concur.sim.kv.groups import CacheGroup, FullAttention, SlidingWindow
 from concur.sim.section import MAX_TOKENS, Section
 
 _MAX_GROUPS = 64
@@ -35,15 +34,25 @@ class KVCacheGroupConfig(Section):
             )
         return self
 
-    def rules(self, block_size: int) -> CacheGroup:
-        """Return what such a group asks of its blocks; `block_size` is the engine's."""
-        size = self.block_size or block_size
-        return FullAttention(size) if self.kind == "full" else SlidingWindow(size, self.sliding_window)
+    def max_blocks(self, *, max_in_flight_tokens: int, max_model_len: int) -> int:
+        """Return how many blocks a request holds at most in one such group, whose block size is known.
+
+        Of a window: its tokens and those in flight, and one more block because it may begin within one
+        (`v1/kv_cache_interface.py`, `SlidingWindowSpec.max_admission_blocks_per_request`).
+        """
+        if self.kind == "full":
+            return -(-max_model_len // self.block_size)
+        num_tokens = min(self.sliding_window - 1 + max_in_flight_tokens, max_model_len)
+        return -(-num_tokens // self.block_size) + 1
 
 
-def cache_groups(configs: Sequence[KVCacheGroupConfig], block_size: int) -> tuple[CacheGroup, ...]:
-    """Return the groups of a pool one by one; none where all layers are alike."""
-    return tuple(config.rules(block_size) for config in configs for _ in range(config.num_groups))
+def expanded(configs: Sequence[KVCacheGroupConfig], block_size: int) -> tuple[KVCacheGroupConfig, ...]:
+    """Return the groups of a pool one by one, each with its block size; one that is full if none is given."""
+    return tuple(
+        config.model_copy(update={"num_groups": 1, "block_size": config.block_size or block_size})
+        for config in configs or (KVCacheGroupConfig(),)
+        for _ in range(config.num_groups)
+    )
 
 
 def check_block_sizes(configs: Sequence[KVCacheGroupConfig], block_size: int) -> None:

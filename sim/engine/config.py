@@ -4,8 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from concur.sim.engine.cache_groups import KVCacheGroupConfig, cache_groups, check_block_sizes
-from concur.sim.kv.groups import CacheGroup, FullAttention
+from concur.sim.engine.cache_groups import KVCacheGroupConfig, check_block_sizes, expanded
 from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 
 _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
@@ -97,21 +96,24 @@ class EngineConfig(Section):
         return self
 
     @property
-    def cache_groups(self) -> tuple[CacheGroup, ...]:
-        """The groups of layers that the pool serves."""
-        return cache_groups(self.kv_cache_groups, self.block_size) or (FullAttention(self.block_size),)
+    def cache_groups(self) -> tuple[KVCacheGroupConfig, ...]:
+        """The groups of layers that the pool serves, one by one."""
+        return expanded(self.kv_cache_groups, self.block_size)
 
     @property
-    def max_in_flight_tokens(self) -> int:
-        """Most tokens that are scheduled and not done (`VllmConfig.max_in_flight_tokens`)."""
-        return (2 if self.async_scheduling else 1) * self.max_num_batched_tokens
+    def most_blocks(self) -> tuple[int, ...]:
+        """Blocks that a request holds at most in each group (`VllmConfig.max_in_flight_tokens`)."""
+        in_flight = (2 if self.async_scheduling else 1) * self.max_num_batched_tokens
+        return tuple(
+            group.max_blocks(max_in_flight_tokens=in_flight, max_model_len=self.max_model_len)
+            for group in self.cache_groups
+        )
 
     def num_blocks_for(self, num_tokens: int) -> int:
         """Return how many blocks a request of that many tokens holds at most."""
-        lengths = {"max_in_flight_tokens": self.max_in_flight_tokens, "max_model_len": self.max_model_len}
         return sum(
-            min(-(-num_tokens // group.block_size), group.max_blocks(**lengths))
-            for group in self.cache_groups
+            min(-(-num_tokens // group.block_size), most_blocks)
+            for group, most_blocks in zip(self.cache_groups, self.most_blocks, strict=True)
         )
 
     @property

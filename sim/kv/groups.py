@@ -36,10 +36,6 @@ class CacheGroup(Protocol):
         """Tell whether some aligned hit could need the block, so that it is worth finding."""
         ...
 
-    def max_blocks(self, *, max_in_flight_tokens: int, max_model_len: int) -> int:
-        """Return how many blocks the longest request holds at most."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class FullAttention:
@@ -61,10 +57,6 @@ class FullAttention:
     def is_reachable(self, block_index: int, alignment_tokens: int) -> bool:
         """Return `True`."""
         return True
-
-    def max_blocks(self, *, max_in_flight_tokens: int, max_model_len: int) -> int:
-        """Return the blocks of `max_model_len` tokens."""
-        return -(-max_model_len // self.block_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +91,3 @@ class SlidingWindow:
         """Tell whether the block is in the window before some aligned boundary."""
         per_boundary = alignment_tokens // self.block_size
         return block_index % per_boundary >= per_boundary - self.num_hit_blocks
-
-    def max_blocks(self, *, max_in_flight_tokens: int, max_model_len: int) -> int:
-        """Return the blocks of the window and of what is in flight; a window may begin within a block."""
-        num_tokens = min(self.sliding_window - 1 + max_in_flight_tokens, max_model_len)
-        return -(-num_tokens // self.block_size) + 1

@@ -45,7 +45,10 @@ class _Holding:
 
 
 class HybridKVCacheManager:
-    """Blocks of all requests of one engine, whose layers are of several kinds."""
+    """Blocks of all requests of one engine, whose layers are of several kinds.
+
+    `most_blocks` of each group are what a request holds there at most.
+    """
 
     def __init__(
         self,
@@ -54,8 +57,7 @@ class HybridKVCacheManager:
         *,
         block_size: int,
         watermark: float,
-        max_in_flight_tokens: int,
-        max_model_len: int,
+        most_blocks: Sequence[int],
     ) -> None:
         self.block_pool = block_pool
         self.groups = tuple(groups)
@@ -63,10 +65,7 @@ class HybridKVCacheManager:
         self.alignment_tokens = lcm(*(group.block_size for group in groups))
         self.enable_caching = block_pool.enable_caching
         self.watermark_blocks = int(watermark * block_pool.num_gpu_blocks)
-        self._most_blocks = [
-            group.max_blocks(max_in_flight_tokens=max_in_flight_tokens, max_model_len=max_model_len)
-            for group in groups
-        ]
+        self._most_blocks = most_blocks
         self._null_block = block_pool.blocks[0]
         self._kinds = _alike(self.groups)
         self._holdings: dict[str, _Holding] = {}

@@ -184,6 +184,11 @@ MODELS: dict[str, list[dict[str, Any]]] = {
     "Gemma-3": [_FULL, {"kind": "sliding_window", "sliding_window": 1024, "num_groups": 6}],
     "two windows": [_FULL] + [{"kind": "sliding_window", "sliding_window": size} for size in (40, 200)],
     "windows alone": [{"kind": "sliding_window", "sliding_window": size} for size in (64, 250)],
+    "windows of block sizes": [
+        {"kind": "sliding_window", "sliding_window": 100},
+        {"kind": "sliding_window", "sliding_window": 60, "block_size": 48},
+    ],
+    "full, of block sizes": [{"kind": "full", "block_size": size} for size in (32, 48)],
     "block sizes": [
         {"kind": "sliding_window", "sliding_window": 100, "block_size": 32},
         {"kind": "full", "block_size": 48},

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
+from concur.sim.engine.cache_groups import KVCacheGroupConfig
 from concur.sim.engine.request import Request
 from concur.sim.engine.vllm.hybrid import HybridScheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
@@ -29,7 +30,7 @@ def known_worlds() -> list[World]:
         with_groups(corner(name, is_async=is_async), MODELS[model])
         for is_async in (False, True)
         for name in CORNERS
-        for model in ("gpt-oss", "block sizes", "two windows")
+        for model in ("gpt-oss", *(name for name in MODELS if "block sizes" in name), "two windows")
     ]
 
 
@@ -156,10 +157,12 @@ def the_last_group_is_freed_first(self: HybridKVCacheManager, request_id: str) -
         self.block_pool.free_blocks(block for block in reversed(table.blocks) if block is not null)
 
 
-def one_block_less_for_the_window(
-    self: SlidingWindow, *, max_in_flight_tokens: int, max_model_len: int
-) -> int:
-    return -(-min(self.sliding_window - 1 + max_in_flight_tokens, max_model_len) // self.block_size)
+def one_block_less(original: Mutant) -> Mutant:
+    def mutant(self: KVCacheGroupConfig, **lengths: int) -> int:
+        most_blocks: int = original(self, **lengths)
+        return most_blocks - (self.kind == "sliding_window")
+
+    return mutant
 
 
 def replace(mutant: Any) -> Callable[[Any], Any]:
@@ -212,9 +215,9 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "each kind shortens a hit once": (HybridKVCacheManager, "count_hits", the_first_answer_stands),
     "the last group is freed first": (HybridKVCacheManager, "free", replace(the_last_group_is_freed_first)),
     "the reservation of a window is a block short": (
-        SlidingWindow,
+        KVCacheGroupConfig,
         "max_blocks",
-        replace(one_block_less_for_the_window),
+        one_block_less,
     ),
 }
 

@@ -18,7 +18,7 @@ from concur.sim.world.simulate import simulate
 from tests.helpers import TRACES, make_agent, make_scenario, make_workload
 from tests.parity.scenarios import CORNERS, MODELS, corner, with_groups
 
-GPT_OSS = [{"kind": "full"}, {"kind": "sliding_window", "sliding_window": 128}]
+GPT_OSS: Any = [{"kind": "full"}, {"kind": "sliding_window", "sliding_window": 128}]
 
 
 def history_of(num_tokens: int, block_size: int = 16) -> History:
@@ -32,8 +32,7 @@ def make_manager(*groups: CacheGroup, num_blocks: int = 101) -> HybridKVCacheMan
         groups,
         block_size=16,
         watermark=0.0,
-        max_in_flight_tokens=256,
-        max_model_len=4096,
+        most_blocks=[19 if isinstance(group, SlidingWindow) else 256 for group in groups],
     )
 
 
@@ -101,7 +100,7 @@ def test_what_leaves_the_window_is_freed_and_stays_findable() -> None:
 
 def test_a_reservation_counts_what_is_held_at_any_one_time() -> None:
     manager, history = make_manager(FullAttention(16), SlidingWindow(16, 33), num_blocks=91), history_of(1024)
-    # 64 blocks of full attention; a window of 32 tokens and 256 in flight are 18 blocks and one that is cut
+    # 64 blocks of full attention; a window of 32 tokens and 256 in flight are 19 blocks
     assert manager.can_reserve(history, 0, 1024, keep_free_blocks=7)
     assert not manager.can_reserve(history, 0, 1024, keep_free_blocks=8)
     assert not manager.can_admit(history, 0, 1024, keep_free_blocks=0)
@@ -158,7 +157,7 @@ def test_the_pool_in_tokens_is_what_vllm_says() -> None:
         num_gpu_blocks=3001,
         max_num_batched_tokens=8192,
         max_model_len=32_768,
-        kv_cache_groups=GPT_OSS,  # type: ignore[arg-type]
+        kv_cache_groups=GPT_OSS,
     )
     assert engine.num_blocks_for(32_768) == 2048 + -(-(127 + 8192) // 16) + 1
     assert engine.pool_tokens == int(3001 / 2569 * 32_768)

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from concur.sim.engine.cache_groups import KVCacheGroupConfig
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.kv.groups import CacheGroup, SlidingWindow
 from concur.sim.step_time.step_time import StepBatch
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError
@@ -161,7 +161,7 @@ def build_vllm_scheduler(
     )
 
 
-def _spec(group: CacheGroup) -> Any:
+def _spec(group: KVCacheGroupConfig) -> Any:
     """Return vLLM's words for a group of layers; how large their heads are decides nothing here."""
     import torch
     from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
@@ -172,7 +172,7 @@ def _spec(group: CacheGroup) -> Any:
         "head_size": 64,
         "dtype": torch.bfloat16,
     }
-    if isinstance(group, SlidingWindow):
+    if group.kind == "sliding_window":
         return SlidingWindowSpec(**shape, sliding_window=group.sliding_window)
     return FullAttentionSpec(**shape)
 

@@ -1,5 +1,6 @@
 """An engine as a scenario asks for it, its cache empty."""
 
+from concur.sim.engine.cache_groups import KVCacheGroupConfig
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.core import EngineCore
 from concur.sim.engine.offload.connector import OffloadingConnector
@@ -10,6 +11,7 @@ from concur.sim.engine.vllm.fast import FastCore, FastScheduler
 from concur.sim.engine.vllm.hybrid import HybridScheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockPool
+from concur.sim.kv.groups import CacheGroup, FullAttention, SlidingWindow
 from concur.sim.kv.hybrid import HybridKVCacheManager
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.sim.kv.segments import SegmentCache
@@ -63,9 +65,14 @@ def _block_manager(config: EngineConfig, tier: HostCache | None) -> KVCacheManag
 def _hybrid_manager(config: EngineConfig) -> HybridKVCacheManager:
     return HybridKVCacheManager(
         BlockPool(config.num_gpu_blocks, enable_caching=config.enable_prefix_caching),
-        config.cache_groups,
+        [_rules(group) for group in config.cache_groups],
         block_size=config.block_size,
         watermark=config.watermark,
-        max_in_flight_tokens=config.max_in_flight_tokens,
-        max_model_len=config.max_model_len,
+        most_blocks=config.most_blocks,
     )
+
+
+def _rules(group: KVCacheGroupConfig) -> CacheGroup:
+    if group.kind == "full":
+        return FullAttention(group.block_size)
+    return SlidingWindow(group.block_size, group.sliding_window)
