@@ -84,7 +84,7 @@ class EngineConfig(Section):
             if self.host_cache.capacity_tokens:
                 raise ValueError(
                     "kv_cache_groups and host_cache.capacity_tokens are not simulated together; set "
-                    "host_cache.capacity_tokens = 0, or leave out kv_cache_groups"
+                    "host_cache.capacity_tokens = 0, or kv_cache_groups = []"
                 )
         size = self.block_size * self.host_cache.blocks_per_chunk
         if 0 < self.host_cache.capacity_tokens < size:
