@@ -440,5 +440,5 @@ def test_it_stands_aside_where_an_offload_tier_is_ample_and_fast(seed: int) -> N
         controller={"kind": "twin"},
     )
     twin, none = simulate(scenario), simulate(scenario.with_controller(make_scenario().controller))
-    assert none.metrics["host_tokens"] > 0.5 * none.metrics["cached_tokens"]
+    assert none.metrics["host_tokens"] > 0.3 * none.metrics["cached_tokens"]
     assert twin.metrics["makespan_s"] < 1.02 * none.metrics["makespan_s"]
