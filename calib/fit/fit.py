@@ -24,6 +24,7 @@ from concur.calib.fit.law import vectorised_step_s
 from concur.calib.fit.least_squares import Array, Minimum, minimise
 from concur.calib.fit.regressors import Mask, Regressors, errors_by_regime, predicted_s, regressors_of
 from concur.calib.fit.samples import Provenance, Samples
+from concur.calib.silicon.cache_groups import kv_cache_groups
 from concur.calib.silicon.hf_model import model_memory, num_experts
 from concur.sim.step_time.corrections import Corrections
 from concur.sim.step_time.profile import HostWork, RooflineCoefficients, StepTimeProfile
@@ -238,6 +239,7 @@ def _profile(
         domain=regressors.domain(),
         held_out={},
         kv_bytes_per_token=memory.kv_bytes_per_token if memory else None,
+        kv_cache_groups=kv_cache_groups(provenance.model) or None,
         weights_bytes=memory.weights_bytes if memory else None,
         num_gpu_blocks=provenance.num_gpu_blocks,
         block_size=provenance.block_size,

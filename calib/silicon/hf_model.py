@@ -8,8 +8,8 @@ layers, which an engine loads only for speculative decoding.
 gpt-oss has windows in every other layer. vLLM's hybrid KV cache gives both kinds of layers blocks from one
 pool, so that a token takes those of the full layers alone, and each sequence besides those of its window:
 about nine blocks of 16 for 128 tokens (`v1/core/kv_cache_utils.py`, `single_type_kv_cache_manager.py`). The
-latter are not counted. Every other kind of window, linear attention, state-space layer or sparse index is
-refused.
+latter are not counted here: an engine with `kv_cache_groups` counts them. Every other kind of window, linear
+attention, state-space layer or sparse index is refused.
 """
 
 from collections.abc import Iterator, Mapping

@@ -117,7 +117,7 @@ def _notes(request: SiliconRequest, config: dict[str, Any], estimated_frac: floa
     )
     windows = (
         "windowed layers: num_gpu_blocks and kv_bytes_per_token are of the full layers; each sequence holds "
-        "about nine blocks more, and a prefix whose window is gone is no hit: both are left out",
+        "about nine blocks more, and a prefix whose window is gone is no hit: see kv_cache_groups",
     )
     not_vllm = (f"kernels of {request.backend}; padding, memory rule and scheduler are vLLM's",)
     return (

@@ -25,6 +25,7 @@ _SLACKS: Final = (0.12, 0.3, 0.6, 1.5)
 _LEAST_FRAC, _MOST_FRAC = 0.05, 8.0
 _WORTH_IT: Final = 0.006  # gain below which the nearest policy is kept
 _CUT_COSTS: Final = 1.012  # what a window below the agents that are in has to make up for
+_RELOAD_COSTS: Final = 1.04  # what a tighter bound has to make up for where every miss is reloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ class Planner:
 
         def ratio(each: Policy, number: int) -> float:
             """Return its cost as a multiple of that of the policy in force, in one of the futures."""
-            cuts_window = each.window < active and each.window < policy.window
-            return trials[number].outcome(each).cost_s / before[number] * (_CUT_COSTS if cuts_window else 1.0)
+            of_model = trials[number].outcome(each).cost_s / before[number]
+            return of_model * handicap(each, policy, active=active, recomputed_frac=recomputed_frac)
 
         first = {each: ratio(each, 0) for each in self._tried(policy, active, len(agents), used_frac)}
         promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
@@ -107,6 +108,20 @@ class Planner:
         yield replace(policy, window=max(1, num_agents))
         for slack in _SLACKS:
             yield replace(policy, slack_frac=slack)
+
+
+def handicap(policy: Policy, in_force: Policy, *, active: int, recomputed_frac: float) -> float:
+    """Return what the cost of a policy is multiplied by, because of what the model leaves out.
+
+    It brings histories back from a tier in no time; an engine does not, and they hold blocks meanwhile. So
+    where misses are reloaded, fewer agents leave steps unfilled, and a tighter bound has to promise more.
+    """
+    cuts_window = policy.window < min(active, in_force.window)
+    one, other = (policy.admit_frac, policy.slack_frac), (in_force.admit_frac, in_force.slack_frac)
+    factor = _CUT_COSTS if cuts_window else 1.0
+    if cuts_window or one < other:
+        factor *= 1.0 + (_RELOAD_COSTS - 1.0) * (1.0 - recomputed_frac)
+    return factor
 
 
 class _Trials:

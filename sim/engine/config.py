@@ -4,6 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from concur.sim.engine.cache_groups import KVCacheGroupConfig, check_block_sizes, expanded
 from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 
 _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
@@ -51,7 +52,8 @@ class EngineConfig(Section):
     """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block.
 
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
-    what it computes, `v2` after it.
+    what it computes, `v2` after it. `kv_cache_groups` is for models whose layers differ, and empty where all
+    of them keep the whole context; a run with groups is simulated block by block.
     """
 
     block_size: int = Field(16, ge=1, le=1_000_000)
@@ -66,6 +68,7 @@ class EngineConfig(Section):
     watermark: float = Field(0.0, ge=0, lt=1)
     model_runner: Literal["v1", "v2"] = "v2"
     host_cache: HostCacheConfig = HostCacheConfig()
+    kv_cache_groups: tuple[KVCacheGroupConfig, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,6 +79,13 @@ class EngineConfig(Section):
             )
         if self.host_cache.capacity_tokens and not self.enable_prefix_caching:
             raise ValueError("host_cache needs enable_prefix_caching = true: blocks are found by their hash")
+        if self.kv_cache_groups:
+            check_block_sizes(self.kv_cache_groups, self.block_size)
+            if self.host_cache.capacity_tokens:
+                raise ValueError(
+                    "kv_cache_groups and host_cache.capacity_tokens are not simulated together; set "
+                    "host_cache.capacity_tokens = 0, or kv_cache_groups = []"
+                )
         size = self.block_size * self.host_cache.blocks_per_chunk
         if 0 < self.host_cache.capacity_tokens < size:
             per_chunk = " x blocks_per_chunk" if self.host_cache.blocks_per_chunk > 1 else ""
@@ -86,6 +96,38 @@ class EngineConfig(Section):
         return self
 
     @property
+    def cache_groups(self) -> tuple[KVCacheGroupConfig, ...]:
+        """The groups of layers that the pool serves, one by one."""
+        return expanded(self.kv_cache_groups, self.block_size)
+
+    @property
+    def most_blocks(self) -> tuple[int, ...]:
+        """Blocks that a request holds at most in each group (`VllmConfig.max_in_flight_tokens`)."""
+        in_flight = (2 if self.async_scheduling else 1) * self.max_num_batched_tokens
+        return tuple(
+            group.max_blocks(max_in_flight_tokens=in_flight, max_model_len=self.max_model_len)
+            for group in self.cache_groups
+        )
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        """Return how many blocks a request of that many tokens holds at most."""
+        return sum(
+            min(-(-num_tokens // group.block_size), most_blocks)
+            for group, most_blocks in zip(self.cache_groups, self.most_blocks, strict=True)
+        )
+
+    @property
+    def kv_cache_size_tokens(self) -> int | None:
+        """Tokens that the pool holds as vLLM tells them where layers differ, `None` elsewhere.
+
+        As many longest requests as fit, times their length (`get_kv_cache_capacity`).
+        """
+        if not self.kv_cache_groups:
+            return None
+        return int(self.num_gpu_blocks / self.num_blocks_for(self.max_model_len) * self.max_model_len)
+
+    @property
     def pool_tokens(self) -> int:
         """Tokens that the block pool can hold; the null block holds none."""
-        return (self.num_gpu_blocks - 1) * self.block_size
+        own = self.kv_cache_size_tokens
+        return (self.num_gpu_blocks - 1) * self.block_size if own is None else own

@@ -64,8 +64,8 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
             f"{engine.max_model_len}; raise it, or skip such agents with workload.max_context_tokens="
             f"{engine.max_model_len}"
         )
-    if tokens > engine.pool_tokens:
-        blocks = -(-tokens // engine.block_size) + 1
+    blocks = engine.num_blocks_for(tokens) + 1
+    if blocks > engine.num_gpu_blocks:
         raise ScenarioError(
             f"agent {longest.agent_id} needs {tokens} tokens of context but engine.num_gpu_blocks = "
             f"{engine.num_gpu_blocks} holds {engine.pool_tokens}; set it to at least {blocks}, or skip such "

@@ -100,6 +100,8 @@ def _with_measured(engine: Mapping[str, Any], profile: StepTimeProfile) -> dict[
     block_size = filled.get("block_size", EngineConfig.model_fields["block_size"].default)
     if isinstance(block_size, int) and block_size > 0:
         filled.setdefault("num_gpu_blocks", profile.num_blocks_of(block_size))
+    if profile.kv_cache_groups is not None:
+        filled.setdefault("kv_cache_groups", profile.kv_cache_groups)
     measured = {
         "kv_bytes_per_token": profile.kv_bytes_per_token,
         "bandwidth_bytes_per_s": profile.host_to_device_bytes_per_s,

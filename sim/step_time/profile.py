@@ -109,7 +109,8 @@ class StepTimeProfile(_Part):
     """One engine's step times and memory. `held_out` is by regime; bytes are of the model over all GPUs.
 
     `host`: absent where steps were measured with the host's work in them, and in profiles made before it was
-    told apart; both add nothing. `corrections`: absent where the law alone was fitted.
+    told apart; both add nothing. `corrections`: absent where the law alone was fitted. `kv_cache_groups`:
+    what `[engine]` calls so, absent where all layers keep the whole context.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -121,6 +122,7 @@ class StepTimeProfile(_Part):
     domain: StepDomain
     held_out: dict[Regime, RegimeErrors]
     kv_bytes_per_token: int | None = Field(None, ge=1)
+    kv_cache_groups: tuple[dict[str, str | int], ...] | None = None
     weights_bytes: int | None = Field(None, ge=1)
     num_gpu_blocks: int = Field(ge=2)
     block_size: int = Field(ge=1)
@@ -143,7 +145,7 @@ class StepTimeProfile(_Part):
 
     def to_json(self) -> str:
         """Return the file's text; optional parts that are absent leave no trace, nor change the hash."""
-        absent = {name for name in ("corrections", "host") if getattr(self, name) is None}
+        absent = {name for name in ("corrections", "host", "kv_cache_groups") if getattr(self, name) is None}
         raw = self.model_dump(mode="json", exclude=absent)
         return json.dumps(raw, indent=1, sort_keys=True, allow_nan=False) + "\n"
 

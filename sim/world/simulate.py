@@ -150,13 +150,15 @@ class _World:
     def _reading(self) -> Snapshot:
         """Return what a live engine would answer now."""
         engine, stats = self.scenario.engine, self.core.stats
+        own_tokens = engine.kv_cache_size_tokens
         return Snapshot(
             time_s=self.env.now,
             **published(stats),
             external_prefix_cache_queries_tokens=stats.external_prefix_cache_queries_tokens,
             external_prefix_cache_hits_tokens=stats.external_prefix_cache_hits_tokens,
-            num_gpu_blocks=engine.num_gpu_blocks,
+            num_gpu_blocks=engine.num_gpu_blocks if own_tokens is None else own_tokens // engine.block_size,
             block_size=engine.block_size,
+            kv_cache_size_tokens=own_tokens,
             num_engine_steps=self.core.totals.num_steps,
         )
 

@@ -21,7 +21,8 @@ from concur.twin.future import Future, FutureAgent, FutureCall, Policy
 from concur.twin.lives import Lives
 from concur.twin.misses import MissMeter
 from concur.twin.model import Rollout
-from tests.helpers import make_scenario
+from concur.twin.plan import handicap
+from tests.helpers import TRACES, make_scenario
 
 COSTS = StepCosts(base_s=0.01, prefill_token_s=1e-4, decode_token_s=1e-3, context_token_s=0.0)
 OPEN = Policy(admit_frac=100.0, slack_frac=1.0, window=1000)
@@ -401,3 +402,43 @@ def test_stale_signals_and_missing_usage_move_nothing() -> None:
     before = law.window
     assert law.update(replace(first, time_s=2.0), active=16) == before, "requests run and nothing moves"
     assert law.log_state() == {"is_stale": 1}
+
+
+@pytest.mark.parametrize(
+    ("policy", "without_tier", "all_reloaded"),
+    [
+        (Policy(2.0, 0.3, 1000), 1.0, 1.0),
+        (Policy(2.1, 0.12, 1000), 1.0, 1.0),
+        (Policy(1.9, 0.6, 1000), 1.0, 1.04),
+        (Policy(2.0, 0.12, 1000), 1.0, 1.04),
+        (Policy(2.0, 0.3, 20), 1.0, 1.0),
+        (Policy(2.0, 0.3, 19), 1.012, 1.012 * 1.04),
+    ],
+)
+def test_a_tighter_bound_has_to_promise_more_where_misses_are_reloaded(
+    policy: Policy, without_tier: float, all_reloaded: float
+) -> None:
+    in_force = Policy(2.0, 0.3, 1000)
+    assert handicap(policy, in_force, active=20, recomputed_frac=1.0) == without_tier
+    assert handicap(policy, in_force, active=20, recomputed_frac=0.0) == pytest.approx(all_reloaded)
+
+
+@pytest.mark.parametrize("seed", [105, 106])
+def test_it_stands_aside_where_an_offload_tier_is_ample_and_fast(seed: int) -> None:
+    """Of the orders of the agents on which it lost 6 and 7 % to no control."""
+    tier = {"kind": "offloading", "capacity_tokens": 200_000, "bandwidth_bytes_per_s": 48.5e9}
+    scenario = make_scenario(
+        seed=seed,
+        workload={
+            "generator": None,
+            "trace": str(TRACES / "tau_airline.jsonl.gz"),
+            "num_agents": 48,
+            "order": "shuffled",
+        },
+        engine={"num_gpu_blocks": 1501, "max_model_len": 32_768, "host_cache": tier},
+        step_time={"profile": "h100-sxm_qwen3-32b_tp2"},
+        controller={"kind": "twin"},
+    )
+    twin, none = simulate(scenario), simulate(scenario.with_controller(make_scenario().controller))
+    assert none.metrics["host_tokens"] > 0.3 * none.metrics["cached_tokens"]
+    assert twin.metrics["makespan_s"] < 1.02 * none.metrics["makespan_s"]

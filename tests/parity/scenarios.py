@@ -176,3 +176,33 @@ def twins_world(*, is_async: bool) -> World:
     agents = tuple(AgentSpec(f"a{n}", n, "g", 64, 0.02 * (n // 2), steps) for n in range(8))
     engine = {"num_gpu_blocks": 40, "max_num_batched_tokens": 256, "async_scheduling": is_async}
     return make_scenario(engine=engine), Workload(agents, source="twins")
+
+
+_FULL = {"kind": "full"}
+MODELS: dict[str, list[dict[str, Any]]] = {
+    "gpt-oss": [_FULL, {"kind": "sliding_window", "sliding_window": 128}],
+    "Gemma-3": [_FULL, {"kind": "sliding_window", "sliding_window": 1024, "num_groups": 6}],
+    "two windows": [_FULL] + [{"kind": "sliding_window", "sliding_window": size} for size in (40, 200)],
+    "windows alone": [{"kind": "sliding_window", "sliding_window": size} for size in (64, 250)],
+    "windows of block sizes": [
+        {"kind": "sliding_window", "sliding_window": 100},
+        {"kind": "sliding_window", "sliding_window": 60, "block_size": 48},
+    ],
+    "full, of block sizes": [{"kind": "full", "block_size": size} for size in (32, 48)],
+    "block sizes": [
+        {"kind": "sliding_window", "sliding_window": 100, "block_size": 32},
+        {"kind": "full", "block_size": 48},
+        {"kind": "sliding_window", "sliding_window": 30, "block_size": 16},
+    ],
+}
+"""Groups of layers, in blocks of 16."""
+
+
+def with_groups(world: World, groups: list[dict[str, Any]], *, pool: float = 1.0) -> World:
+    """The same world with layers that differ, in `pool` times the blocks, but room for the longest agent."""
+    scenario, workload = world
+    engine = scenario.engine.model_dump() | {"kv_cache_groups": groups}
+    longest = max(agent.peak_context_tokens for agent in workload.agents)
+    least_blocks = 1 + EngineConfig(**engine).num_blocks_for(longest)
+    engine["num_gpu_blocks"] = max(least_blocks, int(pool * scenario.engine.num_gpu_blocks))
+    return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload

@@ -10,7 +10,6 @@ import pytest
 from concur.sim.engine.offload.connector import OffloadingConnector
 from concur.sim.engine.offload.scheduler import ConnectedScheduler
 from concur.sim.engine.request import Request
-from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.eviction import LRUCachePolicy
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
 from concur.validate.parity.fuzz import fuzz
@@ -165,8 +164,8 @@ def deferred_requests_block(original: Mutant) -> Mutant:
     return mutant
 
 
-def preempt_who_is_in_flight(self: Scheduler[Any], request: Request, num_tokens: int, output: Any) -> bool:
-    return Scheduler._make_room(self, request, num_tokens, output)
+def preempt_who_is_in_flight(self: ConnectedScheduler, victim: Request) -> bool:
+    return True
 
 
 def replace(mutant: Mutant) -> Callable[[Mutant], Mutant]:
@@ -213,7 +212,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Mutant], Mutant]]] = {
     ),
     "loads reserve nothing": (ConnectedScheduler, "_reserved_blocks", replace(no_reservation_for_loads)),
     "a deferred request blocks those behind it": (ConnectedScheduler, "_try", deferred_requests_block),
-    "who is in flight is preempted": (ConnectedScheduler, "_make_room", replace(preempt_who_is_in_flight)),
+    "who is in flight is preempted": (ConnectedScheduler, "_may_preempt", replace(preempt_who_is_in_flight)),
 }
 
 

@@ -8,6 +8,7 @@ from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.engine.vllm.build import build_reference_scheduler
+from concur.sim.engine.vllm.hybrid import HybridScheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.history import BlockHash, Histories, History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
@@ -23,7 +24,9 @@ def make_scheduler(*, num_blocks: int = 101, **engine: Any) -> OurScheduler:
     config = EngineConfig(
         **({"num_gpu_blocks": num_blocks, "max_num_batched_tokens": 1000, "max_model_len": 4096} | engine)
     )
-    return build_reference_scheduler(config)
+    scheduler = build_reference_scheduler(config)
+    assert not isinstance(scheduler, HybridScheduler)
+    return scheduler
 
 
 class Agent:

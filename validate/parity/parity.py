@@ -7,8 +7,8 @@ engine loop and the step time. So a difference is a difference in scheduling or 
 - the requests admitted, with the tokens credited from the prefix cache,
 - the requests preempted,
 - both queues, in order,
-- all blocks of the requests admitted and the last block of the last `_LAST` requests scheduled, and every
-  `FREE_ORDER_EVERY` steps the whole free queue, in eviction order,
+- all blocks of the requests admitted and the last blocks (one for each group of layers) of the last `_LAST`
+  requests scheduled, and every `FREE_ORDER_EVERY` steps the whole free queue, in eviction order,
 - free blocks and KV usage after scheduling,
 - with a host cache: loads and stores with their requests and sizes, what is flushed, how many chunks the host
   tier holds, and which, in which order they go and how often they are pinned: every step if they are at most
@@ -213,9 +213,14 @@ class Recorder:
             running=hash(queues.running),
             waiting=hash((queues.waiting, queues.kv_holding)),
             admitted_blocks=hash(
-                tuple(tuple(self._probe.block_ids(request.request_id)) for request in output.admitted)
+                tuple(
+                    tuple(map(tuple, self._probe.block_tables(request.request_id)))
+                    for request in output.admitted
+                )
             ),
-            last_blocks=tuple(self._probe.block_ids(name)[-1] for name in names[-_LAST:]),
+            last_blocks=tuple(
+                blocks[-1] for name in names[-_LAST:] for blocks in self._probe.block_tables(name)
+            ),
             num_free_blocks=self._probe.num_free_blocks(),
             kv_usage_frac=self._scheduler.make_stats().kv_cache_usage_frac,
             free_order=hash(tuple(self._probe.free_blocks())) if looks_at_order else None,
@@ -234,7 +239,13 @@ class Recorder:
 
     def _look(self, step: Step, queues: Queues) -> Detail:
         names = [name for name, _, _ in step.scheduled]
-        return Detail(step, queues, self._probe.free_blocks(), {n: self._probe.block_ids(n) for n in names})
+        return Detail(step, queues, self._probe.free_blocks(), self._block_ids(names))
+
+    def _block_ids(self, names: list[str]) -> dict[str, list[int]]:
+        """Return the blocks of requests, their tables one after the other."""
+        return {
+            name: [block for table in self._probe.block_tables(name) for block in table] for name in names
+        }
 
 
 def differing_fields(

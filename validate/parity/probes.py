@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from concur.sim.engine.stepping import StepScheduler
+from concur.sim.engine.vllm.hybrid import HybridScheduler
 from concur.sim.engine.vllm.scheduler import Scheduler
+from concur.sim.kv.hybrid import HybridKVCacheManager
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.validate.parity.vllm_scheduler import VllmScheduler
 
@@ -33,17 +35,17 @@ class Probe(Protocol):
         """Return the ids of the free blocks, next victim first."""
         ...
 
-    def block_ids(self, request_id: str) -> list[int]:
-        """Return the ids of the blocks that a request holds, in order."""
+    def block_tables(self, request_id: str) -> tuple[list[int], ...]:
+        """Return the ids of the blocks that a request holds, in order, for each group of layers."""
         ...
 
 
 class OurProbe:
     """Questions to the simulated scheduler."""
 
-    def __init__(self, scheduler: Scheduler[KVCacheManager]) -> None:
+    def __init__(self, scheduler: Scheduler[KVCacheManager] | HybridScheduler) -> None:
         self._scheduler = scheduler
-        self._manager = scheduler.kv_cache_manager
+        self._manager: KVCacheManager | HybridKVCacheManager = scheduler.kv_cache_manager
         self._block_pool = scheduler.kv_cache_manager.block_pool
 
     def queues(self) -> Queues:
@@ -63,9 +65,14 @@ class OurProbe:
         """Return the ids of the free blocks, next victim first."""
         return list(self._block_pool.free_block_queue)
 
-    def block_ids(self, request_id: str) -> list[int]:
-        """Return the ids of the blocks that a request holds, in order."""
-        return [block.block_id for block in self._manager.get_blocks(request_id)]
+    def block_tables(self, request_id: str) -> tuple[list[int], ...]:
+        """Return the ids of the blocks that a request holds, in order, for each group of layers."""
+        manager = self._manager
+        if isinstance(manager, HybridKVCacheManager):
+            tables = manager.get_tables(request_id)
+        else:
+            tables = (manager.get_blocks(request_id),)
+        return tuple([block.block_id for block in blocks] for blocks in tables)
 
 
 class VllmProbe:
@@ -91,10 +98,9 @@ class VllmProbe:
         queue = self._vllm.kv_cache_manager.block_pool.free_block_queue
         return [block.block_id for block in queue.get_all_free_blocks()]
 
-    def block_ids(self, request_id: str) -> list[int]:
-        """Return the ids of the blocks that a request holds, in order."""
-        (blocks,) = self._vllm.kv_cache_manager.get_block_ids(request_id)
-        return list(blocks)
+    def block_tables(self, request_id: str) -> tuple[list[int], ...]:
+        """Return the ids of the blocks that a request holds, in order, for each group of layers."""
+        return tuple(map(list, self._vllm.kv_cache_manager.get_block_ids(request_id)))
 
 
 def probe(scheduler: StepScheduler) -> Probe:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from concur.sim.engine.cache_groups import KVCacheGroupConfig
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
@@ -131,28 +132,49 @@ def build_vllm_scheduler(
     """
     vllm_config = _vllm_config(config)
     vllm_config.kv_transfer_config = kv_transfer_config
-    import torch
+    from vllm.v1.core.kv_cache_utils import resolve_kv_cache_block_sizes
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, KVCacheTensor
+    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, KVCacheTensor
     from vllm.v1.structured_output import StructuredOutputManager
 
-    spec = FullAttentionSpec(block_size=config.block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
     tensor = KVCacheTensor(
         size=block_bytes * config.num_gpu_blocks, layers=["layer"], layer_stride=0, block_stride=block_bytes
     )
+    names = [f"layer{number or ''}" for number, _ in enumerate(config.cache_groups)]
     kv_cache_config = KVCacheConfig(
         num_blocks=config.num_gpu_blocks,
         kv_cache_tensors=[tensor] if block_bytes else [],
-        kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        kv_cache_groups=[
+            KVCacheGroupSpec([name], _spec(group))
+            for name, group in zip(names, config.cache_groups, strict=True)
+        ],
     )
+    block_size, hash_block_size = resolve_kv_cache_block_sizes(kv_cache_config, vllm_config)
     return (AsyncScheduler if config.async_scheduling else Scheduler)(
         vllm_config=vllm_config,
         kv_cache_config=kv_cache_config,
         structured_output_manager=StructuredOutputManager(vllm_config),
-        block_size=config.block_size,
+        block_size=block_size,
+        hash_block_size=hash_block_size,
         log_stats=False,
     )
+
+
+def _spec(group: KVCacheGroupConfig) -> Any:
+    """Return vLLM's words for a group of layers; how large their heads are decides nothing here."""
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
+
+    shape = {
+        "block_size": group.block_size,
+        "num_kv_heads": 1,
+        "head_size": 64,
+        "dtype": torch.bfloat16,
+    }
+    if group.kind == "sliding_window":
+        return SlidingWindowSpec(**shape, sliding_window=group.sliding_window)
+    return FullAttentionSpec(**shape)
 
 
 @cache

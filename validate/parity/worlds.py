@@ -70,6 +70,31 @@ def offloading_worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
+def hybrid_worlds(draw: st.DrawFn) -> World:
+    """Draw a world whose layers differ: windows from one token up, blocks of three sizes, a few groups."""
+    scenario, workload = draw(worlds(least_agents=3))
+    engine = scenario.engine.model_dump()
+    sizes = st.sampled_from([1, 1, 1, 2, 3])  # over the engine's block size
+    windows = st.one_of(st.just(0), st.integers(1, 80), st.integers(80, 600))
+    groups = [
+        {
+            "kind": "sliding_window" if window else "full",
+            "sliding_window": window,
+            "block_size": size * scenario.engine.block_size,
+            "num_groups": draw(st.integers(1, 3)),
+        }
+        for window, size in draw(st.lists(st.tuples(windows, sizes), min_size=1, max_size=4))
+    ]
+    groups[0]["block_size"] = 0  # the engine's is their greatest common divisor
+    engine["kv_cache_groups"] = groups
+    longest = max(agent.peak_context_tokens for agent in workload.agents)
+    least_blocks = EngineConfig(**engine).num_blocks_for(longest)
+    spare_blocks = draw(st.one_of(st.integers(0, least_blocks // 3), st.integers(0, 3 * least_blocks)))
+    engine["num_gpu_blocks"] = 1 + least_blocks + spare_blocks
+    return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload
+
+
+@st.composite
 def _agents(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
     """Draw an agent that comes by itself, or a child of one of the others."""
     if others and draw(st.integers(0, 2)) == 0:

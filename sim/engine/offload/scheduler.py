@@ -102,18 +102,9 @@ class ConnectedScheduler(Scheduler[KVCacheManager]):
         self._inflight_prefills.discard(request)
         super()._preempt(request)
 
-    def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> bool:
-        """Preempt as the base does, but nobody who is in a step in flight."""
-        num_tokens = request.num_computed_tokens + num_new_tokens
-        while not self.kv_cache_manager.can_append(request.request_id, num_tokens):
-            if self.running[-1].num_in_flight_tokens:
-                return False
-            victim = self.running.pop()
-            self._preempt(victim)
-            output.preempted.append(victim)
-            if victim is request:
-                return False
-        return True
+    def _may_preempt(self, victim: Request) -> bool:
+        """Spare those who are in a step in flight: transfers may depend on their blocks."""
+        return not victim.num_in_flight_tokens
 
     def _put(self, output: SchedulerOutput, request: Request, num_tokens: int) -> None:
         super()._put(output, request, num_tokens)

@@ -167,14 +167,20 @@ class Scheduler(Generic[Cache]):
         return budget
 
     def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> bool:
-        """Preempt from the end until a running request has room; `False` if that preempted itself."""
+        """Preempt from the end until a running request has room; `False` if it gets none in this step."""
         num_tokens = request.num_computed_tokens + num_new_tokens
         while not self.kv_cache_manager.can_append(request.request_id, num_tokens):
+            if not self._may_preempt(self.running[-1]):
+                return False
             victim = self.running.pop()
             self._preempt(victim)
             output.preempted.append(victim)
             if victim is request:
                 return False
+        return True
+
+    def _may_preempt(self, victim: Request) -> bool:
+        """Tell whether the last running request can give up its blocks now."""
         return True
 
     def _schedule_waiting(self, output: SchedulerOutput, budget: int, threshold: int) -> int:
