@@ -44,7 +44,7 @@ def parity(
         return
     config = load_scenario(scenario, overrides or ())
     check_both_worlds(config)
-    check_in_scope(config.engine)
+    check_in_scope(config.vllm)
     result = run_parity(config, build_workload(config))
     print(json.dumps(result_json(result, version)) if as_json else explain_result(result, version))
     raise typer.Exit(0 if result.difference is None else 1)

@@ -97,7 +97,7 @@ class _World:
         self.env = env = Clock()
         self.core = core
         self.engine = Engine(env, core)
-        self.histories = Histories(scenario.engine.block_size)
+        self.histories = Histories(scenario.engine.name_tokens)
         self.controller = controller
         self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
@@ -155,8 +155,7 @@ class _World:
             **published(stats),
             external_prefix_cache_queries_tokens=stats.external_prefix_cache_queries_tokens,
             external_prefix_cache_hits_tokens=stats.external_prefix_cache_hits_tokens,
-            num_gpu_blocks=engine.num_gpu_blocks,
-            block_size=engine.block_size,
+            **engine.capacity,
             num_engine_steps=self.core.totals.num_steps,
         )
 
@@ -183,7 +182,7 @@ class _World:
             agents=columns_of(tables["agents"]),
             timeline=columns_of(tables["timeline"]),
             pool_tokens=engine.pool_tokens,
-            block_size=engine.block_size,
+            block_size=engine.unit_tokens,
             num_agents_skipped=self.workload.num_agents_skipped,
             num_engine_steps=self.core.totals.num_steps,
             slo=self.scenario.slo,

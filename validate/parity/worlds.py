@@ -49,7 +49,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
     scenario, workload = draw(worlds(least_agents=4))
     engine = scenario.engine.model_dump() | {"enable_prefix_caching": True}
     longest_blocks = max(
-        -(-agent.peak_context_tokens // scenario.engine.block_size) for agent in workload.agents
+        -(-agent.peak_context_tokens // scenario.vllm.block_size) for agent in workload.agents
     )
     pool_blocks = longest_blocks + draw(
         st.integers(0, longest_blocks // 2)
@@ -59,7 +59,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
     num_chunks = draw(st.one_of(st.integers(1, 60), st.just(5000)))
     engine["host_cache"] = {
         "kind": "offloading",
-        "capacity_tokens": num_chunks * blocks_per_chunk * scenario.engine.block_size,
+        "capacity_tokens": num_chunks * blocks_per_chunk * scenario.vllm.block_size,
         "bandwidth_bytes_per_s": draw(st.sampled_from([2e8, 2e9, 48.5e9])),
         "eviction_policy": draw(st.sampled_from(["lru", "lru", "arc"])),
         "offload_prompt_only": draw(st.sampled_from([True, True, False])),
