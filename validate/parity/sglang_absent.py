@@ -1,4 +1,4 @@
-"""What SGLang imports and a machine without a GPU lacks: empty packages in the place of kernels and compilers.
+"""What SGLang imports and a machine without a GPU lacks: empty packages in the place of kernels.
 
 Its scheduling code calls none of them. Whatever is asked of such a package is a `_Nothing`: it can be called,
 subscripted, subclassed and used as a decorator, and is false. Packages that are installed stay what they are.

@@ -1,7 +1,7 @@
 """SGLang's own scheduler, tree and pools, made from its own classes without a model, a GPU or a server.
 
-The `Scheduler` is not started: it is created bare and given what its scheduling methods read. Those methods, the
-policy, the budgets, the batches, the radix tree, the allocators and the processing of results run unchanged.
+The `Scheduler` is not started: it is created bare and given what its scheduling methods read. Those, the
+policy, the budgets, the batches, the radix tree, the allocators and the processing of results are unchanged.
 Written against SGLang 0.5.23.
 """
 
@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from concur.sim.engine.sglang_config import SglangConfig
-from concur.sim.errors import ScenarioError
 from concur.validate.errors import SglangMissingError
 from concur.validate.parity.sglang_absent import stand_in_for_absent_packages
 
@@ -62,6 +61,7 @@ class Idle:
         return self
 
     def __call__(self, *arguments: Any, **options: Any) -> "Idle":
+        """Return itself."""
         return self
 
     def __bool__(self) -> bool:
@@ -287,11 +287,9 @@ def _bystanders() -> dict[str, Any]:
         return batch
 
     def abort(request: Any, req: Any) -> None:
-        raise ScenarioError(f"SGLang aborts request {req.rid}: its next token fits nowhere")
+        raise AssertionError(f"SGLang aborts {req.rid}, and no call that it takes is too long for its pool")
 
-    worker = SimpleNamespace(
-        model_runner=SimpleNamespace(attn_backend=object(), prefill_aware_swa=False)
-    )
+    worker = SimpleNamespace(model_runner=SimpleNamespace(attn_backend=object(), prefill_aware_swa=False))
     return {
         "send_abort_output": abort,
         "tp_worker": worker,

@@ -19,7 +19,6 @@ from concur.sim.engine.request import Request
 from concur.sim.engine.sglang.core import SglangCore, build_sglang_scheduler
 from concur.sim.engine.sglang.scheduler import Scheduler
 from concur.sim.engine.sglang_config import SglangConfig
-from concur.sim.errors import ScenarioError
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
@@ -69,7 +68,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What a comparison exercised; `num_skipped` decisions put nothing into a batch though somebody ran."""
+    """What a comparison exercised, so that a vacuous one can be refused.
+
+    `num_chunks` prefills went on in another pass, in `num_mixed` batches some prefilled and some decoded, and
+    `num_early_ends` answers ended before their limit.
+    """
 
     num_steps: int
     num_requests: int
@@ -79,7 +82,6 @@ class Coverage:
     num_chunks: int
     num_mixed: int
     num_early_ends: int
-    num_aborted_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +241,8 @@ def differing_fields(
     return (*(name for name in differing if name != "memory"), *(inside if "memory" in differing else ()))
 
 
-def run_parity(scenario: Scenario, workload: Workload) -> Result:
-    """Run SGLang's side to its end, then ours until it differs.
-
-    Where SGLang aborts a request, for its next token fits nowhere, both sides have to stop there.
+def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], RunRecord]:
+    """Run SGLang's side to its end; return its steps, and the record of the run.
 
     Raises
     ------
@@ -251,63 +251,72 @@ def run_parity(scenario: Scenario, workload: Workload) -> Result:
     OutOfScopeError
         If the scenario's engine is another one.
     """
+    theirs = Recorder(SglangScheduler(_config_of(scenario), workload))
+    record = simulate(scenario, workload, core=_core(scenario, theirs))
+    return theirs.steps, record
+
+
+def first_difference(scenario: Scenario, workload: Workload, expected: list[Step]) -> Difference | None:
+    """Run our side until it differs from the steps that SGLang has taken."""
+    ours = Recorder(build_sglang_scheduler(_config_of(scenario)), expected=expected)
+    try:
+        simulate(scenario, workload, core=_core(scenario, ours))
+    except _DivergedError as diverged:
+        (number,) = diverged.args
+    else:
+        number = len(ours.steps)
+        if number == len(expected):
+            return None
+    differing = differing_fields(ours.steps, expected, number, _DECISIONS + _OUTCOMES)
+    return Difference(number, differing, _at(ours.steps, number), _at(expected, number))
+
+
+def run_parity(scenario: Scenario, workload: Workload) -> Result:
+    """Run SGLang's side to its end, then ours until it differs.
+
+    Raises
+    ------
+    SglangMissingError
+        If SGLang cannot be imported.
+    OutOfScopeError
+        If the scenario's engine is another one.
+    """
+    expected, record = sglangs_steps(scenario, workload)
+    return Result(_coverage(expected, workload, record), first_difference(scenario, workload, expected))
+
+
+def _config_of(scenario: Scenario) -> SglangConfig:
     config = scenario.engine
     if not isinstance(config, SglangConfig):
         raise OutOfScopeError(f'engine.kind = "{config.kind}" but this compares with SGLang; set "sglang"')
-    theirs = Recorder(SglangScheduler(config, workload))
-    record = _until_abort(scenario, workload, config, theirs)
-    ours = Recorder(build_sglang_scheduler(config), expected=theirs.steps)
-    number: int | None = None
-    try:
-        again = _until_abort(scenario, workload, config, ours)
-        if (again is None) != (record is None):
-            number = len(ours.steps)
-    except _DivergedError as diverged:
-        (number,) = diverged.args
-    if number is None and len(ours.steps) < len(theirs.steps):
-        number = len(ours.steps)
-    coverage = _coverage(theirs.steps, workload, record)
-    if number is None:
-        return Result(coverage, None)
-    differing = differing_fields(ours.steps, theirs.steps, number, _DECISIONS + _OUTCOMES)
-    difference = Difference(number, differing, _at(ours.steps, number), _at(theirs.steps, number))
-    return Result(coverage, difference)
+    return config
 
 
-def _until_abort(
-    scenario: Scenario, workload: Workload, config: SglangConfig, recorder: Recorder
-) -> RunRecord | None:
-    core = SglangCore(config, make_step_time(scenario.step_time), recorder)
-    try:
-        return simulate(scenario, workload, core=core)
-    except ScenarioError:
-        return None
+def _core(scenario: Scenario, recorder: Recorder) -> SglangCore:
+    return SglangCore(_config_of(scenario), make_step_time(scenario.step_time), recorder)
 
 
 def _at(steps: list[Step], number: int) -> Step | None:
     return steps[number] if number < len(steps) else None
 
 
-def _coverage(steps: list[Step], workload: Workload, record: RunRecord | None) -> Coverage:
+def _coverage(steps: list[Step], workload: Workload, record: RunRecord) -> Coverage:
     batches = [step.batch for step in steps]
-    cached = reused = num_requests = 0
-    if record is not None:
-        ordered = record.requests.sort_values(["agent_index", "call_index"])
-        before = ordered.groupby("agent_index")["prompt_tokens"].shift()
-        num_requests, cached = len(ordered), int(ordered["cached_tokens"].sum())
-        reused = int((ordered["cached_tokens"] - before).clip(lower=0).fillna(0).sum())
+    ordered = record.requests.sort_values(["agent_index", "call_index"])
+    before = ordered.groupby("agent_index")["prompt_tokens"].shift()
     return Coverage(
         num_steps=len(steps),
-        num_requests=num_requests,
+        num_requests=len(ordered),
         num_retractions=sum(len(step.retracted) for step in steps),
-        num_cached_tokens=cached,
-        num_generated_tokens_reused=reused,
+        num_cached_tokens=int(ordered["cached_tokens"].sum()),
+        num_generated_tokens_reused=int((ordered["cached_tokens"] - before).clip(lower=0).fillna(0).sum()),
         num_chunks=sum(not samples for batch in batches for _, _, _, samples in batch),
         num_mixed=sum(_is_mixed(batch) for batch in batches),
         num_early_ends=sum(
-            (step.max_new_tokens or 0) > step.output_tokens for agent in workload.agents for step in agent.steps
+            (step.max_new_tokens or 0) > step.output_tokens
+            for agent in workload.agents
+            for step in agent.steps
         ),
-        num_aborted_runs=record is None,
     )
 
 

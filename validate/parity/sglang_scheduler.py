@@ -46,7 +46,7 @@ class SglangScheduler:
         reporter.report_decode_stats = self._report_decode
 
     def add_request(self, request: Request) -> None:
-        """Hand a request to SGLang, with the token ids of its prompt; an answer that ends by itself has an EOS."""
+        """Hand a request to SGLang, with its token ids; an answer that ends by itself ends with an EOS."""
         from sglang.srt.managers.schedule_batch import Req
         from sglang.srt.sampling.sampling_params import SamplingParams
 

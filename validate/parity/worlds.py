@@ -20,7 +20,7 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 World = tuple[Scenario, Workload]
 
 _waits_s = st.sampled_from([0.0, 0.01, 0.3, 2.0])
-_orders = st.sampled_from(sorted(ORDERS))
+any_order = st.sampled_from(sorted(ORDERS))
 
 
 @st.composite
@@ -28,15 +28,15 @@ def worlds(draw: st.DrawFn, *, with_host_cache: bool = False, least_agents: int 
     """Draw a scenario and its workload; no agent is longer than the pool."""
     agents: list[AgentSpec] = []
     for index in range(draw(st.integers(least_agents, 10))):
-        agents.append(draw(_agents(index, agents)))
+        agents.append(draw(any_agent(index, agents)))
     block_size = draw(st.sampled_from([16, 32] if not with_host_cache else [4, 16, 32]))
     longest_blocks = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
     scenario = parse_scenario(
         {
             "workload": {"generator": "react", "num_agents": len(agents)},
             "engine": draw(_engines(block_size, longest_blocks)) | draw(_host_caches(with_host_cache)),
-            "gate": {"admit": draw(_orders), "resume": draw(_orders), "pause": draw(_orders)},
-            "controller": draw(_controllers()),
+            "gate": {"admit": draw(any_order), "resume": draw(any_order), "pause": draw(any_order)},
+            "controller": draw(any_controller()),
             "record": {"timeline_interval_s": 0.25},
         }
     )
@@ -70,7 +70,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
-def _agents(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
+def any_agent(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
     """Draw an agent that comes by itself, or a child of one of the others."""
     if others and draw(st.integers(0, 2)) == 0:
         return draw(_children(index, draw(st.sampled_from(others))))
@@ -144,7 +144,8 @@ def _host_caches(draw: st.DrawFn, with_host_cache: bool) -> dict[str, Any]:
 
 
 @st.composite
-def _controllers(draw: st.DrawFn) -> dict[str, Any]:
+def any_controller(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a law: none, a static cap, or the window of the paper."""
     kind = draw(st.sampled_from(["none", "request_cap", "agent_cap", "concur"]))
     common = {"kind": kind, "interval_s": draw(st.sampled_from([0.05, 0.5, 5.0]))}
     if "cap" in kind:

@@ -28,7 +28,6 @@ from concur.sim.engine.sglang.prefill_adder import PrefillAdder, Verdict
 from concur.sim.engine.sglang.ratio import NewTokenRatio
 from concur.sim.engine.sglang.req import Req
 from concur.sim.engine.sglang_config import SglangConfig
-from concur.sim.errors import ScenarioError
 from concur.sim.kv.radix import RadixTree
 
 _RETRACT_DECODE_STEPS: Final = 20
@@ -307,12 +306,8 @@ class Scheduler:
             self.tree.make_room(len(stay) * _RETRACT_DECODE_STEPS)
             self._requeue(req)
             output.preempted.append(req.request)
-        if len(stay) == 1 and not self._has_room(stay):
-            raise ScenarioError(
-                f"SGLang aborts request {stay[0].request.request_id}: nothing else runs, and its next token "
-                f"does not fit engine.max_total_num_tokens = {self.config.max_total_num_tokens} beside a "
-                "prefill in chunks; raise it"
-            )
+        fits = self._has_room(stay)
+        assert fits, "the last request has the pool to itself, and its limit was cut to that"
         self.running = stay
         self.is_full = False
         self.ratio.estimate_after_retraction(self.running, _RETRACT_DECODE_STEPS)
