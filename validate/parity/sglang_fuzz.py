@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -18,6 +19,11 @@ class FuzzResult:
     num_worlds: int
     coverage: Coverage
     failure: tuple[World, Difference] | None
+
+    @property
+    def difference(self) -> Difference | None:
+        """The difference in that world."""
+        return None if self.failure is None else self.failure[1]
 
 
 class _DifferenceError(AssertionError):
@@ -91,6 +97,16 @@ def explain_fuzz(result: FuzzResult, version: str) -> str:
         f"{explain_difference(difference, version)}\n\nthe smallest such world found:\n"
         f"controller: {scenario.controller.label}\nengine:\n{engine}\nagents:\n{agents}"
     )
+
+
+def result_json(coverage: Coverage, difference: Difference | None, version: str) -> dict[str, Any]:
+    """Return a comparison for machines."""
+    return {
+        "sglang_version": version,
+        "identical": difference is None,
+        "coverage": asdict(coverage),
+        "difference": None if difference is None else asdict(difference),
+    }
 
 
 def covered(coverage: Coverage) -> str:
