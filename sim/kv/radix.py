@@ -17,8 +17,9 @@ run. Two keys whose runs begin alike hold the same tokens, because a stretch alw
 start.
 """
 
+from copy import copy
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Any, Final
 
 from concur.sim.kv.history import History
 
@@ -77,6 +78,14 @@ class Node:
         self.last_access = last_access
 
 
+def _twin_of(node: Node, parent: Node | None, memo: dict[int, Any]) -> Node:
+    """Return a copy of a node without its children, under which `memo` knows it."""
+    twin = copy(node)
+    twin.parent, twin.children = parent, {}
+    memo[id(node)] = twin
+    return twin
+
+
 class RadixTree:
     """The tree and the pool behind it: every token is available, in the tree, or a request's own.
 
@@ -91,6 +100,21 @@ class RadixTree:
         self._tick = 0.0
         self._leaves: set[Node] = set()
         self._root = Node((), None, self._next_tick())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RadixTree":
+        """Return the same tree, independent of it; a history of many turns is too deep to recurse."""
+        twin = copy(self)
+        memo[id(self)] = twin
+        twin._root = _twin_of(self._root, None, memo)
+        pending = [self._root]
+        while pending:
+            node = pending.pop()
+            node_twin = memo[id(node)]
+            for page, child in node.children.items():
+                node_twin.children[page] = _twin_of(child, node_twin, memo)
+                pending.append(child)
+        twin._leaves = {memo[id(leaf)] for leaf in self._leaves}
+        return twin
 
     def floor(self, num_tokens: int) -> int:
         """Return the tokens of the whole pages among so many."""
