@@ -12,11 +12,15 @@ DYNAMO := ai-dynamo-runtime==1.6.1
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
+# SGLang's scheduling code with the packages that it imports, in an environment of its own too: no kernels, no GPU.
+SGLANG_VENV := .venv-sglang
+SGLANG_BIN := $(SGLANG_VENV)/bin
+
 # Real agent clients, in an environment of their own; they run without a network once they are installed.
 CLIENTS_VENV := .venv-clients
 CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
 
-.PHONY: help demo notebook test test-fast test-vllm test-clients validate results docs fast slow bench bench-peers bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm test-sglang test-clients validate results docs fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +28,7 @@ help:
 	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make test-sglang  the same with SGLang's own scheduler (installs SGLang in .venv-sglang)"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the pages' tables of simulations again, and which numbers changed; most of an hour"
@@ -79,6 +84,16 @@ $(VLLM_BIN)/.installed: pyproject.toml
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m "vllm and not alone" -W ignore --durations=5
 	$(VLLM_BIN)/python -m pytest -q -m alone -W ignore --durations=5
+
+$(SGLANG_BIN)/.installed: pyproject.toml tests/parity/requirements-sglang.txt
+	$(PYTHON) -m venv $(SGLANG_VENV)
+	$(SGLANG_BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) $(TORCH_ARGS)
+	$(SGLANG_BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(SGLANG_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/requirements-sglang.txt
+	@touch $@
+
+test-sglang: $(SGLANG_BIN)/.installed
+	$(SGLANG_BIN)/python -m pytest -q -n auto -m sglang -W ignore --durations=5
 
 $(CLIENTS_VENV)/.installed: tests/clients/requirements.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS_VENV)
@@ -145,4 +160,4 @@ lint: $(BIN)/.installed-dev
 
 clean:
 	find concur sim -name '*.so' -delete
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(SGLANG_VENV) $(CLIENTS_VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

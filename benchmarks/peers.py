@@ -21,7 +21,7 @@ DYNAMO: Final = "ai-dynamo-runtime"
 
 def dynamo_replay(scenario: Scenario, workload: Workload, folder: Path) -> Callable[[], int]:
     """Return a replay of the workload by Dynamo's mocker; a call of it returns the number of calls made."""
-    return _replay(scenario, _written(scenario, workload, folder), scenario.engine.block_size)
+    return _replay(scenario, _written(scenario, workload, folder), scenario.vllm.block_size)
 
 
 def reading_s(scenario: Scenario, workload: Workload, folder: Path, rounds: int) -> float:
@@ -30,7 +30,7 @@ def reading_s(scenario: Scenario, workload: Workload, folder: Path, rounds: int)
     A replay reads its file each time; one that ends after a microsecond does nothing else.
     """
     path = _written(scenario, workload, folder)
-    replay = _replay(scenario, path, scenario.engine.block_size, max_sim_time_ms=0.001)
+    replay = _replay(scenario, path, scenario.vllm.block_size, max_sim_time_ms=0.001)
     seconds = []
     for _ in range(rounds):
         begin_s = time.process_time()
@@ -43,10 +43,10 @@ def _replay(scenario: Scenario, path: Path, block_size: int, **options: float) -
     from dynamo._core import run_mocker_trace_replay
 
     engine = {
-        "num_gpu_blocks": scenario.engine.num_gpu_blocks,
+        "num_gpu_blocks": scenario.vllm.num_gpu_blocks,
         "block_size": block_size,
-        "max_num_seqs": scenario.engine.max_num_seqs,
-        "max_num_batched_tokens": scenario.engine.max_num_batched_tokens,
+        "max_num_seqs": scenario.vllm.max_num_seqs,
+        "max_num_batched_tokens": scenario.vllm.max_num_batched_tokens,
         "enable_prefix_caching": True,
     }
     settings: dict[str, Any] = {"trace_block_size": block_size, "capture_planner_details": False}
@@ -63,7 +63,7 @@ def _written(scenario: Scenario, workload: Workload, folder: Path) -> Path:
     if not path.exists():
         with path.open("w") as file:
             file.writelines(
-                json.dumps(row) + "\n" for row in mooncake_rows(workload, scenario.engine.block_size)
+                json.dumps(row) + "\n" for row in mooncake_rows(workload, scenario.vllm.block_size)
             )
     return path
 

@@ -28,7 +28,7 @@ def _vllm(case: Case) -> EngineCore:
     from concur.validate.parity.parity import stepped  # vLLM's memory is not ours
     from concur.validate.parity.vllm_scheduler import VllmScheduler
 
-    return stepped(case[0], VllmScheduler(case[0].engine, case[1]))
+    return stepped(case[0], VllmScheduler(case[0].vllm, case[1]))
 
 
 SIDES: Final[Mapping[str, Callable[[Case, Path], Run]]] = {

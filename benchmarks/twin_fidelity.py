@@ -98,7 +98,7 @@ def cases() -> list[Case]:
 
 def blocks(case: Case) -> int:
     """Return the size of the pool."""
-    return case.cell.scenario.engine.num_gpu_blocks
+    return case.cell.scenario.vllm.num_gpu_blocks
 
 
 def draw(curves: Result) -> Figure:

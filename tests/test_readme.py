@@ -211,7 +211,7 @@ def claims() -> Iterator[str]:
     workload, pool_tokens = demand("tau_airline")
     assert 4.5 < workload / pool_tokens < 5.5
     yield "in a pool that holds a fifth of their histories"
-    link = load_scenario(ROOT / "examples" / "hurts" / "host_cache.toml").engine.host_cache
+    link = load_scenario(ROOT / "examples" / "hurts" / "host_cache.toml").vllm.host_cache
     reload_s = link.kv_bytes_per_token / link.bandwidth_bytes_per_s
     prefill_s = (
         predict_step(load_profile("h100-sxm_qwen3-32b_tp2"), parse_batch(["8192@0"], [])).step_ms / 8.192e6

@@ -2,6 +2,7 @@
 
 ConcurError
 ├── VllmMissingError      vLLM is not installed in this environment
+├── SglangMissingError    SGLang is not installed in this environment
 ├── OutOfScopeError       the scenario asks for something that parity does not cover
 ├── LiveExtraMissingError the packages that speak HTTP are not installed in this environment
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
@@ -17,6 +18,10 @@ from concur.sim.errors import ExtraMissingError
 
 class VllmMissingError(ConcurError, ImportError):
     """Report that vLLM cannot be imported here, and how to get it."""
+
+
+class SglangMissingError(ConcurError, ImportError):
+    """Report that SGLang cannot be imported here, and how to get it."""
 
 
 class OutOfScopeError(ConcurError, ValueError):

@@ -1,10 +1,12 @@
 """`[engine]` of the scenario file."""
 
-from typing import Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from concur.sim.engine.cache_groups import KVCacheGroupConfig, check_block_sizes, expanded
+from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 
 _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
@@ -49,13 +51,15 @@ def _default_of(name: str) -> object:
 
 
 class EngineConfig(Section):
-    """`[engine]`: vLLM's own names and meanings (0.32.0); `num_gpu_blocks` counts the null block.
+    """`[engine]`, `kind` = "vllm" or left out: vLLM's own names and meanings (0.32.0).
 
+    `num_gpu_blocks` counts the null block.
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
     what it computes, `v2` after it. `kv_cache_groups` is for models whose layers differ, and empty where all
     of them keep the whole context; a run with groups is simulated block by block.
     """
 
+    kind: Literal["vllm"] = Field("vllm", exclude=True)  # the default, and not written out
     block_size: int = Field(16, ge=1, le=1_000_000)
     num_gpu_blocks: int = Field(ge=2, le=MAX_BLOCKS)
     max_num_seqs: int = Field(256, ge=1, le=MAX_AGENTS)
@@ -131,3 +135,68 @@ class EngineConfig(Section):
         """Tokens that the block pool can hold; the null block holds none."""
         own = self.kv_cache_size_tokens
         return (self.num_gpu_blocks - 1) * self.block_size if own is None else own
+
+    @property
+    def max_context_tokens(self) -> int:
+        """The longest prompt + output of a request, whatever the pool holds."""
+        return self.max_model_len
+
+    @property
+    def unit_tokens(self) -> int:
+        """Tokens of what is cached and found as a whole: a block."""
+        return self.block_size
+
+    @property
+    def name_tokens(self) -> int:
+        """Tokens that have a name together, see `concur.sim.kv.history`."""
+        return self.block_size
+
+    @property
+    def capacity(self) -> dict[str, Any]:
+        """What a live engine publishes of its pool, by the names of `concur.signals.Snapshot`."""
+        own = self.kv_cache_size_tokens
+        blocks = self.num_gpu_blocks if own is None else own // self.block_size
+        return {"num_gpu_blocks": blocks, "block_size": self.block_size, "kv_cache_size_tokens": own}
+
+    @property
+    def is_one_step_ahead(self) -> bool:
+        """Whether a step is decided while the one before it computes."""
+        return self.async_scheduling
+
+    @property
+    def loaded_bytes_per_token(self) -> int:
+        """What a token in host memory takes on the link."""
+        return self.host_cache.kv_bytes_per_token
+
+    @property
+    def link_bytes_per_s(self) -> float:
+        """The bandwidth of the link to host memory."""
+        return self.host_cache.bandwidth_bytes_per_s
+
+
+ENGINE_KINDS: Final = {"vllm": EngineConfig, "sglang": SglangConfig}
+"""The engines that are simulated, by the name that a scenario gives them."""
+
+
+def _kind_of(raw: Any) -> str:
+    return str(raw.get("kind", "vllm") if isinstance(raw, Mapping) else getattr(raw, "kind", "vllm"))
+
+
+def _tag_of(raw: Any) -> str:
+    return f"<{_kind_of(raw)}>"
+
+
+def _check_kind(raw: Any) -> Any:
+    """Refuse an engine that nobody simulates."""
+    if (kind := _kind_of(raw)) not in ENGINE_KINDS:
+        raise ValueError(f"kind = {kind!r} but must be one of {', '.join(ENGINE_KINDS)}")
+    return raw
+
+
+AnyEngineConfig = EngineConfig | SglangConfig
+EngineSection = Annotated[
+    Annotated[EngineConfig, Tag("<vllm>")] | Annotated[SglangConfig, Tag("<sglang>")],
+    Discriminator(_tag_of),
+    BeforeValidator(_check_kind),
+]
+"""`[engine]` of a scenario, of either kind; vLLM where it says none."""

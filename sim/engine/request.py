@@ -28,8 +28,9 @@ class Request:
     scheduled, done or not; of it `num_in_flight_tokens` belong to steps whose output is not in yet, and
     `num_output_placeholders` tokens will come out of those. After a preemption, steps with
     `num_stale_output_tokens` in flight still deliver their token, but no progress. `known_tokens` leading
-    tokens were computed for this agent before: computing them again is recompute. Times are seconds since the
-    start of the run, `None` until they happen.
+    tokens were computed for this agent before: computing them again is recompute. The answer has
+    `max_tokens`; where it ends by itself, `max_new_tokens` is the limit that the client has sent. Times are
+    seconds since the start of the run, `None` until they happen.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class Request:
     history: History
     known_tokens: int
     arrival_s: float
+    max_new_tokens: int | None
 
     status: RequestStatus
     num_tokens: int
@@ -66,6 +68,7 @@ class Request:
         history: History,
         known_tokens: int,
         arrival_s: float,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.request_id = request_id
         self.agent_index = agent_index
@@ -75,6 +78,7 @@ class Request:
         self.history = history
         self.known_tokens = known_tokens
         self.arrival_s = arrival_s
+        self.max_new_tokens = max_new_tokens
         self.status = RequestStatus.WAITING
         self.num_tokens = num_prompt_tokens
         self.num_final_tokens = num_prompt_tokens + max_tokens

@@ -15,11 +15,29 @@ from typing import Protocol
 
 from mypy_extensions import mypyc_attr
 
-from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.host_link import HostLink
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request
 from concur.sim.step_time.step_time import StepTime, StepTotals, step_cost
+
+
+class CoreConfig(Protocol):
+    """What the core asks of the engine's section of a scenario."""
+
+    @property
+    def is_one_step_ahead(self) -> bool:
+        """Whether a step is decided while the one before it computes."""
+        ...
+
+    @property
+    def loaded_bytes_per_token(self) -> int:
+        """What a token in host memory takes on the link."""
+        ...
+
+    @property
+    def link_bytes_per_s(self) -> float:
+        """The bandwidth of the link to host memory."""
+        ...
 
 
 class StepScheduler(Protocol):
@@ -65,19 +83,19 @@ class Step:
 class StepCore:
     """An `EngineCore` whose scheduler decides every single step."""
 
-    def __init__(self, config: EngineConfig, step_time: StepTime, scheduler: StepScheduler) -> None:
+    def __init__(self, config: CoreConfig, step_time: StepTime, scheduler: StepScheduler) -> None:
         self.stats = SchedulerStats()
         self.totals = StepTotals()
         self.time_s = 0.0  # of the last decision or output; the oldest step in flight begins then
         self.step_time = step_time
         self._scheduler = scheduler
-        self._max_steps_in_flight = 2 if config.async_scheduling else 1
+        self._max_steps_in_flight = 2 if config.is_one_step_ahead else 1
         self._steps: deque[Step] = deque()
         self._is_due = False  # a decision at `time_s` is still to be taken
         self._inbox: list[tuple[float, int, int, Request]] = []
         self._numbers = count()
-        self._kv_bytes_per_token = config.host_cache.kv_bytes_per_token
-        self._link = HostLink(config.host_cache.bandwidth_bytes_per_s)
+        self._kv_bytes_per_token = config.loaded_bytes_per_token
+        self._link = HostLink(config.link_bytes_per_s)
 
     @property
     def is_idle(self) -> bool:

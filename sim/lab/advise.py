@@ -6,9 +6,11 @@ and a few changes of the engine, each on all seeds (orders of the agents).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from concur.measures.prefixes import warm_up
+from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.errors import ScenarioError
 from concur.sim.lab.oracle import search_static_cap
 from concur.sim.record.record import RunRecord
@@ -24,12 +26,23 @@ WORTH_IT_FRAC: Final = 0.02
 AS_GOOD_FRAC: Final = 0.01
 """Caps this close to the best one are as good: the window's band."""
 LAWS: Final = ("twin", "hybrid")
+
+
+def _twice_the_pool(scenario: Scenario) -> dict[str, Any]:
+    if isinstance(scenario.engine, SglangConfig):
+        return {"max_total_num_tokens": 2 * scenario.engine.max_total_num_tokens}
+    return {"num_gpu_blocks": 2 * scenario.engine.num_gpu_blocks - 1}
+
+
+def _chunks(scenario: Scenario, num_tokens: int) -> dict[str, Any]:
+    is_sglang = isinstance(scenario.engine, SglangConfig)
+    return {"chunked_prefill_size" if is_sglang else "max_num_batched_tokens": num_tokens}
+
+
 CHANGES: Final[Mapping[str, Callable[[Scenario], Mapping[str, Any]]]] = {
-    "twice the pool (an 8-bit KV cache, or more memory)": lambda scenario: {
-        "num_gpu_blocks": 2 * scenario.engine.num_gpu_blocks - 1
-    },
-    "prefill in chunks of 2,048": lambda _: {"max_num_batched_tokens": 2048},
-    "prefill in chunks of 16,384": lambda _: {"max_num_batched_tokens": 16_384},
+    "twice the pool (an 8-bit KV cache, or more memory)": _twice_the_pool,
+    "prefill in chunks of 2,048": partial(_chunks, num_tokens=2048),
+    "prefill in chunks of 16,384": partial(_chunks, num_tokens=16_384),
 }
 """Changes of `[engine]` that are tried: in words, and the keys that they set."""
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from concur.sim.engine.config import EngineConfig
+from concur.sim.engine.config import AnyEngineConfig, EngineConfig
+from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.errors import ScenarioError
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.build import build
@@ -23,8 +24,8 @@ def build_workload(scenario: Scenario) -> Workload:
     """
     workload = build(scenario.workload, scenario.seed)
     check_fits(workload, scenario.engine)
-    early = _num_early_ends(workload) if scenario.engine.async_scheduling else 0
-    if not early:
+    early = _num_early_ends(workload)
+    if not early or isinstance(scenario.engine, SglangConfig) or not scenario.engine.async_scheduling:
         return workload
     warning = (
         f"{early:,} answers end before their max_new_tokens: under async scheduling an engine finds out one "
@@ -44,7 +45,7 @@ def build_workloads(scenario: Scenario, seeds: Sequence[int]) -> dict[int, Workl
     return {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
 
 
-def check_fits(workload: Workload, engine: EngineConfig) -> None:
+def check_fits(workload: Workload, engine: AnyEngineConfig) -> None:
     """Refuse a workload that could never end: an agent outgrows the model or the block pool.
 
     Raises
@@ -56,6 +57,29 @@ def check_fits(workload: Workload, engine: EngineConfig) -> None:
         raise ScenarioError(f"{workload.source}: has no agent; at least one is needed")
     for agent in workload.agents:
         _check_steps(agent)
+    if isinstance(engine, SglangConfig):
+        _check_fits_sglang(workload, engine)
+    else:
+        _check_fits_vllm(workload, engine)
+
+
+def _check_fits_sglang(workload: Workload, engine: SglangConfig) -> None:
+    """Refuse a call that SGLang would cut short, or not take."""
+    for agent in workload.agents:
+        for number, step in enumerate(agent.steps):
+            if engine.refuses(step.prompt_tokens, step.output_tokens):
+                raise ScenarioError(
+                    f"agent {agent.agent_id}, step {number}: a prompt of {step.prompt_tokens} and an answer "
+                    f"of {step.output_tokens} tokens, but with engine.max_total_num_tokens = "
+                    f"{engine.max_total_num_tokens}, page_size = {engine.page_size} and context_length = "
+                    f"{engine.context_length} SGLang takes at most {engine.max_prompt_tokens} and answers "
+                    f"with {engine.max_new_tokens(step.prompt_tokens)}; raise them, or skip such agents with "
+                    "workload.max_context_tokens"
+                )
+
+
+def _check_fits_vllm(workload: Workload, engine: EngineConfig) -> None:
+    """Refuse an agent that outgrows the model or the pool."""
     longest = max(workload.agents, key=lambda agent: agent.peak_context_tokens)
     tokens = longest.peak_context_tokens
     if tokens > engine.max_model_len:

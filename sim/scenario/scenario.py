@@ -12,7 +12,9 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from concur.controllers import CATALOG
-from concur.sim.engine.config import EngineConfig
+from concur.sim.engine.config import EngineConfig, EngineSection
+from concur.sim.engine.sglang_config import SglangConfig
+from concur.sim.errors import ScenarioError
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.scenario.sections import (
     CompareConfig,
@@ -35,7 +37,7 @@ class Scenario(Section):
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
     workload: WorkloadConfig
-    engine: EngineConfig
+    engine: EngineSection
     step_time: StepTimeConfig = LinearStepTimeConfig()
     gate: GateConfig = GateConfig()
     controller: ControllerConfig = Field(default_factory=ControllerConfig)
@@ -57,7 +59,7 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        limit = min(self.engine.max_model_len, self.engine.pool_tokens)
+        limit = min(self.engine.max_context_tokens, self.engine.pool_tokens)
         if self.tenant.num_requests and self.tenant.context_tokens > limit:
             raise ValueError(
                 f"tenant.prompt_tokens + output_tokens = {self.tenant.context_tokens} but must be at most "
@@ -85,6 +87,21 @@ class Scenario(Section):
         ]
         return dict(package for package in found if package)
 
+    @property
+    def vllm(self) -> EngineConfig:
+        """The engine, for what only vLLM has.
+
+        Raises
+        ------
+        ScenarioError
+            If the scenario has another one.
+        """
+        if isinstance(self.engine, SglangConfig):
+            raise ScenarioError(
+                f'engine.kind = "{self.engine.kind}" but this is about vLLM; take a scenario with a vLLM'
+            )
+        return self.engine
+
     def with_controller(self, controller: ControllerConfig) -> "Scenario":
         """Return the same experiment under another controller."""
         return self.model_copy(update={"controller": controller})
@@ -97,6 +114,8 @@ class Scenario(Section):
 def _with_measured(engine: Mapping[str, Any], profile: StepTimeProfile) -> dict[str, Any]:
     """Return `[engine]` with what it leaves out and the profile knows."""
     filled = dict(engine)
+    if filled.get("kind") == "sglang":
+        return {"max_total_num_tokens": profile.num_gpu_blocks * profile.block_size} | filled
     block_size = filled.get("block_size", EngineConfig.model_fields["block_size"].default)
     if isinstance(block_size, int) and block_size > 0:
         filled.setdefault("num_gpu_blocks", profile.num_blocks_of(block_size))

@@ -164,6 +164,7 @@ class Agent:
             history=self.history,
             known_tokens=min(self.known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
+            max_new_tokens=step.max_new_tokens,
         )
 
     def _leave(self, *, is_in_call: bool) -> None:

@@ -19,11 +19,11 @@ def why_again(
     """Say whose call asked at `time_s` for what the fast engine cannot do, and what that costs."""
     ids = {spec.index: spec.agent_id for spec in workload.agents}
     whose = f"agent {ids[call.agent_index]!r}" if call.agent_index in ids else "the tenant"
-    if call.num_tokens == scenario.engine.block_size * (duplicate.block_index + 1):
+    if call.num_tokens == scenario.vllm.block_size * (duplicate.block_index + 1):
         why = "sent a prompt of whole blocks that was cached to its end, and its last block is computed again"
     else:
         why = "computed blocks of a shared prefix that another call was computing too"
-        if threshold := scenario.engine.long_prefill_token_threshold:
+        if threshold := scenario.vllm.long_prefill_token_threshold:
             why += f", as engine.long_prefill_token_threshold = {threshold} lets them"
     return (
         "simulated block by block from its start, with the same result but up to 50 times slower: at "

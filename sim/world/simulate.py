@@ -97,7 +97,7 @@ class _World:
         self.env = env = Clock()
         self.core = core
         self.engine = Engine(env, core)
-        self.histories = Histories(scenario.engine.block_size)
+        self.histories = Histories(scenario.engine.name_tokens)
         self.controller = controller
         self.interval_s = interval_of(controller, scenario.controller.interval_s)
         self.gate = build_gate(scenario, controller.window)
@@ -149,16 +149,13 @@ class _World:
 
     def _reading(self) -> Snapshot:
         """Return what a live engine would answer now."""
-        engine, stats = self.scenario.engine, self.core.stats
-        own_tokens = engine.kv_cache_size_tokens
+        stats = self.core.stats
         return Snapshot(
             time_s=self.env.now,
             **published(stats),
             external_prefix_cache_queries_tokens=stats.external_prefix_cache_queries_tokens,
             external_prefix_cache_hits_tokens=stats.external_prefix_cache_hits_tokens,
-            num_gpu_blocks=engine.num_gpu_blocks if own_tokens is None else own_tokens // engine.block_size,
-            block_size=engine.block_size,
-            kv_cache_size_tokens=own_tokens,
+            **self.scenario.engine.capacity,
             num_engine_steps=self.core.totals.num_steps,
         )
 
@@ -185,7 +182,7 @@ class _World:
             agents=columns_of(tables["agents"]),
             timeline=columns_of(tables["timeline"]),
             pool_tokens=engine.pool_tokens,
-            block_size=engine.block_size,
+            block_size=engine.unit_tokens,
             num_agents_skipped=self.workload.num_agents_skipped,
             num_engine_steps=self.core.totals.num_steps,
             slo=self.scenario.slo,

@@ -73,9 +73,9 @@ def test_a_profile_brings_the_groups_of_its_model() -> None:
         "workload": {"generator": "react", "num_agents": 4},
         "step_time": {"profile": "h100-sxm_gpt-oss-120b_tp2"},
     }
-    engine = parse_scenario(raw).engine
+    engine = parse_scenario(raw).vllm
     assert [group.kind for group in engine.kv_cache_groups] == ["sliding_window", "full"]
     assert engine.num_gpu_blocks == 147_593
-    assert parse_scenario(raw | {"engine": {"kv_cache_groups": []}}).engine.kv_cache_groups == ()
+    assert parse_scenario(raw | {"engine": {"kv_cache_groups": []}}).vllm.kv_cache_groups == ()
     with pytest.raises(ScenarioError, match=r"or kv_cache_groups = \[\]"):
         parse_scenario(raw | {"engine": {"host_cache": {"capacity_tokens": 10_000}}})

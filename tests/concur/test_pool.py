@@ -50,7 +50,7 @@ def test_laws_decide_by_what_the_engine_says_of_its_pool(
     scenario = make_scenario(
         workload={"num_agents": 32}, controller={"kind": kind, "interval_s": 1.0} | parameters
     )
-    engine = scenario.engine
+    engine = scenario.vllm
     pool_tokens = (engine.num_gpu_blocks - has_null_block) * engine.block_size
 
     def law() -> Controller:

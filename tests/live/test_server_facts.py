@@ -173,7 +173,7 @@ def test_a_profile_of_another_engine_is_noted() -> None:
 
 
 def test_every_deciding_key_has_its_flag_on_a_server_that_is_started() -> None:
-    flags = server_flags(ServerOptions(model="tiny", engine=SCENARIO.engine))
+    flags = server_flags(ServerOptions(model="tiny", engine=SCENARIO.vllm))
     for name, flag in FLAGS.items():
         value = getattr(SCENARIO.engine, name)
         if isinstance(value, bool):
@@ -196,7 +196,7 @@ def test_the_first_words_of_a_slow_start_are_heard(tmp_path: Path) -> None:
     script.write_text(f"#!/bin/sh\necho '{line}'\nexec sleep 600\n")
     script.chmod(0o755)
     heard: list[tuple[float, str]] = []
-    options = ServerOptions(model="tiny", engine=SCENARIO.engine, python=str(script), start_s=3.0)
+    options = ServerOptions(model="tiny", engine=SCENARIO.vllm, python=str(script), start_s=3.0)
     with (
         pytest.raises(ServerError, match="not ready"),
         started(options, tmp_path, on_wait=lambda waited_s, line: heard.append((waited_s, line))),

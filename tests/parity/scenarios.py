@@ -204,5 +204,5 @@ def with_groups(world: World, groups: list[dict[str, Any]], *, pool: float = 1.0
     engine = scenario.engine.model_dump() | {"kv_cache_groups": groups}
     longest = max(agent.peak_context_tokens for agent in workload.agents)
     least_blocks = 1 + EngineConfig(**engine).num_blocks_for(longest)
-    engine["num_gpu_blocks"] = max(least_blocks, int(pool * scenario.engine.num_gpu_blocks))
+    engine["num_gpu_blocks"] = max(least_blocks, int(pool * scenario.vllm.num_gpu_blocks))
     return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload

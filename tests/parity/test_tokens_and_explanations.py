@@ -77,8 +77,8 @@ def test_only_a_host_cache_that_vllm_has_is_in_scope() -> None:
     with pytest.raises(
         OutOfScopeError, match="capacity_tokens = 100 but parity covers no host cache of kind vic"
     ):
-        check_in_scope(scenario.engine)
-    check_in_scope(make_scenario(engine={"host_cache": {"capacity_tokens": 100}}).engine)
+        check_in_scope(scenario.vllm)
+    check_in_scope(make_scenario(engine={"host_cache": {"capacity_tokens": 100}}).vllm)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")

@@ -63,8 +63,8 @@ def falls_back(record: RunRecord) -> bool:
 
 def test_the_default_engine_is_the_fast_one_and_a_host_cache_takes_the_reference() -> None:
     step_time = make_step_time(make_scenario().step_time)
-    assert isinstance(build_core(make_scenario().engine, step_time), FastCore)
-    hosted = make_scenario(engine={"host_cache": {"capacity_tokens": 99}}).engine
+    assert isinstance(build_core(make_scenario().vllm, step_time), FastCore)
+    hosted = make_scenario(engine={"host_cache": {"capacity_tokens": 99}}).vllm
     assert not isinstance(build_core(hosted, step_time), FastCore)
 
 

@@ -119,17 +119,17 @@ def test_blocks_of_several_sizes_are_hit_at_common_multiples() -> None:
 def test_every_block_is_free_or_referenced_and_all_come_back(model: str) -> None:
     for name in CORNERS:
         scenario, workload = with_groups(corner(name, is_async=True), MODELS[model])
-        core = build_core(scenario.engine, LinearStepTime(0.01, 1e-5, 1e-5, 0.0, 0.0))
+        core = build_core(scenario.vllm, LinearStepTime(0.01, 1e-5, 1e-5, 0.0, 0.0))
         record = simulate(scenario, workload, core=core)
         assert len(record.requests) == sum(len(agent.steps) for agent in workload.agents)
         pool = core._scheduler.kv_cache_manager.block_pool  # type: ignore[attr-defined]
-        assert pool.get_num_free_blocks() == scenario.engine.num_gpu_blocks - 1
+        assert pool.get_num_free_blocks() == scenario.vllm.num_gpu_blocks - 1
         assert all(block.ref_cnt == 0 for block in pool.blocks[1:])
 
 
 def test_without_groups_nothing_changes_and_one_full_group_does_the_same() -> None:
     scenario, workload = corner("crowded", is_async=False)
-    assert isinstance(build_core(scenario.engine, LinearStepTime(0.01, 0, 0, 0, 0)), FastCore)
+    assert isinstance(build_core(scenario.vllm, LinearStepTime(0.01, 0, 0, 0, 0)), FastCore)
     plain = simulate(scenario, workload)
     grouped = simulate(*with_groups((scenario, workload), [{"kind": "full"}]))
     assert plain.requests.equals(grouped.requests)
@@ -190,6 +190,6 @@ def test_groups_that_make_no_pool_are_refused(engine: dict[str, Any], problem: s
 
 def test_the_reference_is_built_of_groups() -> None:
     scenario = make_scenario(engine={"kv_cache_groups": GPT_OSS})
-    manager = build_reference_scheduler(scenario.engine).kv_cache_manager
+    manager = build_reference_scheduler(scenario.vllm).kv_cache_manager
     assert isinstance(manager, HybridKVCacheManager)
     assert manager.groups == (FullAttention(16), SlidingWindow(16, 128))

@@ -108,9 +108,9 @@ def test_every_setting_is_a_scenario_and_its_variants_differ_in_one_thing(readin
     for setting in (qwen(8, reading), qwen(2, reading), deepseek(16, 40, reading), deepseek(8, 16, reading)):
         plain, tiered = setting.scenario(), with_hicache(setting).scenario()
         assert plain.engine.pool_tokens == setting.pool_tokens
-        assert tiered.engine.host_cache.capacity_tokens == pytest.approx(2 * setting.pool_tokens, abs=1)
-        assert tiered.engine.model_copy(update={"host_cache": plain.engine.host_cache}) == plain.engine
-        assert not without_cache(setting).scenario().engine.enable_prefix_caching
+        assert tiered.vllm.host_cache.capacity_tokens == pytest.approx(2 * setting.pool_tokens, abs=1)
+        assert tiered.vllm.model_copy(update={"host_cache": plain.vllm.host_cache}) == plain.vllm
+        assert not without_cache(setting).scenario().vllm.enable_prefix_caching
 
 
 def test_the_link_carries_what_fig_1c_prints() -> None:

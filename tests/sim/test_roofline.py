@@ -181,11 +181,11 @@ def scenario_of(**step_time: Any) -> dict[str, Any]:
 def test_the_pool_is_the_profiles_unless_the_scenario_says_otherwise() -> None:
     profile = load_profile(NAME)
     raw = scenario_of(profile=NAME)
-    assert parse_scenario(raw).engine.num_gpu_blocks == profile.num_gpu_blocks
-    half = parse_scenario(raw | {"engine": {"block_size": 32}}).engine
+    assert parse_scenario(raw).vllm.num_gpu_blocks == profile.num_gpu_blocks
+    half = parse_scenario(raw | {"engine": {"block_size": 32}}).vllm
     assert half.num_gpu_blocks == profile.num_gpu_blocks // 2
-    assert parse_scenario(raw | {"engine": {"num_gpu_blocks": 777}}).engine.num_gpu_blocks == 777
-    host = parse_scenario(raw | {"engine": {"host_cache": {"capacity_tokens": 1600}}}).engine.host_cache
+    assert parse_scenario(raw | {"engine": {"num_gpu_blocks": 777}}).vllm.num_gpu_blocks == 777
+    host = parse_scenario(raw | {"engine": {"host_cache": {"capacity_tokens": 1600}}}).vllm.host_cache
     assert host.kv_bytes_per_token == profile.kv_bytes_per_token
     with pytest.raises(ScenarioError, match=r"engine\.num_gpu_blocks is missing"):
         parse_scenario(scenario_of(kind="linear"))
@@ -215,7 +215,7 @@ def test_a_profile_beside_the_scenario_file_is_found(tmp_path: Path) -> None:
     toml = '[workload]\ngenerator = "react"\nnum_agents = 3\n[engine]\n[step_time]\nprofile = "mine.json"\n'
     (tmp_path / "s.toml").write_text(toml)
     scenario = load_scenario(tmp_path / "s.toml")
-    assert scenario.engine.num_gpu_blocks == load_profile(NAME).num_gpu_blocks
+    assert scenario.vllm.num_gpu_blocks == load_profile(NAME).num_gpu_blocks
     step_time = make_step_time(scenario.step_time)
     batch = StepBatch(decode_seqs=4, context_tokens=400)
     assert step_time(batch) == RooflineStepTime(load_profile(NAME))(batch)

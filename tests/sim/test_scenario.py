@@ -144,7 +144,7 @@ def test_overrides_take_toml_values_and_bare_text() -> None:
         EXAMPLES / "react.toml",
         ["engine.num_gpu_blocks=99", "controller.kind=agent_cap", "controller.cap=3", "seed=5"],
     )
-    assert (scenario.engine.num_gpu_blocks, scenario.controller.label, scenario.seed) == (
+    assert (scenario.vllm.num_gpu_blocks, scenario.controller.label, scenario.seed) == (
         99,
         "agent_cap=3",
         5,

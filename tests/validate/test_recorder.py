@@ -95,7 +95,7 @@ def test_the_wrong_class_for_the_mode_is_refused(monkeypatch: pytest.MonkeyPatch
     scenario, workload = corner("reusing", is_async=True)
     monkeypatch.setattr("vllm.v1.core.sched.async_scheduler.AsyncScheduler", recorder.RecordingScheduler)
     with pytest.raises(OutOfScopeError, match=r"async_scheduling = True .*; use RecordingAsyncScheduler"):
-        VllmScheduler(scenario.engine, workload)
+        VllmScheduler(scenario.vllm, workload)
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def server_options(
     """Return what to start: on a CPU without compilation, whose minutes a small model never earns back."""
     return ServerOptions(
         model=model,
-        engine=config.engine,
+        engine=config.vllm,
         load_format=load_format,
         steps_file=steps_folder / "steps.jsonl.gz" if steps_folder else None,
         extra=("--enforce-eager",) if engine == "cpu" else (),

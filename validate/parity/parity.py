@@ -270,7 +270,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
     """
     theirs = Recorder(_vllms(scenario, workload))
     record = simulate(scenario, workload, core=stepped(scenario, theirs))
-    ours = Recorder(build_reference_scheduler(scenario.engine), expected=theirs.steps)
+    ours = Recorder(build_reference_scheduler(scenario.vllm), expected=theirs.steps)
     number: int | None = None
     try:
         simulate(scenario, workload, core=stepped(scenario, ours))
@@ -298,19 +298,19 @@ def stepped(scenario: Scenario, scheduler: StepScheduler) -> StepCore:
     """Return the engine of a scenario, with that scheduler."""
     if _is_connected(scenario):
         connected = cast(ConnectorScheduler, scheduler)
-        return ConnectedCore(scenario.engine, make_step_time(scenario.step_time), connected)
+        return ConnectedCore(scenario.vllm, make_step_time(scenario.step_time), connected)
     return StepCore(scenario.engine, make_step_time(scenario.step_time), scheduler)
 
 
 def _is_connected(scenario: Scenario) -> bool:
-    return scenario.engine.host_cache.capacity_tokens > 0
+    return scenario.vllm.host_cache.capacity_tokens > 0
 
 
 def _vllms(scenario: Scenario, workload: Workload) -> VllmScheduler:
     """Return vLLM's scheduler for a scenario, with its connector where there is a host cache."""
-    check_in_scope(scenario.engine)
+    check_in_scope(scenario.vllm)
     kind = VllmOffloadingScheduler if _is_connected(scenario) else VllmScheduler
-    return kind(scenario.engine, workload)
+    return kind(scenario.vllm, workload)
 
 
 def _transfers(steps: list[Step], record: RunRecord) -> dict[str, int]:
@@ -324,7 +324,7 @@ def _transfers(steps: list[Step], record: RunRecord) -> dict[str, int]:
 
 def _explain(scenario: Scenario, workload: Workload, number: int, differing: tuple[str, ...]) -> Difference:
     """Run both sides once more, looking closely at the step."""
-    ours = Recorder(build_reference_scheduler(scenario.engine), detail_of=number)
+    ours = Recorder(build_reference_scheduler(scenario.vllm), detail_of=number)
     theirs = Recorder(_vllms(scenario, workload), detail_of=number)
     for recorder in (ours, theirs):
         with suppress(_SeenEnoughError):

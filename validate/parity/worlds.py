@@ -20,7 +20,7 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 World = tuple[Scenario, Workload]
 
 _waits_s = st.sampled_from([0.0, 0.01, 0.3, 2.0])
-_orders = st.sampled_from(sorted(ORDERS))
+any_order = st.sampled_from(sorted(ORDERS))
 
 
 @st.composite
@@ -28,15 +28,15 @@ def worlds(draw: st.DrawFn, *, with_host_cache: bool = False, least_agents: int 
     """Draw a scenario and its workload; no agent is longer than the pool."""
     agents: list[AgentSpec] = []
     for index in range(draw(st.integers(least_agents, 10))):
-        agents.append(draw(_agents(index, agents)))
+        agents.append(draw(any_agent(index, agents)))
     block_size = draw(st.sampled_from([16, 32] if not with_host_cache else [4, 16, 32]))
     longest_blocks = max(-(-agent.peak_context_tokens // block_size) for agent in agents)
     scenario = parse_scenario(
         {
             "workload": {"generator": "react", "num_agents": len(agents)},
             "engine": draw(_engines(block_size, longest_blocks)) | draw(_host_caches(with_host_cache)),
-            "gate": {"admit": draw(_orders), "resume": draw(_orders), "pause": draw(_orders)},
-            "controller": draw(_controllers()),
+            "gate": {"admit": draw(any_order), "resume": draw(any_order), "pause": draw(any_order)},
+            "controller": draw(any_controller()),
             "record": {"timeline_interval_s": 0.25},
         }
     )
@@ -49,7 +49,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
     scenario, workload = draw(worlds(least_agents=4))
     engine = scenario.engine.model_dump() | {"enable_prefix_caching": True}
     longest_blocks = max(
-        -(-agent.peak_context_tokens // scenario.engine.block_size) for agent in workload.agents
+        -(-agent.peak_context_tokens // scenario.vllm.block_size) for agent in workload.agents
     )
     pool_blocks = longest_blocks + draw(
         st.integers(0, longest_blocks // 2)
@@ -59,7 +59,7 @@ def offloading_worlds(draw: st.DrawFn) -> World:
     num_chunks = draw(st.one_of(st.integers(1, 60), st.just(5000)))
     engine["host_cache"] = {
         "kind": "offloading",
-        "capacity_tokens": num_chunks * blocks_per_chunk * scenario.engine.block_size,
+        "capacity_tokens": num_chunks * blocks_per_chunk * scenario.vllm.block_size,
         "bandwidth_bytes_per_s": draw(st.sampled_from([2e8, 2e9, 48.5e9])),
         "eviction_policy": draw(st.sampled_from(["lru", "lru", "arc"])),
         "offload_prompt_only": draw(st.sampled_from([True, True, False])),
@@ -73,14 +73,14 @@ def offloading_worlds(draw: st.DrawFn) -> World:
 def hybrid_worlds(draw: st.DrawFn) -> World:
     """Draw a world whose layers differ: windows from one token up, blocks of three sizes, a few groups."""
     scenario, workload = draw(worlds(least_agents=3))
-    engine = scenario.engine.model_dump()
+    engine = scenario.vllm.model_dump()
     sizes = st.sampled_from([1, 1, 1, 2, 3])  # over the engine's block size
     windows = st.one_of(st.just(0), st.integers(1, 80), st.integers(80, 600))
     groups = [
         {
             "kind": "sliding_window" if window else "full",
             "sliding_window": window,
-            "block_size": size * scenario.engine.block_size,
+            "block_size": size * scenario.vllm.block_size,
             "num_groups": draw(st.integers(1, 3)),
         }
         for window, size in draw(st.lists(st.tuples(windows, sizes), min_size=1, max_size=4))
@@ -95,7 +95,7 @@ def hybrid_worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
-def _agents(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
+def any_agent(draw: st.DrawFn, index: int, others: Sequence[AgentSpec]) -> AgentSpec:
     """Draw an agent that comes by itself, or a child of one of the others."""
     if others and draw(st.integers(0, 2)) == 0:
         return draw(_children(index, draw(st.sampled_from(others))))
@@ -170,7 +170,8 @@ def _host_caches(draw: st.DrawFn, with_host_cache: bool) -> dict[str, Any]:
 
 
 @st.composite
-def _controllers(draw: st.DrawFn) -> dict[str, Any]:
+def any_controller(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a law: none, a static cap, or the window of the paper."""
     kind = draw(st.sampled_from(["none", "request_cap", "agent_cap", "concur"]))
     common = {"kind": kind, "interval_s": draw(st.sampled_from([0.05, 0.5, 5.0]))}
     if "cap" in kind:

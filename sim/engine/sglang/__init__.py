@@ -1,0 +1,1 @@
+"""SGLang's scheduler on its radix tree, step by step."""

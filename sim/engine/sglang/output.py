@@ -1,0 +1,69 @@
+"""What SGLang's scheduler decides for one step, and what it publishes of itself."""
+
+from dataclasses import dataclass
+
+from mypy_extensions import mypyc_attr
+
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.sglang.req import Req
+from concur.sim.kv.radix import RadixTree
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class BatchOutput(SchedulerOutput):
+    """A batch: all of its requests prefill, or all decode; in a mixed one the last, `decoding`, decode.
+
+    `chunked` is the request that will go on with its prefill after this batch. `num_running` decoded, or
+    could have, when a prefill was put together. `extends` are the tokens that each request computes and has
+    before.
+    """
+
+    __slots__ = ("chunked", "decoding", "extends", "is_extend", "num_running", "reqs")
+
+    def __init__(self, *, is_extend: bool, chunked: Req | None = None, num_running: int = 0) -> None:
+        super().__init__()
+        self.reqs: list[Req] = []
+        self.is_extend = is_extend
+        self.chunked = chunked
+        self.decoding: frozenset[Req] = frozenset()
+        self.num_running = num_running
+        self.extends: list[tuple[int, int]] = []
+
+    def add_extend(self, req: Req, *, samples: bool) -> None:
+        """Add a request that prefills from `prefix_tokens` to `extend_end`."""
+        num_tokens, prefix_tokens = req.num_extend_tokens, req.prefix_tokens
+        request = req.request
+        num_recomputed = min(num_tokens, max(0, request.known_tokens - prefix_tokens))
+        request.num_recomputed_tokens += num_recomputed
+        self.reqs.append(req)
+        self.extends.append((num_tokens, prefix_tokens))
+        self.scheduled.append((request, num_tokens, samples))
+        self.batch.add_prefill(num_tokens, prefix_tokens, num_recomputed)
+
+    def add_decode(self, req: Req) -> None:
+        """Add a request that has got a slot for one more token."""
+        self.reqs.append(req)
+        self.extends.append((1, req.kv_tokens - 1))
+        self.scheduled.append((req.request, 1, True))
+        self.batch.add_decode(req.kv_tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What `/metrics` shows between two refreshes; `usage` is `sglang:token_usage`."""
+
+    num_running: int = 0
+    num_queued: int = 0
+    usage: float = 0.0
+    resident: float = 0.0
+
+
+def read_gauges(tree: RadixTree, capacity_tokens: int, *, num_running: int, num_queued: int) -> Gauges:
+    """Return the gauges of this moment; the usage has two digits, as SGLang publishes it."""
+    held_tokens = capacity_tokens - tree.available_tokens
+    return Gauges(
+        num_running=num_running,
+        num_queued=num_queued,
+        usage=round((held_tokens - tree.evictable_tokens) / capacity_tokens, 2),
+        resident=held_tokens / capacity_tokens,
+    )

@@ -1,0 +1,400 @@
+"""SGLang's scheduler: which requests prefill or decode in the next batch.
+
+Semantics of SGLang 0.5.23, `managers/scheduler.py`, `managers/schedule_batch.py` and
+`managers/scheduler_components/batch_result_processor.py`:
+
+1. A batch prefills or decodes, and prefills go first: whoever waits and fits gets in before any decode goes
+   on. With `enable_mixed_chunk` the decodes join the prefill if there is room.
+2. A prefill longer than `chunked_prefill_size` goes on in the next pass, before anybody else.
+3. When decodes outgrow the pool, those with the shortest answers (of these, with the longest prompts) are
+   retracted: their slots are freed at once, not cached, and they go to the *end* of the queue.
+4. What a request has computed is put into the tree after each chunk, after its prefill, and at its end.
+5. How much of `max_new_tokens` is expected of those who run is `new_token_ratio`; it falls with every decode
+   step and is set anew by a retraction.
+
+A batch may be decided before the output of the one before it is in (the default; `disable_overlap_schedule`).
+Then answers that end by their length are foreseen, those that end by themselves decode one token too many,
+and the token in flight of whoever is retracted is lost.
+"""
+
+from collections import deque
+from typing import Final
+
+from concur.sim.engine.output import SchedulerOutput, SchedulerStats
+from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.sglang.output import BatchOutput, Gauges, read_gauges
+from concur.sim.engine.sglang.policy import SchedulePolicy
+from concur.sim.engine.sglang.prefill_adder import PrefillAdder, Verdict
+from concur.sim.engine.sglang.ratio import NewTokenRatio
+from concur.sim.engine.sglang.req import Req
+from concur.sim.engine.sglang_config import SglangConfig
+from concur.sim.kv.radix import RadixTree
+
+_RETRACT_DECODE_STEPS: Final = 20
+"""Tokens per request that stays, freed with each retraction (`SGLANG_RETRACT_DECODE_STEPS`)."""
+_DECODE_LOG_INTERVAL: Final = 40
+"""Decode steps between two refreshes of the gauges (`decode_log_interval`)."""
+
+
+class Scheduler:
+    """Queues and decisions of one engine; knows nothing of time.
+
+    `is_full`: nobody is tried until somebody has left. `chunked` is in the middle of its prefill.
+    """
+
+    def __init__(self, config: SglangConfig, tree: RadixTree) -> None:
+        self.config = config
+        self.tree = tree
+        self.ratio = NewTokenRatio(config.schedule_conservativeness)
+        self.waiting: list[Req] = []
+        self.running: list[Req] = []
+        self.chunked: Req | None = None
+        self.is_full = False
+        self._policy = SchedulePolicy(config.schedule_policy, tree)
+        self._free_rows = config.max_running_requests
+        self._last: BatchOutput | None = None
+        self._in_flight: deque[BatchOutput] = deque()
+        self._num_decode_steps = 0
+        self._stats = SchedulerStats()
+        self._gauges = Gauges()
+
+    def add_request(self, request: Request) -> None:
+        """Put a request at the end of the queue."""
+        asked = request.num_final_tokens - request.num_prompt_tokens
+        if request.max_new_tokens is not None:
+            asked = max(asked, request.max_new_tokens)
+        self.waiting.append(Req(request, min(asked, self.config.max_new_tokens(request.num_prompt_tokens))))
+
+    def has_unfinished_requests(self) -> bool:
+        """Tell whether anybody waits or runs, or a batch is in flight."""
+        return bool(self.waiting or self._in_flight or self.chunked) or self._someone_runs()
+
+    def schedule(self) -> BatchOutput:
+        """Decide the next batch (`get_next_batch_to_run`); an empty one is none."""
+        self._take_in_last()
+        output = self._prefill()
+        if output is None and self.running:
+            output = self._decode()
+        self._last = output
+        if output is None:
+            return BatchOutput(is_extend=False)
+        self._in_flight.append(output)
+        return output
+
+    def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
+        """Give each request that sampled its token; return the finished ones."""
+        assert isinstance(output, BatchOutput)
+        self._in_flight.popleft()
+        finished = [
+            req.request for req in output.reqs if self._take_result(req, output, time_s) and req.is_finished
+        ]
+        self._refresh_gauges(output)
+        return finished
+
+    def finish_load(self, request: Request) -> None:
+        """Never called: there is no host cache."""
+        raise AssertionError(f"{request.request_id} has loaded from a host cache, and there is none")
+
+    def make_stats(self) -> SchedulerStats:
+        """Return the gauges as last refreshed, and the counters so far, as a value of its own.
+
+        The counters of tokens are those of the tokenizer: they grow when a request has ended.
+        """
+        gauges, so_far = self._gauges, self._stats
+        return SchedulerStats(
+            num_requests_running=gauges.num_running,
+            num_requests_waiting=gauges.num_queued,
+            kv_cache_usage_frac=gauges.usage,
+            kv_cache_resident_frac=gauges.resident,
+            prefix_cache_queries_tokens=so_far.prefix_cache_queries_tokens,
+            prefix_cache_hits_tokens=so_far.prefix_cache_hits_tokens,
+            num_preemptions=so_far.num_preemptions,
+            prompt_tokens=so_far.prompt_tokens,
+            generation_tokens=so_far.generation_tokens,
+            num_evictions=self.tree.num_evicted_tokens // self.config.page_size,
+        )
+
+    def rest(self) -> None:
+        """Take note that there is nothing to do: the estimate of answers starts anew (`on_idle`)."""
+        self.ratio.reset()
+        self._last = None
+
+    def _someone_runs(self) -> bool:
+        last = self._last.reqs if self._last is not None and self._last.is_extend else []
+        return any(not req.is_finished for req in (*self.running, *last))
+
+    # -- what the last batch leaves behind
+
+    def _take_in_last(self) -> None:
+        """Keep what a chunk has computed, and let those who have prefilled decode from now on."""
+        excluded = {self.chunked}
+        if self.chunked is not None and self.chunked.extend_end > self.chunked.prefix_tokens:
+            self._checkpoint(self.chunked, self.chunked.extend_end)
+            self.chunked.prefix_tokens = self.chunked.extend_end
+        last = self._last
+        if last is not None and last.is_extend:
+            excluded.add(last.chunked)
+            stay = [req for req in last.reqs if not req.is_finished and req not in excluded]
+            if len(stay) < len(last.reqs):
+                self.is_full = False
+            if stay and not self.running:
+                self.is_full = False  # that batch is the running one now, and was never full
+            self.running = self.running + stay
+        self._drop({req for req in self.running if req.is_finished})
+
+    def _drop(self, reqs: set[Req]) -> None:
+        """Let some leave those who run: there may be room again."""
+        if reqs:
+            self.running = [req for req in self.running if req not in reqs]
+            self.is_full = False
+
+    # -- prefill
+
+    def _prefill(self) -> BatchOutput | None:
+        """Put a prefill together (`_get_new_batch_prefill_raw`); `None` if nobody gets in."""
+        if not self.running:
+            self.is_full = False
+        if self.chunked is None:
+            if self.is_full or not self.waiting:
+                return None
+            if min(self._num_seats, self._free_rows) <= 0:
+                self.is_full = True
+                return None
+        adder = self._admitted()
+        if not adder.admitted:
+            return None
+        admitted = set(adder.admitted)
+        self.waiting = [req for req in self.waiting if req not in admitted]
+        if adder.new_chunked is not None:
+            self.chunked = adder.new_chunked
+        if self.chunked is not None:
+            self.chunked.num_middle_chunks += 1
+        output = self._launch_prefill(adder.admitted)
+        if self.config.enable_mixed_chunk and self.running:
+            self._mix_in(output)
+        return output
+
+    def _admitted(self) -> PrefillAdder:
+        """Try the chunk that goes on, then those who wait, until one does not get in."""
+        self._policy.order(self.waiting)
+        num_mixed = len(self.running) if self.config.enable_mixed_chunk else 0
+        adder = PrefillAdder(
+            self.config, self.tree, self.running, new_token_ratio=self.ratio.current, num_mixed=num_mixed
+        )
+        if self.chunked is not None:
+            self.chunked.fill_tokens = self.chunked.request.num_tokens
+            self.chunked = adder.add_chunked(self.chunked)
+        for req in self.waiting:
+            if adder.verdict() is Verdict.OTHER:
+                break
+            num_rows = self._free_rows + sum(each.has_row for each in adder.admitted)
+            if len(adder.admitted) >= min(self._num_seats, num_rows):
+                self.is_full = True
+            if self.is_full:
+                break
+            self._match(req)
+            verdict = adder.add(req)
+            if verdict is not Verdict.CONTINUE:
+                if verdict is Verdict.NO_TOKEN:
+                    self.is_full = bool(adder.admitted or self.running)
+                break
+        return adder
+
+    @property
+    def _num_seats(self) -> int:
+        return self.config.max_running_requests - len(self.running)
+
+    def _match(self, req: Req) -> None:
+        """Look up what of a request is in the tree; its last token is always computed."""
+        req.fill_tokens = req.request.num_tokens
+        req.prefix_tokens, req.matched = self.tree.match(req.key(req.fill_tokens - 1))
+        req.protected_tokens = req.prefix_tokens
+
+    def _launch_prefill(self, reqs: list[Req]) -> BatchOutput:
+        """Give everybody slots up to the end of the extend (`prepare_for_extend`)."""
+        tree, page_size = self.tree, self.config.page_size
+        output = BatchOutput(is_extend=True, chunked=self.chunked, num_running=len(self.running))
+        spare_tokens = len(reqs) * page_size if page_size > 1 else 0
+        tree.make_room(sum(req.num_extend_tokens for req in reqs) + spare_tokens)
+        for req in reqs:
+            tree.take(tree.ceil(req.extend_end) - tree.ceil(req.prefix_tokens))
+            req.kv_tokens = req.extend_end
+            req.is_retracted = False
+            if not req.has_row:
+                self._seat(req, output)
+            output.add_extend(req, samples=req is not self.chunked)
+            req.request.num_computed_tokens = req.kv_tokens
+        return output
+
+    def _seat(self, req: Req, output: BatchOutput) -> None:
+        """Take note that a request runs from now on."""
+        self._free_rows -= 1
+        req.has_row = True
+        request = req.request
+        request.status = RequestStatus.RUNNING
+        if request.num_cached_tokens < 0:
+            request.num_cached_tokens = req.prefix_tokens
+        output.admitted.append(request)
+
+    def _mix_in(self, output: BatchOutput) -> None:
+        """Let the decodes join a prefill, if there is room for their next tokens too."""
+        self._drop(self._finishing_in_flight())
+        if not self.running or not self._has_room(self.running):
+            return
+        self._launch_decode(output)
+        for req in self.running:
+            req.fill_tokens = req.request.num_tokens
+            req.extend_end = req.kv_tokens
+        output.decoding = frozenset(self.running)
+        self.running = []
+
+    # -- decode
+
+    def _decode(self) -> BatchOutput | None:
+        """Let all that run decode (`update_running_batch`); `None` skips the step."""
+        finishing = self._finishing_in_flight()
+        self._drop(finishing)
+        if not self.running:
+            self.is_full = False
+            return None
+        output = BatchOutput(is_extend=False)
+        if self._has_room(self.running):
+            self.ratio.decay_step()
+        elif finishing:  # they free theirs at the end of the step in flight
+            self.is_full = False
+            return None
+        else:
+            self._retract(output)
+        self._launch_decode(output)
+        return output
+
+    def _launch_decode(self, output: BatchOutput) -> None:
+        """Give everybody a slot for one more token (`prepare_for_decode`)."""
+        tree, page_size = self.tree, self.config.page_size
+        tree.make_room(len(self.running) * page_size)
+        for req in self.running:
+            if req.kv_tokens % page_size == 0:
+                tree.take(page_size)
+            req.kv_tokens += 1
+            req.request.num_computed_tokens = req.kv_tokens
+            output.add_decode(req)
+
+    def _has_room(self, reqs: list[Req]) -> bool:
+        """Make room for the next token of each; tell whether there is (`check_decode_mem`)."""
+        page_size = self.config.page_size
+        num_tokens = sum(req.kv_tokens % page_size == 0 for req in reqs) * page_size
+        self.tree.make_room(num_tokens)
+        return num_tokens <= self.tree.available_tokens
+
+    def _finishing_in_flight(self) -> set[Req]:
+        """Return those who run and get the last token that they may have from the batch in flight."""
+        if not self._in_flight:
+            return set()
+        in_flight = set(self._in_flight[-1].reqs)
+        return {req for req in self.running if req in in_flight and req.num_left_tokens <= 1}
+
+    def _retract(self, output: BatchOutput) -> None:
+        """Take slots from those with the shortest answers until the others can go on (`retract_decode`)."""
+        stay = sorted(
+            self.running,
+            key=lambda req: (req.request.num_output_tokens, -req.request.num_prompt_tokens),
+            reverse=True,
+        )
+        while len(stay) > 1 and (not output.preempted or not self._has_room(stay)):
+            req = stay.pop()
+            self._release(req, keeps=False)
+            self.tree.make_room(len(stay) * _RETRACT_DECODE_STEPS)
+            self._requeue(req)
+            output.preempted.append(req.request)
+        fits = self._has_room(stay)
+        assert fits, "the last request has the pool to itself, and its limit was cut to that"
+        self.running = stay
+        self.is_full = False
+        self.ratio.estimate_after_retraction(self.running, _RETRACT_DECODE_STEPS)
+
+    def _requeue(self, req: Req) -> None:
+        request = req.request
+        req.prefix_tokens = req.protected_tokens = req.num_middle_chunks = req.num_matched_tokens = 0
+        req.is_retracted = True
+        request.status = RequestStatus.PREEMPTED
+        request.known_tokens = max(request.known_tokens, request.num_computed_tokens)
+        request.num_computed_tokens = 0
+        request.num_preemptions += 1
+        self._stats.num_preemptions += 1
+        self.waiting.append(req)
+
+    # -- results
+
+    def _take_result(self, req: Req, output: BatchOutput, time_s: float) -> bool:
+        """Give a request what the batch computed for it; tell whether it got a token."""
+        if req.is_retracted or (req.is_finished and req.num_middle_chunks <= 0):
+            return False
+        if output.is_extend and req.num_middle_chunks > 0:
+            req.num_middle_chunks -= 1
+            return False
+        self._add_token(req.request, time_s)
+        if req.is_finished:
+            self._finish(req, time_s)
+        elif output.is_extend and req not in output.decoding:
+            self._checkpoint(req, req.extend_end)
+            req.prefix_tokens = req.extend_end
+        return True
+
+    def _add_token(self, request: Request, time_s: float) -> None:
+        request.num_tokens += 1
+        if request.first_token_s is None:
+            request.first_token_s = time_s
+
+    def _finish(self, req: Req, time_s: float) -> None:
+        request, stats = req.request, self._stats
+        self._release(req, keeps=True)
+        request.status = RequestStatus.FINISHED
+        request.finished_s = time_s
+        stats.prompt_tokens += request.num_prompt_tokens
+        stats.prefix_cache_queries_tokens += request.num_prompt_tokens
+        stats.prefix_cache_hits_tokens += request.num_cached_tokens
+        stats.generation_tokens += request.num_output_tokens
+
+    def _refresh_gauges(self, output: BatchOutput) -> None:
+        """Refresh the gauges after every prefill, and after every so many decode steps."""
+        if not output.is_extend:
+            self._num_decode_steps += 1
+            if self._num_decode_steps % _DECODE_LOG_INTERVAL:
+                return
+        self._gauges = read_gauges(
+            self.tree,
+            self.config.pool_tokens,
+            num_running=output.num_running if output.is_extend else len(output.reqs),
+            num_queued=len(self.waiting),
+        )
+
+    # -- the tree
+
+    def _checkpoint(self, req: Req, up_to: int) -> None:
+        """Put what a request has computed into the tree, whole pages, and lock it there.
+
+        Where that goes beyond the prompt, the prompt becomes a node of its own: it may outlive the answer.
+        """
+        tree = self.tree
+        num_tokens = min(up_to, req.fill_tokens)
+        num_cached, num_prompt = tree.floor(num_tokens), tree.floor(req.request.num_prompt_tokens)
+        node = tree.insert(req.key(num_cached), owned_from=req.protected_tokens)
+        if 0 < num_prompt < num_cached:
+            tree.insert(req.key(num_prompt), owned_from=num_prompt)
+        if req.locked is not None:
+            tree.unlock(req.locked)
+        tree.lock(node)
+        req.locked = node
+        req.protected_tokens = num_cached
+
+    def _release(self, req: Req, *, keeps: bool) -> None:
+        """Take a request's slots; what it has computed stays in the tree if it `keeps` it."""
+        if keeps:
+            req.fill_tokens = req.request.num_tokens
+            self._checkpoint(req, req.kv_tokens)
+        assert req.locked is not None
+        self.tree.give_back(self.tree.ceil(req.kv_tokens) - req.protected_tokens)
+        self.tree.unlock(req.locked)
+        req.locked = None
+        req.has_row = False
+        self._free_rows += 1
