@@ -74,7 +74,7 @@ def timeline_figure(record: RunRecord) -> Figure:
         shade_phases(ax, record)
         plot(ax, record)
         ax.margins(x=0)
-    for name, phase in _phases(record):
+    for name, phase in phases_of(record):
         middle_s = (phase["start_s"] + phase["end_s"]) / 2
         label = name.replace("_", "-")
         axes[0].text(middle_s, 1.12, label, ha="center", va="bottom", fontsize=8, color="#555555")
@@ -109,7 +109,7 @@ def shade_phases(ax: Axes, record: RunRecord) -> list[Artist]:
     """Shade warm-up, middle and cool-down."""
     return [
         ax.axvspan(phase["start_s"], phase["end_s"], color=PHASE_COLOURS[name], lw=0, zorder=0)
-        for name, phase in _phases(record)
+        for name, phase in phases_of(record)
     ]
 
 
@@ -261,7 +261,8 @@ def _kind(record: RunRecord) -> str:
     return str(record.run["scenario"]["controller"]["kind"])
 
 
-def _phases(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
+def phases_of(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
+    """Return the phases of a run that last at all, each with its name."""
     phases = record.metrics["phases"]
     known = [name for name in PHASE_COLOURS if phases[name]["end_s"] is not None]
     return [(name, phases[name]) for name in known if phases[name]["end_s"] > phases[name]["start_s"]]
