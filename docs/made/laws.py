@@ -27,11 +27,17 @@ def _law(name: str) -> str:
     defaults = "\n".join(
         f"| `{each.name}` | `{each.default}` |" for each in params.__dataclass_fields__.values()
     )
-    own = inspect.cleandoc(params.__doc__ or "")
     return (
-        f"## {name}\n\n{as_markdown(text)}\n\n**Parameters.** {as_markdown(own)}\n\n"
+        f"## {name}\n\n{as_markdown(text)}\n\n{_parameters(params)}\n\n"
         f"| parameter | default |\n|---|---|\n{defaults}\n"
     )
+
+
+def _parameters(params: type) -> str:
+    """Return what a law says of its parameters; where it has them in columns, as they stand."""
+    text = inspect.cleandoc(params.__doc__ or "")
+    is_in_columns = re.search(r"^`\w+`  +", text, re.MULTILINE) is not None
+    return f"```text\n{text}\n```" if is_in_columns else as_markdown(text)
 
 
 def as_markdown(docstring: str) -> str:

@@ -1,12 +1,11 @@
 """The page of metrics and columns: the words of the functions and classes that make them."""
 
 import inspect
-import re
 from typing import Any, Final
 
 from concur.sim.record import rows
-from concur.sim.record.metrics import compute_metrics
 from concur.sim.record.phases import RULE
+from concur.sim.show.glossary import metric_meanings
 
 _HEAD: Final = """# Metrics and columns
 
@@ -22,20 +21,8 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def metrics() -> dict[str, str]:
-    """Return what each metric means."""
-    text = inspect.getdoc(compute_metrics) or ""
-    block = re.split(r"^=+ =+$", text, flags=re.MULTILINE)[1]
-    found: dict[str, str] = {}
-    name = ""
-    for line in block.strip("\n").splitlines():
-        name = line.split(" ", 1)[0] or name
-        found[name] = f"{found.get(name, '')} {line[len(name) if line[0] != ' ' else 0 :].strip()}".strip()
-    return found
-
-
 def _metrics() -> str:
-    lines = (f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in metrics().items())
+    lines = (f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in metric_meanings().items())
     return "\n".join(["| metric | meaning |", "|---|---|", *lines])
 
 

@@ -36,6 +36,7 @@ from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import num_figures, write_report
 from concur.sim.show.run_folders import ComparisonFolder
+from concur.sim.show.seeds_report import write_seeds_page
 from concur.sim.show.tables import bands_table, comparison_table, interval_table, phase_table, print_tables
 
 app = typer.Typer()
@@ -50,7 +51,7 @@ def compare(
     seeds: Seeds = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Keep each record as it ends; of one seed, a report."),
+        typer.Option("--out", metavar="DIR", help="Keep each record as it ends, and write a report."),
     ] = None,
     draws: Annotated[
         int, typer.Option("--draws", min=0, help="So many profiles within the errors of the profile, too.")
@@ -93,7 +94,8 @@ def compare(
     drawn = _run_draws(runs, chosen, draws, LocalWorkers(jobs)) if draws else []
     _show(records, drawn, has_seeds=has_seeds, as_json=as_json, wide=wide)
     if folder is not None:
-        page = None if has_seeds else draw_report(in_order(records), folder.clear_report())
+        ordered, place = in_order(records), folder.clear_report()
+        page = write_seeds_page(ordered, place) if has_seeds else draw_report(ordered, place)
         _print_places(folder, page, as_json=as_json)
 
 
@@ -165,11 +167,10 @@ def draw_report(records: Sequence[RunRecord], folder: Path) -> Path:
         return write_report(records, folder, on_progress=advance)
 
 
-def _print_places(folder: ComparisonFolder, page: Path | None, *, as_json: bool) -> None:
+def _print_places(folder: ComparisonFolder, page: Path, *, as_json: bool) -> None:
     if not as_json:
         print(f"records: {folder.folder}")
-        if page is not None:
-            print(f"report: {page}")
+        print(f"report: {page}")
 
 
 def _noteworthy(records: Sequence[RunRecord]) -> list[RunRecord]:

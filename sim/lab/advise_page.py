@@ -12,7 +12,7 @@ from rich.table import Table
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.lab.advise import AS_GOOD_FRAC, WORTH_IT_FRAC, Advice, Change, Outcome
-from concur.sim.show.figures import COLOURS, png_bytes, style
+from concur.sim.show.figures import COLOURS, legend_beside, png_bytes, style
 from concur.sim.show.pages import embedded_image, html_table, page_text
 from concur.sim.show.tables import percent
 
@@ -118,7 +118,7 @@ def cap_curve(advice: Advice) -> Figure:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="static cap (agents)", ylabel="makespan (s)")
     ax.set_ylim(0, 2.5 * max(advice.none.makespan_s.mean, advice.best.makespan_s.mean))
-    ax.legend()
+    legend_beside(ax)
     return figure
 
 

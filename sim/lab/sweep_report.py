@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from concur.sim.lab.sweep import PLAN, TABLE
 from concur.sim.lab.sweep_table import Row, mean_makespans_s, sweep_table
 from concur.sim.runs.policies import best_static_cap, is_static_cap
 from concur.sim.show.figures import COLOURS, OTHER_COLOUR, png_bytes, style
-from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.pages import embedded_image, html_table, page_text, warnings_html
 from concur.sim.show.report import check_report_folder
 
 _ROW_HEIGHT: Final = 0.28  # inches of a grid point
@@ -41,12 +42,13 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     with whole_file(folder / "against_best_cap.png", RecordError) as temporary:
         temporary.write_bytes(image)
     failed = [row["error"] for row in rows if row.get("error")]
-    parts = [f'<p class="warning">{html.escape(error)}</p>' for error in dict.fromkeys(failed)]
-    parts += [
+    parts = [
+        f'<p class="verdict">{html.escape(_verdict(mean_makespans_s(rows, keys)))}</p>',
         html_table(sweep_table(rows, keys, most_rows=len(rows))),
-        "<h2>against the best static cap</h2>",
+        "<h2>Against the best static cap</h2>",
+        embedded_image(image, "against the best static cap"),
+        warnings_html(failed),
     ]
-    parts += [embedded_image(image, "against the best static cap")]
     page = folder / "index.html"
     with whole_file(page, RecordError) as temporary:
         temporary.write_text(
@@ -63,6 +65,23 @@ def _read(sweep: Path) -> tuple[list[str], list[Row]]:
         return list(plan["grid"]["grid"]), pq.read_table(sweep / TABLE).to_pylist()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{sweep}: not what a sweep leaves ({error!r}); run it again") from None
+
+
+def _verdict(means: Mapping[tuple[str, ...], Mapping[str, float | None]]) -> str:
+    """Return in a sentence how each law does against the best static cap of every grid point."""
+    caps = {best for each in means.values() if (best := best_static_cap(each)) is not None}
+    laws = dict.fromkeys(policy for each in means.values() for policy in each if not is_static_cap(policy))
+    told = []
+    for law in laws:
+        ratios = [ratio for each in means.values() if not math.isnan(ratio := _ratio(each, law))]
+        if ratios:
+            told.append(f"{law} {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f} ({min(ratios):.2f})")
+    if not caps or not told:
+        return f"{len(means)} grid points; without static caps or other policies there is nothing to compare."
+    return (
+        f"On {len(means)} grid points, speed over the best static cap's, geometric mean and (worst): "
+        f"{', '.join(told)}. {len(caps)} different caps are best somewhere."
+    )
 
 
 def _against_best_cap(

@@ -74,7 +74,7 @@ def timeline_figure(record: RunRecord) -> Figure:
         shade_phases(ax, record)
         plot(ax, record)
         ax.margins(x=0)
-    for name, phase in _phases(record):
+    for name, phase in phases_of(record):
         middle_s = (phase["start_s"] + phase["end_s"]) / 2
         label = name.replace("_", "-")
         axes[0].text(middle_s, 1.12, label, ha="center", va="bottom", fontsize=8, color="#555555")
@@ -96,11 +96,14 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure:
         plot_hit_rate(collapse, record)[0].set_label(record.label)
     collapse.set(xlabel="time (s)", title=f"hit rate; phases of {shown[0].label}")
     collapse.margins(x=0)
-    collapse.legend(loc="center right")
     plot_cap_curve(curve, records)
     curve.set_title("throughput")
+    if curve.get_legend() is not None:
+        curve.get_legend().remove()
     plot_time_split(split, shown)
     split.set_title("where the time goes", pad=24)
+    policies = {text: handle for ax in (curve, collapse) for handle, text in _named(ax)}
+    figure.legend(list(policies.values()), list(policies), loc="outside upper left", ncols=len(policies))
     _sign(figure, records[0])
     return figure
 
@@ -109,7 +112,7 @@ def shade_phases(ax: Axes, record: RunRecord) -> list[Artist]:
     """Shade warm-up, middle and cool-down."""
     return [
         ax.axvspan(phase["start_s"], phase["end_s"], color=PHASE_COLOURS[name], lw=0, zorder=0)
-        for name, phase in _phases(record)
+        for name, phase in phases_of(record)
     ]
 
 
@@ -125,7 +128,7 @@ def plot_usage(ax: Axes, record: RunRecord) -> list[Artist]:
         timeline["t_s"], timeline["kv_cache_usage_frac"], color=colour(record), label="referenced"
     )
     ax.set(ylabel="KV usage (0-1)", ylim=(0, 1.08))
-    ax.legend(loc="lower right", ncols=2)
+    legend_beside(ax)
     return artists
 
 
@@ -151,7 +154,7 @@ def plot_agents(ax: Axes, record: RunRecord) -> list[Artist]:
         artists += ax.step(timeline["t_s"], window, where="post", color="k", ls="--", lw=1, label="window")
     ax.set(ylabel="agents")
     ax.set_ylim(0, 1.08 * max(unfinished.max(), 1.0))
-    ax.legend(loc="upper right", ncols=3)
+    legend_beside(ax)
     return list(artists)
 
 
@@ -199,8 +202,17 @@ def plot_cap_curve(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
     ax.set(xlabel="static cap (agents)", ylabel="output tokens/s, net of recompute")
     ax.set_ylim(bottom=0)
     if artists:
-        ax.legend()
+        legend_beside(ax)
     return artists
+
+
+def legend_beside(ax: Axes) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _named(ax: Axes) -> Iterator[tuple[Artist, str]]:
+    yield from zip(*ax.get_legend_handles_labels(), strict=True)
 
 
 def time_split_figure(records: Sequence[RunRecord]) -> Figure:
@@ -261,7 +273,8 @@ def _kind(record: RunRecord) -> str:
     return str(record.run["scenario"]["controller"]["kind"])
 
 
-def _phases(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
+def phases_of(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
+    """Return the phases of a run that last at all, each with its name."""
     phases = record.metrics["phases"]
     known = [name for name in PHASE_COLOURS if phases[name]["end_s"] is not None]
     return [(name, phases[name]) for name in known if phases[name]["end_s"] > phases[name]["start_s"]]

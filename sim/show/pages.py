@@ -2,39 +2,73 @@
 
 import base64
 import html
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
 from rich.table import Table
 
+from concur.sim.show.glossary import glossary
+
+_ASSETS: Final = Path(__file__).with_name("assets")
 _PAGE: Final = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>$title</title><style>
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 68rem; color: #222;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-caption { caption-side: bottom; text-align: left; color: #666; padding-top: .4rem; white-space: pre-line }
-img { max-width: 100%; height: auto } .warning { background: #fff3cd; padding: .5rem .8rem }
-summary { cursor: pointer; margin: .5rem 0 } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto }
-</style></head><body><h1>$title</h1>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>
+$style</style></head><body>
+<header class="top"><h1>$title</h1>
+<button id="theme" type="button" aria-label="light or dark">\u25d0</button></header>
+<main>
 $body
+</main>
+$scripts
 </body></html>
 """)
 
 
-def page_text(title: str, body: str) -> str:
-    """Return a self-contained HTML page in the project's style around `body`, which is HTML."""
-    return _PAGE.substitute(title=html.escape(title), body=body)
+def page_text(title: str, body: str, *, runs: Sequence[Any] = ()) -> str:
+    """Return a self-contained HTML page in the project's style around `body`, which is HTML.
+
+    Its tables sort, its words explain themselves, it has a light and a dark form, and it loads nothing.
+    `runs` is what `plots_html` draws, see `concur.sim.show.plot_data`.
+    """
+    style = _asset("page.css") + (_asset("uplot.min.css") if runs else "")
+    scripts = [as_script("glossary", glossary())] + ([as_script("runs", runs)] if runs else [])
+    names = ("page.js", *(("uplot.min.js", "plots.js") if runs else ()))
+    scripts += [f"<script>\n{_asset(name)}</script>" for name in names]
+    return _PAGE.substitute(title=html.escape(title), body=body, style=style, scripts="\n".join(scripts))
+
+
+def as_script(name: str, value: Any) -> str:
+    """Return JSON as an element of a page that no text within can end."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>'
+
+
+def plots_html() -> str:
+    """Return the places of the plots, and the switches above them."""
+    return (_ASSETS / "plots.html").read_text(encoding="utf-8")
+
+
+def warnings_html(warnings: Iterable[str]) -> str:
+    """Return all that a reader should know of the runs, as one box; nothing where there is nothing."""
+    lines = "".join(f"<li>{html.escape(warning)}</li>" for warning in dict.fromkeys(warnings))
+    heading = "<h2>What to know of these runs</h2>"
+    return f'<section class="warning">{heading}<ul>{lines}</ul></section>' if lines else ""
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 _NOTEBOOK_STYLE: Final = """<style scoped>
 .concur-table { overflow-x: auto }
 .concur-table td, .concur-table th { white-space: nowrap; padding: .3em .45em; font-size: 12px }
 .concur-table th:first-child, .concur-table td:first-child { text-align: left }
-.concur-table caption { caption-side: bottom; text-align: left; white-space: pre-line; max-width: 50rem }
+.concur-table .caption { white-space: pre-line; max-width: 50rem; font-size: 12px; opacity: .8 }
 </style>"""
 
 
@@ -48,16 +82,22 @@ class Shown:
         return f'{_NOTEBOOK_STYLE}<div class="concur-table">{html_table(self.table)}</div>'
 
 
-def html_table(table: Table) -> str:
-    """Render a terminal table as HTML: the same numbers in both places."""
-    headings = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in table.columns)
+def html_table(table: Table, *, is_short: bool = False) -> str:
+    """Render a terminal table as HTML, the same numbers in both places; `is_short`: a caption of one line."""
+    headings = "".join(f'<th scope="col">{html.escape(str(column.header))}</th>' for column in table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in table_rows(table)
     )
     head = f"<thead><tr>{headings}</tr></thead>" if table.show_header else ""
-    caption = f"<caption>{html.escape(str(table.caption or ''))}</caption>"
-    return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+    lines = str(table.caption or "").splitlines()
+    text = html.escape("\n".join(lines[:1] if is_short else lines))
+    label = html.escape(str(table.title or "table"))
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
+        f"<table>{head}<tbody>{body}</tbody></table></div>"
+        f"{f'<p class=caption>{text}</p>' if text else ''}"
+    )
 
 
 def table_rows(table: Table) -> list[list[str]]:

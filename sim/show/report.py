@@ -1,11 +1,12 @@
-"""The report: PNG figures and one self-contained HTML page, from run records alone."""
+"""The report: PNG figures for papers, and one self-contained page with plots to look into."""
 
 import html
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from matplotlib.figure import Figure
 
@@ -19,8 +20,14 @@ from concur.sim.show.figures import (
     time_split_figure,
     timeline_figure,
 )
-from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.front import facts_html, verdict
+from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
+from concur.sim.show.plot_data import plot_data
+from concur.sim.show.remarks import warnings_of_runs
 from concur.sim.show.tables import comparison_table, metrics_table, phase_table
+from concur.sim.show.time_table import time_split_table
+
+_FEW_RUNS: Final = 6
 
 
 def write_report(
@@ -41,15 +48,14 @@ def write_report(
     check_report_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        images = {}
+        names = []
         for name, figure in _figures(records):
-            path = folder / f"{name}.png"
-            figure.savefig(path)
-            images[name] = path.read_bytes()
+            figure.savefig(folder / f"{name}.png")
+            names.append(name)
             on_progress()
         page = folder / "index.html"
         with whole_file(page, RecordError) as temporary:
-            temporary.write_text(_page(records, images), encoding="utf-8")
+            temporary.write_text(_page(records, names), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error}); choose another --out") from None
     return page
@@ -85,27 +91,37 @@ def _figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, Figure]]:
             yield f"timeline_{_file_name(record.label)}", timeline_figure(record)
 
 
-def _page(records: Sequence[RunRecord], images: dict[str, bytes]) -> str:
+def _page(records: Sequence[RunRecord], names: Iterable[str]) -> str:
     several = len(records) > 1
     source = records[0].run["workload"]["source"]
     title = f"{source}: {len(records)} policies" if several else f"{source}: {records[0].label}"
-    parts = [_warnings(records)]
-    parts.append(html_table(comparison_table(records) if several else metrics_table(records[0])))
-    for name, data in images.items():
-        if not name.startswith("timeline"):
-            parts.append(f"<h2>{html.escape(name.replace('_', ' '))}</h2>{embedded_image(data, name)}")
-    parts.append("<h2>phases</h2>" + html_table(phase_table(records)))
-    parts.append(f"<p>Rule: {html.escape(records[0].metrics['phases']['rule'])}.</p><h2>timelines</h2>")
-    timelines = [(name, data) for name, data in images.items() if name.startswith("timeline")]
-    for (name, data), record in zip(timelines, records, strict=True):
-        is_open = " open" if record.label in ("none", "concur") or not several else ""
-        parts.append(
-            f"<details{is_open}><summary>{html.escape(record.label)}</summary>"
-            f"{embedded_image(data, name)}</details>"
-        )
+    first = comparison_table(records) if several else metrics_table(records[0])
+    rule = html.escape(records[0].metrics["phases"]["rule"])
+    phases = html_table(phase_table(records)) + f'<p class="rule">Rule: {rule}.</p>'
     scenario = html.escape(json.dumps(records[0].run["scenario"], indent=1))
-    parts.append(f"<h2>scenario of {html.escape(records[0].label)}</h2><pre>{scenario}</pre>")
-    return page_text(title, "\n".join(parts))
+    parts = [
+        facts_html(records),
+        f'<p class="verdict">{html.escape(verdict(records))}</p>',
+        html_table(first, is_short=True),
+        plots_html(),
+        _folded("The same in seconds", html_table(time_split_table(records)), is_open=not several),
+        "<h2>Phases</h2>",
+        _folded("Warm-up, middle and cool-down of each run", phases, is_open=len(records) <= _FEW_RUNS),
+        "<h2>Further</h2>",
+        _folded(f"Scenario of {html.escape(records[0].label)}", f"<pre tabindex=0>{scenario}</pre>"),
+        _folded("Figures for a paper", f"<p>Beside this page: {links(names)}.</p>"),
+        warnings_html(warnings_of_runs(records)),
+    ]
+    return page_text(title, "\n".join(parts), runs=plot_data({f"{records[0].run['seed']}": records}))
+
+
+def _folded(summary: str, body: str, *, is_open: bool = False) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{summary}</summary>{body}</details>"
+
+
+def links(names: Iterable[str]) -> str:
+    """Return links to the figures beside a page."""
+    return ", ".join(f'<a href="{name}.png">{html.escape(name)}</a>' for name in names)
 
 
 def _marked(record: RunRecord) -> RunRecord:
@@ -119,11 +135,6 @@ def _marked(record: RunRecord) -> RunRecord:
     told = f"{record.label} is not complete: {num_ended} of {num_agents} agents came to their end"
     changed = {"label": f"{record.label} (incomplete)", "warnings": [told, *record.run["warnings"]]}
     return replace(record, run=record.run | changed)
-
-
-def _warnings(records: Sequence[RunRecord]) -> str:
-    warnings = dict.fromkeys(warning for record in records for warning in record.run["warnings"])
-    return "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in warnings)
 
 
 def _file_name(label: str) -> str:

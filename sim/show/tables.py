@@ -224,6 +224,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return "  ".join(f"{key} {_cell(part)}" for key, part in value.items())
     if isinstance(value, float):
+        value = round(value, 12)  # 1 - 0.9999999999999999 is 0
         return f"{value:,.4g}" if abs(value) < 10 else f"{value:,.1f}"
     return "-" if value is None else f"{value:,}"
 
