@@ -16,7 +16,7 @@ TORCH_ARGS ?=
 CLIENTS_VENV := .venv-clients
 CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
 
-.PHONY: help demo notebook test test-fast test-vllm test-clients validate results fast slow bench bench-peers bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm test-releases test-clients validate results fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make test-releases  the same for vLLM 0.24 to 0.33, on random worlds; prints a matrix (downloads 1 GB)"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the README's tables of simulations again, and which numbers changed; most of an hour"
@@ -78,6 +79,11 @@ $(VLLM_BIN)/.installed: pyproject.toml
 test-vllm: $(VLLM_BIN)/.installed
 	$(VLLM_BIN)/python -m pytest -q -n auto -m "vllm and not alone" -W ignore --durations=5
 	$(VLLM_BIN)/python -m pytest -q -m alone -W ignore --durations=5
+
+# Other releases of vLLM, each laid over the same environment; N random worlds each. Needs a package index.
+N ?= 100
+test-releases: $(VLLM_BIN)/.installed
+	$(VLLM_BIN)/python -W ignore -m benchmarks.releases $(N)
 
 $(CLIENTS_VENV)/.installed: tests/clients/requirements.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS_VENV)
