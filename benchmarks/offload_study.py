@@ -2,8 +2,9 @@
 
 `python -m benchmarks.offload_study` runs 48 agents of `tau_airline` in a pool of 1,501 blocks without a tier,
 with small ones and with an ample one, over a fast link and a slow one, under every law and several static
-caps; three orders of the agents each. It writes `examples/results/offload.json` and draws `examples/offload.png`. A
-ratio is the makespan under a law over that without control, on the same order: above 1 control hurts.
+caps; three orders of the agents each. It writes `examples/results/offload.json` and draws
+`examples/offload.png`. A ratio is the makespan under a law over that without control, on the same order:
+above 1 control hurts.
 
 The twin was mended on orders 100 to 107; these are 0 to 2.
 """

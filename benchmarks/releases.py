@@ -1,10 +1,9 @@
 """Which of vLLM's releases decide as the simulated engine does: `make test-releases` prints the matrix.
 
 Each release's wheel is fetched without its dependencies and laid over the environment of `make test-vllm`:
-its own scheduler in front, everything else as it is there. Of 0.33, which has no CPU build, only the Python files
-are taken, and it is told that it is one. Then random worlds are compared step by step under
-`engine.release`, those with several groups of layers and an offload tier for the releases that are said to
-have them alike.
+its own scheduler in front, everything else as it is there. Of 0.33, which has no CPU build, only the Python
+files are taken, and it is told that it is one. Then random worlds are compared step by step under
+`engine.release`, those with several groups of layers and with an offload tier for 0.32 and 0.33.
 """
 
 import json
