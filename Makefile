@@ -20,7 +20,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 CLIENTS_VENV := .venv-clients
 CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
 
-.PHONY: help demo notebook test test-fast test-vllm test-sglang test-clients validate results notebooks docs fast slow bench bench-peers bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm test-releases test-sglang test-clients validate results notebooks docs fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make notebook   open the notebooks in JupyterLab"
 	@echo "make test       run the tests"
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
+	@echo "make test-releases  the same for vLLM 0.24 to 0.33, on random worlds; prints a matrix (downloads 1 GB)"
 	@echo "make test-sglang  the same with SGLang's own scheduler (installs SGLang in .venv-sglang)"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
@@ -95,6 +96,11 @@ $(SGLANG_BIN)/.installed: pyproject.toml tests/parity/requirements-sglang.txt
 
 test-sglang: $(SGLANG_BIN)/.installed
 	$(SGLANG_BIN)/python -m pytest -q -n auto -m sglang -W ignore --durations=5
+
+# Other releases of vLLM, each laid over the same environment; N random worlds each. Needs a package index.
+N ?= 100
+test-releases: $(VLLM_BIN)/.installed
+	$(VLLM_BIN)/python -W ignore -m benchmarks.releases $(N)
 
 $(CLIENTS_VENV)/.installed: tests/clients/requirements.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS_VENV)

@@ -29,6 +29,7 @@ MODULES: Final = (
     "concur/sim/engine/stepping.py",
     "concur/sim/engine/vllm/decodes.py",
     "concur/sim/engine/vllm/fast.py",
+    "concur/sim/engine/vllm/hybrid.py",
     "concur/sim/engine/vllm/leap.py",
     "concur/sim/engine/vllm/scheduler.py",
     "concur/sim/kv/cache.py",

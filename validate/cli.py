@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -43,6 +43,12 @@ def parity(
     num_worlds: Annotated[
         int | None, typer.Option("--fuzz", metavar="N", min=1, help="Compare N random worlds instead.")
     ] = None,
+    kind: Annotated[
+        Literal["plain", "groups", "tier"],
+        typer.Option(
+            "--worlds", help="Random worlds as they are, with groups of layers, with an offload tier."
+        ),
+    ] = "plain",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random worlds.")] = 0,
     engine: Annotated[
         EngineKind, typer.Option("--engine", help="With --fuzz: whose scheduler; a scenario names its own.")
@@ -57,7 +63,7 @@ def parity(
         _with_sglang(config, num_worlds or 1, seed, as_json)
     version = vllm_version()
     if config is None:
-        _fuzz(num_worlds or 1, seed, version, as_json)
+        _fuzz(num_worlds or 1, kind, seed, version, as_json)
         return
     check_both_worlds(config)
     check_in_scope(config.vllm)
@@ -87,14 +93,17 @@ def _with_sglang(config: Scenario | None, num_worlds: int, seed: int, as_json: b
     raise typer.Exit(0 if difference is None else 1)
 
 
-def _fuzz(num_worlds: int, seed: int, version: str, as_json: bool) -> None:
+def _fuzz(num_worlds: int, kind: str, seed: int, version: str, as_json: bool) -> None:
     from concur.validate.parity.fuzz import (  # needs Hypothesis, an optional dependency
         explain_fuzz,
         fuzz,
         fuzz_json,
     )
+    from concur.validate.parity.worlds import hybrid_worlds, offloading_worlds, worlds
+
+    drawn_from = {"plain": worlds, "groups": hybrid_worlds, "tier": offloading_worlds}[kind]
 
     with counting("comparing random worlds", num_worlds) as advance:
-        result = fuzz(num_worlds, seed, on_progress=advance)
+        result = fuzz(num_worlds, seed, drawn_from=drawn_from, on_progress=advance)
     print(json.dumps(fuzz_json(result, version)) if as_json else explain_fuzz(result, version))
     raise typer.Exit(0 if result.failure is None else 1)

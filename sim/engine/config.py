@@ -12,6 +12,11 @@ from concur.sim.section import MAX_AGENTS, MAX_BLOCKS, MAX_TOKENS, Section
 _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_chunk", "store_threshold")
 
 
+RELEASES: Final = ("0.24", "0.26", "0.28", "0.30", "0.31", "0.32", "0.33")
+"""Of vLLM, that parity compares with; what is in between is as the one before it, as far as is known."""
+_LAST_TO_CAP_LONE_REQUESTS: Final = "0.30"
+
+
 class HostCacheConfig(Section):
     """`[engine.host_cache]`: a second tier in host memory; `capacity_tokens` = 0 means none.
 
@@ -51,7 +56,11 @@ def _default_of(name: str) -> object:
 
 
 class EngineConfig(Section):
-    """`[engine]`, `kind` = "vllm" or left out: vLLM's own names and meanings (0.32.0).
+    """`[engine]`, `kind` = "vllm" or left out: vLLM's own names and meanings.
+
+    `release` is vLLM's, as far as releases decide differently: up to 0.30, `long_prefill_token_threshold`
+    caps a request that is alone too. A host cache of kind `offloading` and `kv_cache_groups` are those of
+    0.32 and 0.33.
 
     `num_gpu_blocks` counts the null block.
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
@@ -70,6 +79,7 @@ class EngineConfig(Section):
     long_prefill_token_threshold: int = Field(0, ge=0, le=MAX_TOKENS)
     scheduler_reserve_full_isl: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)
+    release: Literal["0.24", "0.26", "0.28", "0.30", "0.31", "0.32", "0.33"] = "0.32"
     model_runner: Literal["v1", "v2"] = "v2"
     host_cache: HostCacheConfig = HostCacheConfig()
     kv_cache_groups: tuple[KVCacheGroupConfig, ...] = ()
@@ -98,6 +108,11 @@ class EngineConfig(Section):
                 f"block_size{per_chunk} = {size}"
             )
         return self
+
+    @property
+    def caps_lone_requests(self) -> bool:
+        """Whether `long_prefill_token_threshold` is for a request too that has nobody to make way for."""
+        return RELEASES.index(self.release) <= RELEASES.index(_LAST_TO_CAP_LONE_REQUESTS)
 
     @property
     def cache_groups(self) -> tuple[KVCacheGroupConfig, ...]:

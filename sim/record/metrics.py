@@ -100,8 +100,9 @@ def compute_metrics(
     ======================== =====================================================================
 
     A simulated engine with vLLM's `OffloadingConnector` adds `num_host_loads`, `host_loaded_blocks`,
-    `host_stored_blocks`, `num_host_flushes` (steps that waited for transfers) and `host_flush_stall_s` (how
-    long); see `concur.sim.engine.offload.transfers.HostTraffic`.
+    `host_stored_blocks`, `num_host_flushes` (steps that waited for transfers), `host_flush_stall_s` (how
+    long), `host_load_s` (how long loads ran) and `host_reload_wait_s` (how long of that nothing was
+    computed); see `concur.sim.engine.offload.transfers.HostTraffic`.
     """
     makespan_s = float(requests["finished_s"].max())
     latencies_s = agents["finished_s"] - agents["arrived_s"]

@@ -40,6 +40,7 @@ SPLIT: Final = {
     "useful prefill": "#56B4E9",
     "recompute": "#D55E00",
     "decode": "#009E73",
+    "waiting for reloads": "#CC79A7",
     "idle": "#DDDDDD",
     "not published": "#F5F5F5",
 }
@@ -241,6 +242,7 @@ def plot_time_split(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
 def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
     """Return seconds of each kind per run, arrays of shape (num_runs,); they add up to the runs' lengths.
 
+    Of the idle time, that in which an offload tier loads is a kind of its own where there is such a tier.
     A live engine publishes no times by kind; where there are such runs, their whole makespan is a kind of its
     own, "not published".
     """
@@ -251,7 +253,11 @@ def time_split(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
     )
     makespan = np.array([length_s(record) for record in records], np.float64)
     idle = np.maximum(makespan - prefill - recompute - decode, 0.0)
-    split = {"useful prefill": prefill, "recompute": recompute, "decode": decode, "idle": idle}
+    split = {"useful prefill": prefill, "recompute": recompute, "decode": decode}
+    reloading = np.array([record.metrics.get("host_reload_wait_s") or 0.0 for record in records], np.float64)
+    if reloading.any():
+        split["waiting for reloads"] = reloading = np.minimum(reloading, idle)
+    split["idle"] = idle - reloading
     unknown = np.isnan(idle)
     if unknown.any():
         split = {name: np.where(unknown, 0.0, widths) for name, widths in split.items()}

@@ -57,14 +57,17 @@ def print_tables(*tables: Table, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
 def comparison_table(records: Sequence[RunRecord], *, is_wide: bool = True) -> Table:
     """Return one row per policy; speed-up is against no control, `*` marks the best static cap.
 
-    Not wide, it has the five columns that matter most.
+    Not wide, it has the five columns that matter most; where a host cache gave something back, also that
+    share of all prompt tokens.
     """
     none = next((record for record in records if record.label == "none"), None)
     baseline_s = none.metrics["makespan_s"] if none is not None else None
     best = best_static_run(records)
     table = Table(title="one workload, several policies", caption=_caption(records))
     table.add_column("policy")
-    for heading in ("makespan s", "speed-up", "hits", "recompute", "active", *(_MORE if is_wide else ())):
+    reloads = any(record.metrics["host_tokens"] for record in records)
+    always = ("makespan s", "speed-up", "hits", "recompute", *(["reloaded"] if reloads else []), "active")
+    for heading in (*always, *(_MORE if is_wide else ())):
         table.add_column(heading, justify="right")
     for record in records:
         m = record.metrics
@@ -75,6 +78,7 @@ def comparison_table(records: Sequence[RunRecord], *, is_wide: bool = True) -> T
             "-" if speed_up is None else f"{speed_up:.2f}x",
             percent(m["hit_rate"]),
             percent(m["recompute_time_fraction"]),
+            *([percent((m["host_tokens"] or 0) / m["prompt_tokens"])] if reloads else []),
             _number(m["mean_active_agents"], 1),
             _number(m["throughput_tokens_per_s"], 0),
             _number(m["num_preemptions"], 0),

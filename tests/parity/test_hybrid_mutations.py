@@ -136,21 +136,6 @@ def the_next_chunk_is_not_asked_for(original: Mutant) -> Mutant:
     return mutant
 
 
-def the_first_answer_stands(original: Mutant) -> Mutant:
-    """Each kind shortens the hit once."""
-
-    def mutant(self: HybridKVCacheManager, history: History, num_tokens: int) -> int:
-        kinds, found = self._kinds, num_tokens - 1
-        names = list(history.block_hashes(0, self.max_hit_blocks(num_tokens)))
-        if not self.enable_caching:
-            return 0
-        for group, numbers in kinds:
-            found = group.find(self._is_cached(names, group, numbers), found, self.alignment_tokens)
-        return found // self.block_size
-
-    return mutant
-
-
 def the_last_group_is_freed_first(self: HybridKVCacheManager, request_id: str) -> None:
     null = self.block_pool.blocks[0]
     for table in reversed(self._holdings.pop(request_id).tables):
@@ -183,7 +168,6 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
         replace(the_token_itself_is_not_in_the_window),
     ),
     "a beginning shorter than the window is no hit": (SlidingWindow, "find", a_beginning_is_no_hit),
-    "hits of windows end anywhere": (SlidingWindow, "find", hits_end_anywhere),
     "hits of full attention end anywhere": (FullAttention, "find", hits_end_anywhere),
     "blocks between boundaries are cached": (
         SlidingWindow,
@@ -212,7 +196,6 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
         whole_sequences_are_reserved,
     ),
     "the next chunk needs no room": (HybridKVCacheManager, "can_admit", the_next_chunk_is_not_asked_for),
-    "each kind shortens a hit once": (HybridKVCacheManager, "count_hits", the_first_answer_stands),
     "the last group is freed first": (HybridKVCacheManager, "free", replace(the_last_group_is_freed_first)),
     "the reservation of a window is a block short": (
         KVCacheGroupConfig,

@@ -10,7 +10,7 @@ from concur.sim.engine.vllm.fast import FastCore
 from concur.sim.errors import ScenarioError
 from concur.sim.kv.block_pool import BlockPool
 from concur.sim.kv.groups import CacheGroup, FullAttention, SlidingWindow
-from concur.sim.kv.history import Histories, History
+from concur.sim.kv.history import BlockHash, Histories, History
 from concur.sim.kv.hybrid import HybridKVCacheManager
 from concur.sim.scenario.build import check_fits
 from concur.sim.step_time.step_time import LinearStepTime
@@ -105,6 +105,18 @@ def test_a_reservation_counts_what_is_held_at_any_one_time() -> None:
     assert not manager.can_reserve(history, 0, 1024, keep_free_blocks=8)
     assert not manager.can_admit(history, 0, 1024, keep_free_blocks=0)
     assert manager.can_admit(history, 0, 256, keep_free_blocks=58)
+
+
+def test_kinds_are_asked_until_nobody_shortens_the_hit() -> None:
+    """Windows of one and of two blocks: each finds its end of the prefix where the other has nothing."""
+    groups = (FullAttention(16), SlidingWindow(16, 17), SlidingWindow(16, 33))
+    manager, history = make_manager(*groups), history_of(176)
+    names = list(history.block_hashes(0, 10))
+    cached = [(0, index) for index in range(10)] + [(1, 9), (1, 3), (2, 4), (2, 5)]
+    pool = manager.block_pool
+    for block, (number, index) in zip(pool.get_new_blocks(len(cached)), cached, strict=True):
+        pool.cache_full_block(block, BlockHash(names[index] * len(groups) + number))  # as the manager does
+    assert manager.count_hits(history, 176) == 0, "10 blocks, then 6, 4 and none"
 
 
 def test_blocks_of_several_sizes_are_hit_at_common_multiples() -> None:

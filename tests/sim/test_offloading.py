@@ -13,6 +13,8 @@ from concur.sim.engine.vllm.build import build_core
 from concur.sim.kv.eviction import ARCCachePolicy, LRUCachePolicy, RequestAccess
 from concur.sim.kv.history import BlockHash, Histories
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
+from concur.sim.show.figures import time_split
+from concur.sim.show.tables import comparison_table
 from concur.sim.step_time.step_time import LinearStepTime
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload
@@ -142,6 +144,33 @@ def test_a_load_takes_its_time_and_the_later_model_runner_takes_longer() -> None
         assert 2.0 + at_8_blocks_s <= again.scheduled_s <= 2.003 + at_8_blocks_s
 
 
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+def test_the_time_in_which_an_engine_only_reloads_is_told(runner: str) -> None:
+    """The third call is alone: nothing is computed while its 8 blocks come back."""
+    core, _ = visits(make_config(model_runner=runner))
+    metrics = core.host_metrics()
+    assert metrics["host_load_s"] == pytest.approx(8 * 16 * 262_144 / 1e9)
+    assert metrics["host_reload_wait_s"] == pytest.approx(metrics["host_load_s"])
+
+
+def test_what_is_loaded_while_others_compute_is_not_waited_for() -> None:
+    config = make_config()
+    core, histories, requests = build_core(config, STEP_TIME), Histories(16), []
+    for number, (prompt, outputs, arrival_s) in enumerate([(128, 2, 0.0), (160, 2, 1.0), (128, 2, 2.0)]):
+        if number != 2:
+            history = histories.call(histories.begin(()), kept_tokens=0, context_tokens=prompt + outputs)
+            requests.append(history)
+        given = requests[0] if number == 2 else history
+        core.submit(Request(f"{number}/0", number, 0, prompt, outputs, given, 0, arrival_s))
+    beside = histories.call(histories.begin(()), kept_tokens=0, context_tokens=48)
+    core.submit(Request("beside/0", 9, 0, 16, 32, beside, 0, 1.9))
+    while core.run_until(inf):
+        pass
+    metrics = core.host_metrics()
+    assert metrics["num_host_loads"] == 1
+    assert metrics["host_reload_wait_s"] == 0.0
+
+
 def test_an_engine_in_the_middle_of_a_transfer_can_be_copied() -> None:
     core = build_core(make_config(), STEP_TIME)
     histories = Histories(16)
@@ -170,6 +199,14 @@ def test_a_run_says_what_went_over_the_link_if_there_is_a_connector() -> None:
     assert hosted.metrics["num_host_loads"] > 0
     assert hosted.metrics["host_tokens"] > 0
     assert hosted.metrics["makespan_s"] <= plain.metrics["makespan_s"]
+    assert 0.0 < hosted.metrics["host_reload_wait_s"] <= hosted.metrics["host_load_s"]
+    split = time_split([plain, hosted])
+    waits_s = split["waiting for reloads"].tolist()
+    assert waits_s == [0.0, hosted.metrics["host_reload_wait_s"]]
+    assert sum(widths[1] for widths in split.values()) == pytest.approx(hosted.metrics["makespan_s"])
+    assert "waiting for reloads" not in time_split([plain])
+    assert "reloaded" in [column.header for column in comparison_table([plain, hosted]).columns]
+    assert "reloaded" not in [column.header for column in comparison_table([plain]).columns]
 
 
 @pytest.mark.parametrize(

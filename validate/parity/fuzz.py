@@ -10,6 +10,7 @@ from hypothesis.strategies import SearchStrategy
 
 from concur.validate.parity.explain import covered, explain_difference
 from concur.validate.parity.parity import Coverage, ParityResult, run_parity
+from concur.validate.parity.vllm_scheduler import vllm_release
 from concur.validate.parity.worlds import World, worlds
 
 
@@ -40,6 +41,7 @@ def fuzz(
     VllmMissingError
         If vLLM cannot be imported.
     """
+    release = vllm_release()
     passed: list[Coverage] = []
     failed: list[tuple[World, ParityResult]] = []
 
@@ -52,7 +54,8 @@ def fuzz(
         suppress_health_check=list(HealthCheck),
     )
     @given(drawn_from())
-    def compare(world: World) -> None:
+    def compare(drawn: World) -> None:
+        world = _of_release(drawn, release)
         result = run_parity(*world)
         if result.difference is not None:
             failed.append((world, result))
@@ -64,6 +67,13 @@ def fuzz(
     with suppress(_DifferenceError):  # the last failure is the smallest: Hypothesis runs it once more
         compare()
     return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
+
+
+def _of_release(world: World, release: str) -> World:
+    """Return the same world under another release of the engine."""
+    scenario, workload = world
+    engine = scenario.engine.model_copy(update={"release": release})
+    return scenario.model_copy(update={"engine": engine}), workload
 
 
 def total_coverage(parts: list[Coverage]) -> Coverage:

@@ -266,7 +266,7 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
     VllmMissingError
         If vLLM cannot be imported.
     OutOfScopeError
-        If the scenario has a host cache of another kind than `offloading`.
+        If the scenario has a host cache of another kind than `offloading`, or is of another release.
     """
     theirs = Recorder(_vllms(scenario, workload))
     record = simulate(scenario, workload, core=stepped(scenario, theirs))

@@ -86,7 +86,7 @@ class VllmProbe:
         return Queues(
             tuple(request.request_id for request in self._vllm.running),
             tuple(request.request_id for request in self._vllm.waiting),
-            tuple(request.request_id for request in self._vllm.kv_holding_waiting),
+            tuple(request.request_id for request in getattr(self._vllm, "kv_holding_waiting", ())),
         )
 
     def num_free_blocks(self) -> int:

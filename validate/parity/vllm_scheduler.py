@@ -5,7 +5,7 @@ of one sampled token for every request that caught up, as a worker would. There 
 GPU; only the durations of the steps come from the scenario.
 
 vLLM is imported when an object is built, so that this module can be imported without it. Written against
-vLLM 0.32.0.
+vLLM 0.32.0; 0.24 to 0.33 are told the same (`concur.validate.parity.releases`).
 """
 
 import copy
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from concur.sim.engine.cache_groups import KVCacheGroupConfig
-from concur.sim.engine.config import EngineConfig
+from concur.sim.engine.config import RELEASES, EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.step_time.step_time import StepBatch
@@ -63,6 +63,25 @@ def vllm_version() -> str:
             f"vLLM cannot be imported here ({error}); run it in the environment that `make test-vllm` builds"
         ) from None
     return str(vllm.__version__)
+
+
+def vllm_release() -> str:
+    """Return which release of `[engine] release` the installed vLLM is.
+
+    Raises
+    ------
+    VllmMissingError
+        If there is none.
+    OutOfScopeError
+        If it is none of those.
+    """
+    version = vllm_version()
+    release = ".".join(version.split(".")[:2])
+    if release not in RELEASES:
+        raise OutOfScopeError(
+            f"vLLM {version} is installed here but parity covers {', '.join(RELEASES)}; install one of them"
+        )
+    return release
 
 
 def check_in_scope(config: EngineConfig) -> None:
@@ -135,16 +154,13 @@ def build_vllm_scheduler(
     from vllm.v1.core.kv_cache_utils import resolve_kv_cache_block_sizes
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
-    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, KVCacheTensor
+    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    tensor = KVCacheTensor(
-        size=block_bytes * config.num_gpu_blocks, layers=["layer"], layer_stride=0, block_stride=block_bytes
-    )
     names = [f"layer{number or ''}" for number, _ in enumerate(config.cache_groups)]
     kv_cache_config = KVCacheConfig(
         num_blocks=config.num_gpu_blocks,
-        kv_cache_tensors=[tensor] if block_bytes else [],
+        kv_cache_tensors=_tensors(config, block_bytes),
         kv_cache_groups=[
             KVCacheGroupSpec([name], _spec(group))
             for name, group in zip(names, config.cache_groups, strict=True)
@@ -159,6 +175,16 @@ def build_vllm_scheduler(
         hash_block_size=hash_block_size,
         log_stats=False,
     )
+
+
+def _tensors(config: EngineConfig, block_bytes: int) -> list[Any]:
+    """Return the memory of the pool, for a connector; without one nobody asks."""
+    if not block_bytes:
+        return []
+    from vllm.v1.kv_cache_interface import KVCacheTensor
+
+    size = block_bytes * config.num_gpu_blocks
+    return [KVCacheTensor(size=size, layers=["layer"], layer_stride=0, block_stride=block_bytes)]
 
 
 def _spec(group: KVCacheGroupConfig) -> Any:
@@ -195,6 +221,11 @@ class VllmScheduler:
 
     def __init__(self, config: EngineConfig, workload: Workload) -> None:
         check_in_scope(config)
+        if config.release != vllm_release():
+            raise OutOfScopeError(
+                f"engine.release = {config.release} but vLLM {vllm_version()} is installed here; set "
+                f"engine.release = {vllm_release()}"
+            )
         self.vllm = self._build(config)
         self._config = config
         self._tokens = TokenBook(workload)

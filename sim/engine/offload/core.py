@@ -59,6 +59,8 @@ class ConnectedCore(StepCore):
         self._free_s = 0.0  # when what has been launched is computed
         self._resume_s = inf  # the loop sleeps until then
         self._has_computed = True  # the last decision did
+        self._computed_s = 0.0  # when the last step that computes something ends
+        self._loaded_s = 0.0  # how long loads have run by then
 
     @property
     def next_change_s(self) -> float:
@@ -104,13 +106,19 @@ class ConnectedCore(StepCore):
     def _schedule(self) -> bool:
         """Decide and launch the next step; `False` if it computes nothing."""
         output = self._connected.schedule()
-        begin_s = self.worker.begin_step(output, time_s=max(self.time_s, self._free_s))
+        ready_s = max(self.time_s, self._free_s)
+        computes = not output.batch.is_empty
+        if computes and ready_s > self._computed_s:
+            self.worker.traffic.host_reload_wait_s += self.worker.loaded_s(ready_s) - self._loaded_s
+        begin_s = self.worker.begin_step(output, time_s=ready_s)
         duration_s = self._compute(output)
         self._free_s = begin_s + duration_s
         self.worker.start_loads(output, time_s=self._free_s if self._loads_wait else begin_s)
         output.completed_jobs = self.worker.take_done(begin_s if output.jobs_to_flush else self.time_s)
         self._steps.append(_LaunchedStep(output, self._free_s))
-        return not output.batch.is_empty
+        if computes:
+            self._computed_s, self._loaded_s = self._free_s, self.worker.loaded_s(self._free_s)
+        return computes
 
     def _compute(self, output: ConnectorOutput) -> float:
         """Return how long a step computes, and add it to the totals."""

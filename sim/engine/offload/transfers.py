@@ -43,7 +43,8 @@ class ConnectorOutput(SchedulerOutput):
 class HostTraffic:
     """What went over the link so far, and how long steps waited for it.
 
-    A flush is a step that waits for transfers, if only for none that is still under way.
+    A flush is a step that waits for transfers, if only for none that is still under way. Loads took
+    `host_load_s` of their direction; for `host_reload_wait_s` of that the engine had nothing to compute.
     """
 
     num_host_loads: int = 0
@@ -51,6 +52,8 @@ class HostTraffic:
     host_stored_blocks: int = 0
     num_host_flushes: int = 0
     host_flush_stall_s: float = 0.0
+    host_load_s: float = 0.0
+    host_reload_wait_s: float = 0.0
 
     def metrics(self) -> dict[str, float]:
         """Return the counters by name."""
@@ -70,6 +73,10 @@ class FifoLink:
         """Queue a transfer that may begin at `time_s`."""
         self.free_s = max(time_s, self.free_s) + num_bytes / self.bandwidth_bytes_per_s
         self.in_flight.append((self.free_s, job_id))
+
+    def left_s(self, time_s: float) -> float:
+        """Return how long what has been submitted, and has begun by then, will still take."""
+        return max(0.0, self.free_s - time_s)
 
     def take_done(self, time_s: float) -> list[int]:
         """Return the jobs that are done by then, and forget them."""
@@ -105,7 +112,12 @@ class OffloadingWorker:
         for job in output.load_jobs:
             self._loads.submit(job.job_id, job.num_blocks * self._block_bytes, time_s=time_s)
             self.traffic.num_host_loads += 1
+            self.traffic.host_load_s += job.num_blocks * self._block_bytes / self._loads.bandwidth_bytes_per_s
             self.traffic.host_loaded_blocks += job.num_blocks
+
+    def loaded_s(self, time_s: float) -> float:
+        """Return how long loads have run by then, at which all that were submitted have begun."""
+        return self.traffic.host_load_s - self._loads.left_s(time_s)
 
     def take_done(self, time_s: float) -> list[int]:
         """Return the jobs that are done by then and were not returned before."""

@@ -137,9 +137,11 @@ class Scheduler(Generic[Cache]):
         request.finished_s = time_s
 
     def _long_prefill_token_threshold(self) -> int:
-        """Cap on one request's tokens per step, 0 for none; a request that is alone is not capped."""
+        """Cap on one request's tokens per step, 0 for none; since 0.31 a request that is alone has none."""
         threshold = self.config.long_prefill_token_threshold
-        return threshold if threshold and len(self.running) + self.num_waiting > 1 else 0
+        if not threshold or self.config.caps_lone_requests:
+            return threshold
+        return threshold if len(self.running) + self.num_waiting > 1 else 0
 
     def _fill(self, output: SchedulerOutput, budget: int, *, first: int = 0) -> int:
         """Schedule running requests from number `first` on, then waiting ones; return the budget left."""
