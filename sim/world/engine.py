@@ -29,6 +29,10 @@ class Engine:
         self._rouse()
         return finished
 
+    def has(self, request_id: str) -> bool:
+        """Tell whether it has a request that has not finished."""
+        return request_id in self._finished
+
     def request(self, request_id: str) -> Request:
         """Return a request that has not finished."""
         return self._finished[request_id][0]
