@@ -196,6 +196,8 @@ class FleetGate(ABC):
         an engine that is up.
         """
         self.loads[engine].is_up = is_up
+        if not is_up:
+            self._tell_lost(engine)
         return []
 
     # For the kinds of gates.
@@ -241,6 +243,10 @@ class FleetGate(ABC):
         call, engine = self._in_flight[agent_id].popleft()
         self.loads[engine].num_in_flight -= 1
         self._tell_end(call, engine)
+
+    @abstractmethod
+    def _tell_lost(self, engine: int) -> None:
+        """Tell the router, if there is one, that an engine's cache is gone."""
 
     @abstractmethod
     def _tell_end(self, call: RoutedCall, engine: int) -> None:
@@ -289,6 +295,9 @@ class GlobalGate(FleetGate):
 
     def _tell_end(self, call: RoutedCall, engine: int) -> None:
         self._router.ended(call, engine)
+
+    def _tell_lost(self, engine: int) -> None:
+        self._router.lost(engine)
 
 
 class EngineGates(FleetGate):
@@ -352,3 +361,6 @@ class EngineGates(FleetGate):
 
     def _tell_end(self, call: RoutedCall, engine: int) -> None:
         self._router.ended(call, engine)
+
+    def _tell_lost(self, engine: int) -> None:
+        self._router.lost(engine)

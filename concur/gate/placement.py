@@ -69,7 +69,9 @@ class PlacedGates(FleetGate):
         is_rooted = gate.holds_slot(agent_id) and self._is_up(agent_id)
         if not is_rooted and (is_new or self._rule.is_most_room_first or not self._is_up(agent_id)):
             best = self._roomiest(agent_id)
-            if best is not None and best != self._gate_of[agent_id]:
+            if best is None and not self._is_up(agent_id):
+                best = self._least_full()
+            if best is not None and best != self._gate_of[agent_id] and not self._in_flight.get(agent_id):
                 granted = self._move(agent_id, best, time_s=time_s)
         self._wishes[agent_id] = _Wish(deque([call]), due_s)
         granted += self._ask(agent_id, time_s)
@@ -90,17 +92,18 @@ class PlacedGates(FleetGate):
         granted: list[str] = []
         if is_up:
             return self._move_those_due([engine], time_s)
-        up = [number for number, load in enumerate(self.loads) if load.is_up]
-        for agent_id in [each for each in self._wishes if self._gate_of[each] == engine and up]:
-            if not self._in_flight.get(agent_id):
-                roomiest = max(up, key=lambda each: (self.gates[each].room_frac, -each))
-                granted += self._move_waiting(agent_id, roomiest, time_s)
+        if not any(load.is_up for load in self.loads):
+            return granted
+        for agent_id in [each for each in self._wishes if self._gate_of[each] == engine]:
+            if agent_id in self._wishes and not self._in_flight.get(agent_id):
+                granted += self._move_waiting(agent_id, self._least_full(), time_s)
         return granted
 
     def _gate_for_newcomer(self, parent: str | None) -> int:
         """Return the gate of its parent, else the one with the most room, of equal ones the emptiest."""
-        if parent is not None:
-            return self._gate_of[parent]
+        return self._gate_of[parent] if parent is not None else self._least_full()
+
+    def _least_full(self) -> int:
         gates = self.gates
         return max(
             those_up(self.loads),
@@ -130,6 +133,9 @@ class PlacedGates(FleetGate):
 
     def _tell_end(self, call: RoutedCall, engine: int) -> None:
         """Tell nobody: there is no router."""
+
+    def _tell_lost(self, engine: int) -> None:
+        """Tell nobody."""
 
     def _after(self, number: int, time_s: float) -> list[str]:
         """Let those move to a gate that may, if it has room now."""

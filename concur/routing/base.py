@@ -72,6 +72,10 @@ class Router(Protocol):
         """Take note that a call is over."""
         ...
 
+    def lost(self, engine: int) -> None:
+        """Take note that an engine has died, and its cache with it."""
+        ...
+
 
 class PlainRouter:
     """What most routers do not need: readings, and the ends of calls."""
@@ -83,6 +87,9 @@ class PlainRouter:
 
     def ended(self, call: RoutedCall, engine: int) -> None:
         """Do nothing: what is in flight is counted for it."""
+
+    def lost(self, engine: int) -> None:
+        """Do nothing: it remembers no cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,10 @@ class CacheAware(PlainRouter):
         self._sent.sent(engine, call.prefix, time_s=time_s)
         return engine
 
+    def lost(self, engine: int) -> None:
+        """Forget what was in its cache."""
+        self._sent.forget(engine)
+
     def _choose(self, call: RoutedCall, loads: dict[int, int], time_s: float) -> int:
         params = self._params
         least, most = min(loads.values()), max(loads.values())

@@ -75,6 +75,10 @@ class KvAware(PlainRouter):
         if not missing:
             del self._missing[call.agent_id, engine]
 
+    def lost(self, engine: int) -> None:
+        """Forget what was in its cache."""
+        self._sent.forget(engine)
+
     def _cost(self, call: RoutedCall, engine: int, missing_tokens: int) -> float:
         params = self._params
         prefill = (self._prefill_tokens[engine] + missing_tokens) / params.block_size

@@ -64,6 +64,10 @@ class Scorers(PlainRouter):
         self._sent.sent(engine, prefix, time_s=time_s)
         return engine
 
+    def lost(self, engine: int) -> None:
+        """Forget what was in its cache."""
+        self._sent.forget(engine)
+
     def _score(
         self,
         engine: int,

@@ -73,6 +73,9 @@ class VllmDp:
     def ended(self, call: RoutedCall, engine: int) -> None:
         """Do nothing: what is in flight is counted for it."""
 
+    def lost(self, engine: int) -> None:
+        """Do nothing: it remembers no cache."""
+
     def _score(self, number: int, engine: EngineLoad) -> float:
         waiting = self._waiting[number]
         load = max(self._params.client_count * engine.num_in_flight, waiting + self._running[number])

@@ -3,6 +3,7 @@
 `None` means that the record does not hold what the metric needs, or that it has no value; never 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final
 
@@ -149,6 +150,17 @@ def no_metrics() -> dict[str, Any]:
         "phases": {"rule": RULE} | {name: _unknown_phase() for name in _PHASES},
     }
     return {name: groups.get(name) for name in _NAMES}
+
+
+def counts_of(tables: Mapping[str, Columns]) -> dict[str, Any]:
+    """Return what can be said of a run that was cut off: what is over has been counted."""
+    requests = tables["requests"]
+    return {
+        "num_agents": len(tables["agents"]["agent_index"]),
+        "num_requests": len(requests["agent_index"]),
+        "prompt_tokens": int(requests["prompt_tokens"].sum()),
+        "generated_tokens": int(requests["output_tokens"].sum()),
+    }
 
 
 def _unknown_phase() -> dict[str, None]:

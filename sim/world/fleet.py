@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 import simpy
 
 from concur.controllers import Law
+from concur.measures.fleet import sum_of
 from concur.signals import Snapshot
 from concur.sim.engine.core import EngineCore
 from concur.sim.engine.request import Request
@@ -16,7 +17,7 @@ from concur.sim.world.clock import CONTROL, Clock, Instant
 from concur.sim.world.engine import Engine
 from concur.sim.world.gate import build_fleet_gate, build_router
 from concur.sim.world.histories import FleetHistories
-from concur.sim.world.readings import reading, sum_of, sum_of_work, work_of
+from concur.sim.world.readings import reading, sum_of_work, work_of
 
 
 class Fleet:

@@ -9,11 +9,12 @@ import simpy
 
 from concur.controllers import Law, hurry_of, interval_of, make_controller
 from concur.decision import decide
+from concur.measures.fleet import sum_of
 from concur.sim.engine.core import EngineCore
 from concur.sim.errors import ScenarioError
 from concur.sim.kv.segments import DuplicateBlockError
 from concur.sim.record.fleet import fleet_metrics, sum_of_metrics
-from concur.sim.record.metrics import compute_metrics
+from concur.sim.record.metrics import compute_metrics, counts_of, no_metrics
 from concur.sim.record.publish import run_json, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.rows import AgentRow
@@ -26,7 +27,6 @@ from concur.sim.world.clock import CONTROL, Clock, Instant
 from concur.sim.world.cores import cores_of, reference_cores_of
 from concur.sim.world.fleet import Fleet
 from concur.sim.world.gate import num_gates
-from concur.sim.world.readings import sum_of
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
 from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
@@ -41,6 +41,7 @@ def simulate(
     core: EngineCore | None = None,
     cores: Sequence[EngineCore] | None = None,
     law: Callable[[], Law] | None = None,
+    end_s: float | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
@@ -50,7 +51,8 @@ def simulate(
     returns one), one for each gate; it decides every `interval_s` of its own, else every
     `controller.interval_s` of the scenario, through the gate of the scenario's kind. Its run is labelled with
     its class, and says that the record alone does not repeat it.
-    `on_warning` is told at once what makes the run take longer; the record has it too.
+    `end_s` cuts the run off there: its record has what was over by then, is not complete, and has no metrics
+    but the counts. `on_warning` is told at once what makes the run take longer; the record has it too.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def simulate(
     chosen = _chosen(scenario, core, cores)
     world = _World(scenario, workload, chosen, _laws(new_law, num_gates(scenario)), report)
     try:
-        world.env.run(until=world.society.all_ended)
+        world.run(end_s)
     except DuplicateBlockError as duplicate:
         call = world.fleet.request(duplicate.request_id)
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
@@ -76,7 +78,7 @@ def simulate(
         laws = [another(new_law, than=used) for used in world.controllers]
         world = _World(scenario, workload, reference_cores_of(scenario), laws, report)
         world.warnings.append(warning)
-        world.env.run(until=world.society.all_ended)
+        world.run(end_s)
     world.sample()
     record = world.to_record(began_s)
     if law is None:
@@ -140,6 +142,11 @@ class _World:
         for number, controller in enumerate(self.controllers):
             self.env.process(self._controlling(number, controller))
 
+    def run(self, end_s: float | None) -> None:
+        """Run until all agents have ended, or to `end_s` if that is before."""
+        over = self.society.all_ended
+        self.env.run(until=over if end_s is None else over | Instant(self.env, CONTROL, end_s))
+
     def _on_leave(self, row: AgentRow) -> None:
         agents = self.tables.agents
         agents.append(row)
@@ -182,23 +189,28 @@ class _World:
 
     def to_record(self, began_s: float) -> RunRecord:
         """Put the tables, the metrics and the provenance together."""
+        is_complete = self.society.all_ended.triggered
         tables = self.tables.finished()
         columns = {name: columns_of(table) for name, table in tables.items()}
         engines = [each.engine for each in self.fleet.scenarios]
         steps = [core.totals.num_steps for core in self.fleet.cores]
-        metrics = compute_metrics(
-            requests=columns["requests"],
-            agents=columns["agents"],
-            timeline=columns["timeline"],
-            pool_tokens=sum(engine.pool_tokens for engine in engines),
-            block_size=min(engine.block_size for engine in engines),
-            num_agents_skipped=self.workload.num_agents_skipped,
-            num_engine_steps=sum(steps),
-            slo=self.scenario.slo,
-            num_engines=len(engines),
+        metrics = (
+            no_metrics() | counts_of(columns)
+            if not is_complete
+            else compute_metrics(
+                requests=columns["requests"],
+                agents=columns["agents"],
+                timeline=columns["timeline"],
+                pool_tokens=sum(engine.pool_tokens for engine in engines),
+                block_size=min(engine.block_size for engine in engines),
+                num_agents_skipped=self.workload.num_agents_skipped,
+                num_engine_steps=sum(steps),
+                slo=self.scenario.slo,
+                num_engines=len(engines),
+            )
         )
         metrics |= sum_of_metrics([core.host_metrics() for core in self.fleet.cores])
-        if "engines" in columns:
+        if "engines" in columns and len(columns["requests"]["finished_s"]):
             metrics |= fleet_metrics(
                 columns["requests"],
                 columns["engines"],
@@ -219,7 +231,7 @@ class _World:
                 *self.warnings,
             ],
         )
-        return RunRecord(run, tables)
+        return RunRecord(run if is_complete else run | {"complete": False}, tables)
 
 
 def _catalog_law(scenario: Scenario) -> Law:
