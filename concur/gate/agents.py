@@ -113,7 +113,8 @@ class AgentGate(Gate):
 
     def has_room(self, tokens: float) -> bool:
         """Tell whether somebody with so many private tokens who came and asked would begin at once."""
-        if len(self._active) >= self.window or self.paused:
+        claims = self._paused.first() or self._idle.first() or self._new.first()
+        if len(self._active) >= self.window or claims is not None:
             return False
         kept = max(tokens, self.budget.newcomer_tokens)
         return not self._active or self._books.tokens + kept <= self.budget.admit_tokens

@@ -3,8 +3,11 @@
 An agent that holds a slot is served by that slot's engine, whatever happens elsewhere. Who has to wait, and
 has been served before, waits at its origin, where its history may still be. If another engine has room for
 it and it has waited there for `move_after_s`, it moves, and is computed anew there. 0: at once; a very long
-time: never ("origin only"). With `is_most_room_first` it does not wait at its origin if another engine has
-more room: how ThunderAgent places over several back ends (arXiv 2602.13692).
+time: never ("origin only").
+
+With `is_most_room_first` who waits is nowhere: it waits for whichever engine has room first, and of several
+takes the one with the most, as ThunderAgent places over several back ends (arXiv 2602.13692). Those who were
+paused in a tool wait still have the first claim to the room of their origin until they ask.
 
 Who has not been served yet goes to the engine with the most room at its arrival, and moves freely.
 
@@ -20,7 +23,9 @@ from dataclasses import dataclass
 from concur.errors import require
 from concur.gate.base import Gate
 from concur.gate.fleet import FleetGate
+from concur.gate.moving import Moved
 from concur.routing.base import RoutedCall, those_up
+from concur.signals import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,17 @@ class PlacedGates(FleetGate):
         self._rule = rule
         self._wishes: dict[str, _Wish] = {}  # in the order in which they were made
         self._next_due_s = math.inf
+        self._nowhere: dict[str, Moved] = {}  # of those who wait, those who wait at no gate
+
+    @property
+    def paused(self) -> int:
+        """Number of agents that were admitted before and hold no slot now, nor lend one."""
+        return super().paused + sum([each.admitted_s is not None for each in self._nowhere.values()])
+
+    @property
+    def waiting(self) -> int:
+        """Number of agents that were never admitted."""
+        return super().waiting + sum([each.admitted_s is None for each in self._nowhere.values()])
 
     @property
     def next_lease_s(self) -> float:
@@ -62,7 +78,7 @@ class PlacedGates(FleetGate):
         wish = self._wishes.get(agent_id)
         if wish is not None:
             wish.calls.append(call)
-            return self._ask(agent_id, time_s)
+            return [] if agent_id in self._nowhere else self._ask(agent_id, time_s)
         is_new = agent_id not in self._last_engine
         due_s = time_s if is_new else time_s + self._rule.move_after_s
         granted: list[str] = []
@@ -75,6 +91,8 @@ class PlacedGates(FleetGate):
                 granted = self._move(agent_id, best, time_s=time_s)
         self._wishes[agent_id] = _Wish(deque([call]), due_s)
         granted += self._ask(agent_id, time_s)
+        if self._rule.is_most_room_first and agent_id in self._wishes:
+            return granted + self._take_out(agent_id, time_s)
         if agent_id in self._wishes and due_s < self._next_due_s:
             self._next_due_s = due_s
         return granted
@@ -98,6 +116,44 @@ class PlacedGates(FleetGate):
             if agent_id in self._wishes and not self._in_flight.get(agent_id):
                 granted += self._move_waiting(agent_id, self._least_full(), time_s)
         return granted
+
+    def withdraw(self, agent_id: str, *, time_s: float) -> list[str]:
+        """Take back one request for a call: whoever made it gave up waiting."""
+        if agent_id not in self._nowhere:
+            return super().withdraw(agent_id, time_s=time_s)
+        self._put_back(agent_id, time_s)
+        del self._wishes[agent_id]
+        return []
+
+    def leave(
+        self, agent_id: str, *, time_s: float, context_tokens: int | None = None, usage: Usage | None = None
+    ) -> list[str]:
+        """Let the agent go; see `Gate.leave`."""
+        if agent_id in self._nowhere:
+            self._put_back(agent_id, time_s)
+        return super().leave(agent_id, time_s=time_s, context_tokens=context_tokens, usage=usage)
+
+    def _take_out(self, agent_id: str, time_s: float) -> list[str]:
+        """Let an agent that asks wait at no gate: it has no claim to the room of any."""
+        number = self._gate_of[agent_id]
+        gate, granted = self.gates[number], list[str]()
+        if gate.holds_slot(agent_id) or self._in_flight.get(agent_id):
+            return granted
+        for _ in self._wishes[agent_id].calls:
+            granted += gate.withdraw(agent_id, time_s=time_s)
+        moved, others = gate.move_out(agent_id, time_s=time_s)
+        self._nowhere[agent_id] = moved
+        granted += others
+        return self._begin(granted, number, time_s) if granted else granted
+
+    def _put_back(self, agent_id: str, time_s: float, to: int | None = None) -> None:
+        """Let an agent that was at no gate arrive at one, by default where it was last."""
+        number = self._gate_of[agent_id] if to is None else to
+        parent = self._parent_at(number, self._families[agent_id])
+        while parent is not None and not self.gates[number].is_here(parent):
+            parent = self._parent_at(number, self._families.get(parent))
+        self._gate_of[agent_id] = number
+        self.gates[number].move_in(self._nowhere.pop(agent_id), parent=parent, time_s=time_s)
 
     def _gate_for_newcomer(self, parent: str | None) -> int:
         """Return the gate of its parent, else the one with the most room, of equal ones the emptiest."""
@@ -153,7 +209,7 @@ class PlacedGates(FleetGate):
             if not open_gates:
                 break
             best = self._roomiest(agent_id, open_gates)
-            if best is not None and best != self._gate_of[agent_id]:
+            if best is not None and (best != self._gate_of[agent_id] or agent_id in self._nowhere):
                 granted += self._move_waiting(agent_id, best, time_s)
         later = [wish.due_s for wish in self._wishes.values() if wish.due_s > time_s]
         self._next_due_s = min(later, default=math.inf)
@@ -163,6 +219,12 @@ class PlacedGates(FleetGate):
         """Move an agent that asks, with what it asks for; nobody else's move may meet it on its way."""
         wish, source = self._wishes.pop(agent_id), self._gate_of[agent_id]
         granted: list[str] = []
+        if agent_id in self._nowhere:
+            self._put_back(agent_id, time_s, to)
+            self._wishes[agent_id] = wish
+            for _ in range(len(wish.calls)):
+                granted += self._ask(agent_id, time_s)
+            return granted
         for _ in wish.calls:
             granted += self.gates[source].withdraw(agent_id, time_s=time_s)
         granted = self._begin(granted, source, time_s) if granted else granted
@@ -174,7 +236,8 @@ class PlacedGates(FleetGate):
 
     def _roomiest(self, agent_id: str, numbers: Sequence[int] | None = None) -> int | None:
         """Return the gate with the most room that would let the agent begin at once, if one would."""
-        tokens = float(self._gate(agent_id).context_tokens(agent_id))
+        moved = self._nowhere.get(agent_id)
+        tokens = float(moved.context_tokens if moved else self._gate(agent_id).context_tokens(agent_id))
         able = [each for each in numbers or range(len(self.gates)) if self._may_take(each, tokens)]
         return max(able, key=lambda each: (self.gates[each].room_frac, -each), default=None)
 

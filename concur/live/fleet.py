@@ -42,8 +42,8 @@ _WATCH_S: Final = 1.0
 class ControlledFleet(AsyncGate):
     """Gates, and what controls and watches them, as one: the loops begin and end with the block.
 
-    `controllers` are as many as `fleet` has gates, `reads` as many as it has engines. `on_tick` and `on_stale`
-    are told the number of the gate too, `on_state` which engine has died or come back.
+    `controllers` are as many as `fleet` has gates, `reads` as many as it has engines. `on_tick` and
+    `on_stale` are told the number of the gate too, `on_state` which engine has died or come back.
     """
 
     def __init__(

@@ -82,10 +82,10 @@ def test_every_call_goes_to_the_engine_that_vllms_own_balancer_names(
             theirs.finish(request_id)
         else:
             counts = [[rng.choice([0, 0, 1, 3, 9]), rng.randint(0, 12), rng.random()] for _ in loads]
-            for load, (waiting, running, usage) in zip(loads, counts, strict=True):
-                load.num_requests_waiting, load.num_requests_running = waiting, running
-                load.kv_cache_usage_frac = usage
-            num_charged += sum(waiting > 0 and usage > 0.5 for waiting, _, usage in counts)
+            for load, read in zip(loads, counts, strict=True):
+                load.num_requests_waiting, load.num_requests_running = int(read[0]), int(read[1])
+                load.kv_cache_usage_frac = float(read[2])
+                num_charged += read[0] > 0 and read[2] > 0.5
             ours.observe(loads)
             theirs.observe(counts)
     assert len(chosen) == num_engines

@@ -1,4 +1,4 @@
-"""Fleets in the simulated world: one engine is no fleet, each engine is itself, and nothing is lost between them."""
+"""Fleets in the simulated world: one engine is no fleet, each is itself, and nothing is lost between them."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -27,7 +27,7 @@ GATES: list[dict[str, Any]] = [
     {"gate": "placement", "placement": "most_room", "move_after_s": 0.0},
 ]
 BUSY: dict[str, Any] = {
-    "workload": {"generator": "react", "num_agents": 16, "steps": 4},
+    "workload": {"generator": "react", "num_agents": 16, "mean_steps": 6},
     "engine": {"num_gpu_blocks": 701, "max_model_len": 11_000},
 }
 PARAMETERS = {"agent_cap": {"cap": 4}, "request_cap": {"cap": 3}}
@@ -46,12 +46,14 @@ def _own(record: RunRecord, name: str) -> list[str]:
     return [column for column in record.tables[name].column_names if column == "engine_index"]
 
 
-@pytest.mark.parametrize("fleet", GATES, ids=str)
+@pytest.mark.parametrize("fleet", GATES[:3], ids=str)  # with the most room first who waits is at no gate
 @pytest.mark.parametrize("kind", ["none", "agent_cap", "hybrid", "request_cap"])
-def test_a_fleet_of_one_engine_is_no_fleet_in_every_byte_of_its_tables(fleet: dict[str, Any], kind: str) -> None:
+def test_a_fleet_of_one_engine_is_no_fleet_in_every_byte_of_its_tables(
+    fleet: dict[str, Any], kind: str
+) -> None:
     scenario = fleet_of(fleet | {"num_engines": 1}, kind)
     one, none = simulate(scenario), simulate(scenario.model_copy(update={"fleet": None}))
-    assert len(one.requests) > 100
+    assert len(one.requests) > 60
     for name, table in tables_of(one).items():
         assert table.equals(none.tables[name]), name
     own = {"engines", "num_moves", "wall_clock_s"}
@@ -96,25 +98,30 @@ def run_alone(core: EngineCore, received: Sequence[Request]) -> Iterator[Request
 
 
 @pytest.mark.parametrize("fleet", GATES, ids=str)
-def test_each_engine_of_a_fleet_does_what_it_would_do_alone_with_what_it_received(fleet: dict[str, Any]) -> None:
+def test_each_engine_of_a_fleet_does_what_it_would_do_alone_with_what_it_received(
+    fleet: dict[str, Any],
+) -> None:
     routing = {} if fleet["gate"] == "placement" else {"routing": "power_of_two"}
     scenario = fleet_of(fleet | routing | {"num_engines": 3})
     cores = [Logged(core) for core in cores_of(scenario)]
-    record = simulate(scenario, cores=cores)  # type: ignore[arg-type]
-    assert all(len(core.received) > 30 for core in cores)
-    calls = record.requests.set_index(["agent_index", "call_index"])
+    record = simulate(scenario, cores=cores)
+    assert all(len(core.received) > 15 for core in cores)
+    columns = ["agent_index", "call_index", "scheduled_s", "first_token_s", "finished_s", "cached_tokens"]
     for index, core in enumerate(cores):
-        own = calls[calls["engine_index"] == index]
-        finished = list(run_alone(core_of(scenario.engines[index]), core.received))
-        assert len(finished) == len(own) == len(core.received)
-        for request in finished:
-            row = own.loc[request.agent_index, request.call_index]
-            assert (request.scheduled_s, request.first_token_s, request.finished_s) == (
-                row["scheduled_s"],
-                row["first_token_s"],
-                row["finished_s"],
+        calls = record.requests[record.requests["engine_index"] == index]
+        alone = [
+            (
+                each.agent_index,
+                each.call_index,
+                each.scheduled_s,
+                each.first_token_s,
+                each.finished_s,
+                each.num_cached_tokens,
             )
-            assert request.num_cached_tokens == row["cached_tokens"]
+            for each in run_alone(core_of(scenario.engines[index]), core.received)
+        ]
+        assert len(alone) == len(core.received)
+        assert sorted(alone) == sorted(calls[columns].itertuples(index=False, name=None))
 
 
 @pytest.mark.parametrize("routing", list(ROUTERS))
@@ -168,7 +175,7 @@ def test_a_session_stays_where_it_is_and_round_robin_does_not() -> None:
     stays = simulate(fleet_of({"num_engines": 4, "routing": "session", "gate": "per_engine"}))
     moves = simulate(fleet_of({"num_engines": 4, "routing": "round_robin", "gate": "per_engine"}))
     assert stays.metrics["num_moves"] == 0
-    assert moves.metrics["num_moves"] > 100
+    assert moves.metrics["num_moves"] > 50
     assert stays.metrics["hit_rate"] > moves.metrics["hit_rate"] + 0.1
 
 
