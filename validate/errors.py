@@ -7,6 +7,7 @@ ConcurError
 ├── LiveExtraMissingError the packages that speak HTTP are not installed in this environment
 ├── ServerError           an engine's server (or its model) that cannot be started, reached or reset
 ├── CallError             a model call that failed for good
+│   └── UnansweredError   every attempt failed on the way: the server may be gone
 ├── EngineDiffersError    a server that is not the scenario's engine
 ├── PublishedError        no published table, or a file that is none
 └── ConfrontError         runs of the two worlds that cannot be compared
@@ -53,3 +54,7 @@ class ServerError(ConcurError, RuntimeError):
 
 class CallError(ConcurError, RuntimeError):
     """Report a model call that failed for good: the last cause, and how often it was tried."""
+
+
+class UnansweredError(CallError):
+    """Report a model call whose every attempt failed on the way; another server may serve it."""

@@ -5,8 +5,8 @@ the entry-point group `concur.controllers` (`concur.catalog`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Final, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Final
 
 from concur.catalog import Catalog
 from concur.controllers.base import (
@@ -24,7 +24,7 @@ from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
 from concur.controllers.gradient import Gradient, GradientParams
 from concur.controllers.hybrid import Hybrid, HybridParams
 from concur.controllers.ledger import LedgerLaw, LedgerParams
-from concur.controllers.parameters import fitted
+from concur.controllers.parameters import fitted_params
 from concur.controllers.turnover import Turnover, TurnoverParams
 from concur.controllers.twin import Twin, TwinParams
 from concur.controllers.vegas import Vegas, VegasParams
@@ -93,18 +93,7 @@ def controller_params(kind: str, given: Mapping[str, Any]) -> ControllerParams:
         If `kind` or a key of `given` is unknown, a value has the wrong type or is out of bounds, or a
         parameter without default is missing.
     """
-    spec = CATALOG[kind]
-    known = {field.name: field for field in fields(spec.params)}
-    annotations = get_type_hints(spec.params)  # `Field.type` may be text
-    fitting = {}
-    for name, value in given.items():
-        if name not in known:
-            raise ParameterError(f"{name} is not a parameter of {kind!r}; known: {', '.join(sorted(known))}")
-        fitting[name] = fitted(name, value, annotations[name])
-    for name, field in known.items():
-        if name not in given and field.default is MISSING and field.default_factory is MISSING:
-            raise ParameterError(f"{kind!r} needs {name}; set controller.{name}")
-    return spec.params(**fitting)
+    return fitted_params(CATALOG[kind].params, given, of=kind, section="controller")
 
 
 def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) -> Controller:

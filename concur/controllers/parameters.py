@@ -1,18 +1,44 @@
 """Whether a given value fits a parameter, by the parameter's annotation."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from concur.errors import ParameterError, require
 
 _PLAIN: Final = (bool, int, float, str, NoneType)
 _LARGEST: Final = sys.float_info.max
+Params = TypeVar("Params")
 
 
 class _MisfitError(Exception):
     """The value is not of the annotation."""
+
+
+def fitted_params(params: type[Params], given: Mapping[str, Any], *, of: str, section: str) -> Params:
+    """Return the parameters that a dataclass describes, defaults filled in.
+
+    `of` is whose they are, `section` the one of the scenario that has them.
+
+    Raises
+    ------
+    ParameterError
+        If a key of `given` is unknown, a value has the wrong type or is out of bounds, or a parameter without
+        default is missing.
+    """
+    known = {field.name: field for field in fields(params)}  # type: ignore[arg-type]
+    annotations = get_type_hints(params)  # `Field.type` may be text
+    fitting = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ParameterError(f"{name} is not a parameter of {of!r}; known: {', '.join(sorted(known))}")
+        fitting[name] = fitted(name, value, annotations[name])
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise ParameterError(f"{of!r} needs {name}; set {section}.{name}")
+    return params(**fitting)
 
 
 def fitted(name: str, value: Any, annotation: Any) -> Any:

@@ -106,6 +106,19 @@ class AgentGate(Gate):
         """Time before which no lease runs out, so that `expire` need not be called."""
         return self._lease_check_s
 
+    @property
+    def room_frac(self) -> float:
+        """Share of what it may let in that is free: of the slots or of the tokens, whichever is less."""
+        return min(super().room_frac, 1.0 - self._books.tokens / self.budget.admit_tokens)
+
+    def has_room(self, tokens: float) -> bool:
+        """Tell whether somebody with so many private tokens who came and asked would begin at once."""
+        claims = self._paused.first() or self._idle.first() or self._new.first()
+        if len(self._active) >= self.window or claims is not None:
+            return False
+        kept = max(tokens, self.budget.newcomer_tokens)
+        return not self._active or self._books.tokens + kept <= self.budget.admit_tokens
+
     def request_step(self, agent_id: str, *, time_s: float) -> list[str]:
         """Ask for a call of the agent, its next one or one beside those in flight."""
         was_asking = self._member(agent_id).num_asking > 0

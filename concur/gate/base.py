@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from concur.errors import GateError, require
-from concur.gate.member import Member, check_tokens
+from concur.gate.member import Member, Slot, check_tokens
+from concur.gate.moving import Moved
 from concur.measures.residents import prefix_tokens, private_tokens
 from concur.signals import UNBOUNDED, AgentView, CallView, Departures, Prefix, TokenBudget, Usage
 
@@ -89,6 +90,15 @@ class Gate(ABC):
         """Return the length of the agent's history, in tokens; it must not have left."""
         return self._member(agent_id).context_tokens
 
+    def holds_slot(self, agent_id: str) -> bool:
+        """Tell whether the agent has a slot now; it must not have left."""
+        return self._member(agent_id).slot is Slot.ACTIVE
+
+    @property
+    def num_members(self) -> int:
+        """Number of agents that have arrived and not left."""
+        return len(self._members)
+
     def is_here(self, agent_id: str) -> bool:
         """Tell whether the agent has arrived and not left."""
         return agent_id in self._members
@@ -161,6 +171,56 @@ class Gate(ABC):
         member.steps_done += 1
         member.call_tokens += private_tokens(member)
         return self._after_call(member, time_s)
+
+    def move_out(self, agent_id: str, *, time_s: float) -> tuple[Moved, list[str]]:
+        """Let an agent go to another gate, with all that is known of it; it is no departure.
+
+        Raises
+        ------
+        GateError
+            If a call of it is in flight, or it asks for one.
+        """
+        member = self._member(agent_id)
+        if member.num_calls or member.num_asking:
+            raise GateError(
+                f"agent {agent_id!r} moves while it calls or asks; end or withdraw its calls before that"
+            )
+        moved, departed = Moved.of(member), self._departed
+        granted = self.leave(agent_id, time_s=time_s)
+        self._departed = departed
+        self._left_waiting.pop(agent_id, None)
+        return moved, granted
+
+    def move_in(self, moved: Moved, *, parent: str | None, time_s: float) -> None:
+        """Let an agent arrive from another gate; it takes no slot before its first `request_step` here.
+
+        Whoever was admitted there queues with those who were paused here; who waited there has waited all
+        along.
+
+        Raises
+        ------
+        GateError
+            If it is already here, or its parent is not.
+        """
+        self.arrive(
+            moved.agent_id,
+            time_s=time_s,
+            parent=parent,
+            prefix_group=moved.prefix_group,
+            shared_prefix_tokens=moved.shared_prefix_tokens,
+            outer_prefixes=moved.outer_prefixes,
+            fork=moved.fork,
+        )
+        moved.hand_to(self._members[moved.agent_id])
+
+    def has_room(self, tokens: float) -> bool:
+        """Tell whether somebody with so many private tokens who came and asked would begin at once."""
+        return self.active < self.window
+
+    @property
+    def room_frac(self) -> float:
+        """Share of what it may let in that is free, 0 to 1; below 0 while there is a surplus."""
+        return 1.0 - self.active / self.window
 
     def take_calls(self) -> tuple[CallView, ...]:
         """Return the calls that have ended since the last time, the latest few thousand at most."""

@@ -28,7 +28,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from concur.controllers import Controller, does_read_calls, hurry_of
 from concur.decision import Tick, decide
@@ -36,7 +36,7 @@ from concur.errors import ParameterError, require
 from concur.gate import Gate
 from concur.live.errors import ScrapeError, UsageMissingError
 from concur.live.gate import AsyncGate
-from concur.signals import Snapshot
+from concur.signals import UNBOUNDED, Snapshot, TokenBudget
 
 ReadSnapshot = Callable[[], Awaitable[Snapshot]]
 """Read the engine; raises `ScrapeError` when it cannot be read. Gate fields are filled in by the loop."""
@@ -109,9 +109,41 @@ class ControlledGate(AsyncGate):
             self.fail(error)
 
 
+class Controlled(Protocol):
+    """A gate on asyncio as its control loop sees it."""
+
+    @property
+    def gate(self) -> Gate:
+        """The gate."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that ended well."""
+        ...
+
+    @property
+    def num_contexts(self) -> int:
+        """Those that told their context."""
+        ...
+
+    @property
+    def num_usages(self) -> int:
+        """Those that told prompt and output apart."""
+        ...
+
+    def now_s(self) -> float:
+        """Return the clock's reading, in seconds."""
+        ...
+
+    def resize(self, window: int, budget: TokenBudget = UNBOUNDED) -> None:
+        """Put a decision in force."""
+        ...
+
+
 async def control(
     controller: Controller,
-    gate: AsyncGate,
+    gate: Controlled,
     read: ReadSnapshot,
     *,
     interval_s: float | None = None,
@@ -179,7 +211,7 @@ def _next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
     return max(number, math.floor(elapsed_s / interval_s)) + 1
 
 
-def _check_usage(controller: Controller, gate: AsyncGate) -> None:
+def _check_usage(controller: Controller, gate: Controlled) -> None:
     if gate.num_steps < _BLIND_STEPS:
         return
     if does_read_calls(controller) and not gate.num_usages:

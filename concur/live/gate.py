@@ -37,6 +37,7 @@ from concur.errors import GateError
 from concur.gate import Gate
 from concur.gate.member import check_tokens
 from concur.live.errors import ControlError
+from concur.routing import RoutedCall
 from concur.signals import UNBOUNDED, Prefix, TokenBudget, Usage
 
 
@@ -45,13 +46,14 @@ class Step:
 
     Set `context_tokens` to prompt + output of the answer (`usage.total_tokens`) before the step ends, or
     `usage`, which has them apart and says more; a step that fails leaves the agent's context as it was.
-    `began_s`: when its turn came.
+    `began_s`: when its turn came; `engine`: which one of a fleet serves it.
     """
 
-    __slots__ = ("_context_tokens", "_usage", "began_s")
+    __slots__ = ("_context_tokens", "_usage", "began_s", "engine")
 
-    def __init__(self, began_s: float) -> None:
+    def __init__(self, began_s: float, engine: int | None = None) -> None:
         self.began_s = began_s
+        self.engine = engine
         self._context_tokens: int | None = None
         self._usage: Usage | None = None
 
@@ -148,6 +150,14 @@ class AsyncGate:
             yield agent
         finally:
             agent.leave()
+
+    def ask(self, agent_id: str, call: RoutedCall | None) -> list[str]:
+        """Ask the gate for a step; a fleet's looks at the call too. Return who may begin."""
+        return self.gate.request_step(agent_id, time_s=self.now_s())
+
+    def engine_of(self, agent_id: str) -> int | None:
+        """Return the engine of a step that begins now; `None` where there is no fleet."""
+        return None
 
     def resize(self, window: int, budget: TokenBudget = UNBOUNDED) -> None:
         """Set the window, and what those in it may keep, and let those begin who may.
@@ -260,8 +270,10 @@ class LiveAgent:
         return agent
 
     @asynccontextmanager
-    async def step(self) -> AsyncIterator[Step]:
+    async def step(self, call: RoutedCall | None = None) -> AsyncIterator[Step]:
         """Wait for the agent's turn, and end its step at the end of the block, however that ends.
+
+        `call`: what the router of a fleet is told of it.
 
         Raises
         ------
@@ -270,7 +282,7 @@ class LiveAgent:
         ControlError
             If whatever controls the gate has failed.
         """
-        step = await self._begin()
+        step = await self._begin(call)
         try:
             yield step
             self._count(step)
@@ -316,13 +328,13 @@ class LiveAgent:
             if not turn.done():
                 turn.set_exception(error)
 
-    async def _begin(self) -> Step:
+    async def _begin(self, call: RoutedCall | None = None) -> Step:
         gate = self._gate
         gate.check_loop()
         gate.check_control()
         if not self._is_here:
             raise GateError(f"agent {self.agent_id!r} asked for a step after it had left")
-        granted = gate.gate.request_step(self.agent_id, time_s=gate.now_s())
+        granted = gate.ask(self.agent_id, call)
         turn = asyncio.get_running_loop().create_future()
         self._turns.append(turn)
         gate.wake(granted)
@@ -331,7 +343,7 @@ class LiveAgent:
         except BaseException:  # cancelled, or refused
             self._give_up(turn)
             raise
-        return Step(gate.now_s())
+        return Step(gate.now_s(), gate.engine_of(self.agent_id))
 
     def _give_up(self, turn: "asyncio.Future[None]") -> None:
         """Take the request back, or give back the step that had just been granted."""

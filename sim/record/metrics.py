@@ -3,6 +3,7 @@
 `None` means that the record does not hold what the metric needs, or that it has no value; never 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ def compute_metrics(
     num_agents_skipped: int,
     num_engine_steps: int | None,
     slo: SloConfig,
+    num_engines: int = 1,
 ) -> dict[str, Any]:
     """Return every metric of a finished run.
 
@@ -79,8 +81,8 @@ def compute_metrics(
     recomputed_tokens        tokens prefilled although computed before for that agent
     generated_tokens         sum of output lengths
     throughput_tokens_per_s  generated_tokens / makespan_s: recomputed tokens do not count
-    recompute_time_fraction  engine time that recompute added to the steps / makespan_s
-    idle_fraction            time without a step / makespan_s
+    recompute_time_fraction  engine time that recompute added to the steps / makespan_s, mean over engines
+    idle_fraction            time without a step / makespan_s, mean over engines
     num_preemptions          sum over calls
     mean_active_agents       time average of agents that hold a slot, over the timeline
     agent_latency_s          finished - arrived per agent: p50, p90, p99, max
@@ -102,7 +104,8 @@ def compute_metrics(
     A simulated engine with vLLM's `OffloadingConnector` adds `num_host_loads`, `host_loaded_blocks`,
     `host_stored_blocks`, `num_host_flushes` (steps that waited for transfers), `host_flush_stall_s` (how
     long), `host_load_s` (how long loads ran) and `host_reload_wait_s` (how long of that nothing was
-    computed); see `concur.sim.engine.offload.transfers.HostTraffic`.
+    computed); see `concur.sim.engine.offload.transfers.HostTraffic`. A fleet adds those of
+    `concur.sim.record.fleet`.
     """
     makespan_s = float(requests["finished_s"].max())
     latencies_s = agents["finished_s"] - agents["arrived_s"]
@@ -124,16 +127,16 @@ def compute_metrics(
         "recomputed_tokens": _sum(requests["recomputed_tokens"]),
         "generated_tokens": generated,
         "throughput_tokens_per_s": generated / makespan_s,
-        "recompute_time_fraction": _ratio(_total(timeline, "recompute_s"), makespan_s),
-        "idle_fraction": None if busy_s is None else 1.0 - busy_s / makespan_s,
+        "recompute_time_fraction": _ratio(_total(timeline, "recompute_s"), makespan_s * num_engines),
+        "idle_fraction": None if busy_s is None else 1.0 - busy_s / (makespan_s * num_engines),
         "num_preemptions": _sum(requests["num_preemptions"]),
-        "mean_active_agents": _time_average(timeline, "agents_active"),
+        "mean_active_agents": time_average(timeline, "agents_active"),
         "agent_latency_s": quantiles(latencies_s, _LATENCY_QUANTILES),
         "step_wait_s": quantiles(waits_s, _WAIT_QUANTILES),
         **latency_metrics(requests, makespan_s=makespan_s, slo=slo),
         "gate_pauses": int(agents["num_pauses"].sum()),
         "jain_fairness": _fairness(_output_tokens(requests, agents), latencies_s),
-        "mean_kv_usage": _time_average(timeline, "kv_cache_usage_frac"),
+        "mean_kv_usage": time_average(timeline, "kv_cache_usage_frac"),
         "peak_kv_usage": float(timeline["kv_cache_usage_frac"].max()),
         "phases": {"rule": RULE} | {phase.name: _without_name(asdict(phase)) for phase in phases},
     }
@@ -148,6 +151,17 @@ def no_metrics() -> dict[str, Any]:
         "phases": {"rule": RULE} | {name: _unknown_phase() for name in _PHASES},
     }
     return {name: groups.get(name) for name in _NAMES}
+
+
+def counts_of(tables: Mapping[str, Columns]) -> dict[str, Any]:
+    """Return what can be said of a run that was cut off: what is over has been counted."""
+    requests = tables["requests"]
+    return {
+        "num_agents": len(tables["agents"]["agent_index"]),
+        "num_requests": len(requests["agent_index"]),
+        "prompt_tokens": int(requests["prompt_tokens"].sum()),
+        "generated_tokens": int(requests["output_tokens"].sum()),
+    }
 
 
 def _unknown_phase() -> dict[str, None]:
@@ -200,8 +214,8 @@ def _output_tokens(requests: Columns, agents: Columns) -> np.ndarray:
     return np.asarray(totals[np.searchsorted(indices, agents["agent_index"])])
 
 
-def _time_average(timeline: Columns, column: str) -> float:
-    """Average a gauge over time; each sample holds until the next one."""
+def time_average(timeline: Columns, column: str) -> float:
+    """Return the average of a gauge over time; each sample holds until the next one."""
     values = timeline[column].astype(np.float64)
     widths_s = np.diff(timeline["t_s"])
     return float((values[:-1] * widths_s).sum() / widths_s.sum()) if widths_s.sum() > 0 else float(values[0])

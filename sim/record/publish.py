@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from concur.decision import Tick
 from concur.gate import Gate
+from concur.gate.fleet import FleetGate
+from concur.routing import EngineLoad
 from concur.signals import COUNTERS, PUBLISHED, UNBOUNDED, Snapshot
 from concur.sim.record.provenance import git_commit, versions
 from concur.sim.record.record import SCHEMA_VERSION
-from concur.sim.record.rows import AgentRow, TickRow, TimelineRow
+from concur.sim.record.rows import AgentRow, EngineRow, TickRow, TimelineRow
 from concur.sim.record.sharing import outer_prefixes_text
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import AgentSpec, Workload
@@ -36,8 +38,8 @@ def published(source: object) -> dict[str, Any]:
     return {name: getattr(source, name) for name in PUBLISHED}
 
 
-def tick_row(tick: Tick) -> TickRow:
-    """Return the row of one decision."""
+def tick_row(tick: Tick, *, engine_index: int | None = None) -> TickRow:
+    """Return the row of one decision; `engine_index`: of one engine of a fleet."""
     return TickRow(
         t_s=tick.snapshot.time_s,
         **published(tick.snapshot),
@@ -50,6 +52,7 @@ def tick_row(tick: Tick) -> TickRow:
         admit_tokens=_bound(tick.budget.admit_tokens),
         pause_tokens=_bound(tick.budget.pause_tokens),
         newcomer_tokens=None if tick.budget == UNBOUNDED else tick.budget.newcomer_tokens,
+        engine_index=engine_index,
     )
 
 
@@ -58,7 +61,7 @@ def _bound(tokens: float) -> float | None:
 
 
 def timeline_row(
-    time_s: float, source: object, gate: Gate, *, num_finished: int, work: StepWork
+    time_s: float, source: object, gate: Gate | FleetGate, *, num_finished: int, work: StepWork
 ) -> TimelineRow:
     """Return one sample of engine and gate."""
     return TimelineRow(
@@ -70,6 +73,24 @@ def timeline_row(
         agents_waiting=gate.waiting,
         agents_finished=num_finished,
         window=gate.window,
+    )
+
+
+def engine_row(
+    time_s: float, source: object, load: EngineLoad, gate: Gate | None, *, engine_index: int, work: StepWork
+) -> EngineRow:
+    """Return one sample of one engine of a fleet, and of its own gate if it has one."""
+    return EngineRow(
+        t_s=time_s,
+        engine_index=engine_index,
+        is_up=int(load.is_up),
+        num_in_flight=load.num_in_flight,
+        **published(source),
+        **work._asdict(),
+        agents_active=None if gate is None else gate.active,
+        agents_paused=None if gate is None else gate.paused,
+        agents_waiting=None if gate is None else gate.waiting,
+        window=None if gate is None else gate.window,
     )
 
 

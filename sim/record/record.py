@@ -1,8 +1,8 @@
 """The record of a run: the same files and columns whether the engine was simulated or live.
 
 A folder with `run.json` (what was run, where, and the metrics) and four parquet tables whose columns are the
-row classes' fields in `concur.sim.record.rows`. Files are written under a temporary name and renamed, the
-folder last: a run that failed leaves nothing behind.
+row classes' fields in `concur.sim.record.rows`; a fleet's has a fifth one, `engines`. Files are written under
+a temporary name and renamed, the folder last: a run that failed leaves nothing behind.
 """
 
 import json
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from concur.sim.errors import RecordError
 from concur.sim.record.metrics import no_metrics
-from concur.sim.record.rows import TABLES
-from concur.sim.record.tables import with_all_columns
+from concur.sim.record.rows import FLEET_TABLES, TABLES
+from concur.sim.record.tables import arrow_schema, with_all_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +55,11 @@ class RunRecord:
         """One row per sample, see `TimelineRow`."""
         return _to_pandas(self.tables["timeline"])
 
+    @cached_property
+    def engines(self) -> "pd.DataFrame":
+        """One row per sample and engine of a fleet, see `EngineRow`; none where there is no fleet."""
+        return _to_pandas(self.tables.get("engines", arrow_schema("engines").empty_table()))
+
     @property
     def metrics(self) -> dict[str, Any]:
         """All metrics by name, `None` where one is not known; see `concur.sim.record.metrics`."""
@@ -86,7 +91,7 @@ def write_record(record: RunRecord, folder: Path) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name in TABLES:
+        for name in (*TABLES, *(FLEET_TABLES.keys() & record.tables.keys())):
             pq.write_table(record.tables[name], partial / f"{name}.parquet", compression="zstd")
         (partial / "run.json").write_text(
             json.dumps(record.run, indent=1, allow_nan=False) + "\n", encoding="utf-8"
@@ -125,7 +130,8 @@ def is_record_or_empty(folder: Path) -> bool:
     """Tell whether a folder holds a record and nothing else, or nothing at all."""
     names = {path.name for path in folder.iterdir()}
     return not names or (
-        "run.json" in names and names <= {"run.json", *(f"{name}.parquet" for name in TABLES)}
+        "run.json" in names
+        and names <= {"run.json", *(f"{name}.parquet" for name in (*TABLES, *FLEET_TABLES))}
     )
 
 
@@ -148,7 +154,11 @@ def load_record(folder: Path) -> RunRecord:
                 f"{SCHEMA_VERSION}; update it"
             )
         run["metrics"] = no_metrics() | run["metrics"]  # an incomplete or an older run wrote fewer
-        tables = {name: with_all_columns(name, pq.read_table(folder / f"{name}.parquet")) for name in TABLES}
+        there = [name for name in FLEET_TABLES if (folder / f"{name}.parquet").exists()]
+        tables = {
+            name: with_all_columns(name, pq.read_table(folder / f"{name}.parquet"))
+            for name in (*TABLES, *there)
+        }
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise RecordError(f"{folder}: not a run record ({error}); name a folder with run.json") from None
     return RunRecord(run, tables)

@@ -14,6 +14,7 @@ class RequestRow(NamedTuple):
     then `first_token_s` and `finished_s`. `cached_tokens` were credited at `scheduled_s` (prefix cache and
     host cache together; `host_tokens` is the latter's part). `recomputed_tokens` were prefilled although
     computed before for this agent, preemptions included. `kept_tokens` of the prompt are the agent's history.
+    `engine_index` of a fleet served it.
     """
 
     agent_index: int
@@ -30,6 +31,7 @@ class RequestRow(NamedTuple):
     recomputed_tokens: int | None
     output_tokens: int
     num_preemptions: int | None
+    engine_index: int | None = None
 
 
 class AgentRow(NamedTuple):
@@ -58,7 +60,10 @@ class AgentRow(NamedTuple):
 
 
 class TickRow(NamedTuple):
-    """One controller decision: the snapshot in, the window out, and its bound in tokens if it has one."""
+    """One controller decision: the snapshot in, the window out, and its bound in tokens if it has one.
+
+    `engine_index` of a fleet was decided on, null for all of it.
+    """
 
     t_s: float
     num_requests_running: int
@@ -79,6 +84,7 @@ class TickRow(NamedTuple):
     admit_tokens: float | None
     pause_tokens: float | None
     newcomer_tokens: float | None
+    engine_index: int | None = None
 
 
 class TimelineRow(NamedTuple):
@@ -106,10 +112,44 @@ class TimelineRow(NamedTuple):
     window: int
 
 
-Row = RequestRow | AgentRow | TickRow | TimelineRow
+class EngineRow(NamedTuple):
+    """One sample of one engine of a fleet, and of its gate if it has one of its own; see `TimelineRow`.
+
+    `num_in_flight` calls are with it by the router's count. `is_up`: 0 while it does not answer.
+    """
+
+    t_s: float
+    engine_index: int
+    is_up: int
+    num_in_flight: int
+    num_requests_running: int
+    num_requests_waiting: int
+    kv_cache_usage_frac: float
+    kv_cache_resident_frac: float | None
+    prefix_cache_queries_tokens: int
+    prefix_cache_hits_tokens: int
+    num_preemptions: int
+    prompt_tokens: int
+    generation_tokens: int
+    recomputed_tokens: int | None
+    num_evictions: int | None
+    prefill_s: float | None
+    recompute_s: float | None
+    decode_s: float | None
+    agents_active: int | None
+    agents_paused: int | None
+    agents_waiting: int | None
+    window: int | None
+
+
+Row = RequestRow | AgentRow | TickRow | TimelineRow | EngineRow
 TABLES: Final[Mapping[str, type[Row]]] = {
     "requests": RequestRow,
     "agents": AgentRow,
     "ticks": TickRow,
     "timeline": TimelineRow,
 }
+FLEET_TABLES: Final[Mapping[str, type[Row]]] = {"engines": EngineRow}
+"""Tables that only the record of a fleet has."""
+FLEET_COLUMNS: Final = ("engine_index",)
+"""Columns, the last ones of their tables, that only the record of a fleet has."""

@@ -3,12 +3,12 @@
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, Self, Union, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
 
-from concur.sim.record.rows import TABLES, AgentRow, Row
+from concur.sim.record.rows import FLEET_COLUMNS, FLEET_TABLES, TABLES, AgentRow, Row
 
 Columns = Mapping[str, np.ndarray]
 """A table by columns."""
@@ -19,8 +19,8 @@ class Rows:
 
     _MOST_LOOSE: Final = 4096
 
-    def __init__(self, table: str) -> None:
-        self._schema = arrow_schema(table)
+    def __init__(self, table: str, *, is_fleet: bool = False) -> None:
+        self._schema = arrow_schema(table, is_fleet=is_fleet)
         self._batches: list[pa.RecordBatch] = []
         self._loose: list[Row] = []
 
@@ -40,7 +40,7 @@ class Rows:
 
     def _pack(self) -> None:
         if self._loose:
-            columns = zip(*self._loose, strict=True)
+            columns = list(zip(*self._loose, strict=True))[: len(self._schema)]
             arrays = [
                 pa.array(column, field.type, from_pandas=True)
                 for column, field in zip(columns, self._schema, strict=True)
@@ -64,21 +64,32 @@ def columns_of(table: pa.Table) -> Columns:
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """The four tables, filled as the run goes."""
+    """The four tables, filled as the run goes, and `engines` where there is a fleet."""
 
     requests: Rows = field(default_factory=lambda: Rows("requests"))
     agents: list[AgentRow] = field(default_factory=list)
     ticks: Rows = field(default_factory=lambda: Rows("ticks"))
     timeline: Rows = field(default_factory=lambda: Rows("timeline"))
+    engines: Rows | None = None
+
+    @classmethod
+    def of_fleet(cls) -> Self:
+        """Return the tables of a fleet, which say of everything which engine it was."""
+        return cls(
+            requests=Rows("requests", is_fleet=True),
+            ticks=Rows("ticks", is_fleet=True),
+            engines=Rows("engines"),
+        )
 
     def finished(self) -> dict[str, pa.Table]:
         """Return them as they are kept, agents by index."""
-        return {
+        tables = {
             "requests": self.requests.table(),
             "agents": table_of("agents", sorted(self.agents)),
             "ticks": self.ticks.table(),
             "timeline": self.timeline.table(),
         }
+        return tables if self.engines is None else tables | {"engines": self.engines.table()}
 
 
 def with_all_columns(name: str, table: pa.Table) -> pa.Table:
@@ -86,7 +97,7 @@ def with_all_columns(name: str, table: pa.Table) -> pa.Table:
     for field_ in arrow_schema(name):
         if field_.name not in table.column_names:
             nothing = pa.nulls(len(table), field_.type)
-            hint = TABLES[name].__annotations__[field_.name]
+            hint = {**TABLES, **FLEET_TABLES}[name].__annotations__[field_.name]
             column = nothing if type(None) in get_args(hint) else nothing.fill_null(0)
             table = table.append_column(field_, column)
     return table
@@ -98,6 +109,14 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), str: pa.string()}[annotation]
 
 
-def arrow_schema(table: str) -> pa.Schema:
-    """Return names and types of a table's columns."""
-    return pa.schema([(name, _arrow_type(hint)) for name, hint in TABLES[table].__annotations__.items()])
+def arrow_schema(table: str, *, is_fleet: bool = False) -> pa.Schema:
+    """Return names and types of a table's columns, with those that only a fleet has if it is one."""
+    columns = {**TABLES, **FLEET_TABLES}[table].__annotations__
+    is_of_all = is_fleet or table in FLEET_TABLES
+    return pa.schema(
+        [
+            (name, _arrow_type(hint))
+            for name, hint in columns.items()
+            if is_of_all or name not in FLEET_COLUMNS
+        ]
+    )

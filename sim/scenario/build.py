@@ -23,7 +23,7 @@ def build_workload(scenario: Scenario) -> Workload:
         If no agent is eligible, or one can never run: longer than the model or than the block pool.
     """
     workload = build(scenario.workload, scenario.seed)
-    check_fits(workload, scenario.engine)
+    check_fits_everywhere(workload, scenario)
     early = _num_early_ends(workload)
     if not early or isinstance(scenario.engine, SglangConfig) or not scenario.engine.async_scheduling:
         return workload
@@ -43,6 +43,18 @@ def _num_early_ends(workload: Workload) -> int:
 def build_workloads(scenario: Scenario, seeds: Sequence[int]) -> dict[int, Workload]:
     """Return the agents of a scenario on each of the seeds."""
     return {seed: build_workload(scenario.with_seed(seed)) for seed in seeds}
+
+
+def check_fits_everywhere(workload: Workload, scenario: Scenario) -> None:
+    """Refuse a workload that could never end on one of the scenario's engines; see `check_fits`.
+
+    Raises
+    ------
+    ScenarioError
+        If there is such an engine.
+    """
+    for each in {id(engine): engine for engine in scenario.engines}.values():
+        check_fits(workload, each.engine)
 
 
 def check_fits(workload: Workload, engine: AnyEngineConfig) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from concur.controllers import CATALOG
+from concur.routing import ROUTERS
 from concur.sim.engine.config import EngineConfig, EngineSection
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.errors import ScenarioError
+from concur.sim.scenario.fleet import EngineOverrides, FleetConfig, overridden
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.scenario.sections import (
     CompareConfig,
@@ -45,6 +47,7 @@ class Scenario(Section):
     slo: SloConfig = SloConfig()
     record: RecordConfig = RecordConfig()
     compare: CompareConfig = CompareConfig()
+    fleet: FleetConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +68,39 @@ class Scenario(Section):
                 f"tenant.prompt_tokens + output_tokens = {self.tenant.context_tokens} but must be at most "
                 f"{limit}, what the model and the pool hold"
             )
+        assert self.engines
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_fleet(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `fleet` out where there is none: one engine is written as ever."""
+        dumped: dict[str, Any] = dump(self)
+        if self.fleet is None:
+            dumped.pop("fleet", None)
+        return dumped
+
+    @property
+    def engines(self) -> tuple["Scenario", ...]:
+        """The scenario of each engine, alone: this one where there is no fleet.
+
+        Raises
+        ------
+        ScenarioError
+            If an engine of the fleet, or its step time, has a key that is unknown or out of bounds.
+        """
+        if self.fleet is None:
+            return (self,)
+        made: dict[str, Scenario] = {}
+        return tuple(
+            made.setdefault(each.model_dump_json(), self._alone(each)) for each in self.fleet.overrides()
+        )
+
+    def _alone(self, changes: EngineOverrides) -> "Scenario":
+        raw = self.model_dump(include={"engine", "step_time"})
+        for name in ("engine", "step_time"):
+            raw[name] = overridden(raw[name], getattr(changes, name))
+        own = type(self)(workload=self.workload, engine=raw["engine"], step_time=raw["step_time"])
+        return self.model_copy(update={"fleet": None, "engine": own.engine, "step_time": own.step_time})
 
     def policies(self, text: str, *, origin: str = "--controllers") -> list[ControllerConfig]:
         """Return the controllers that a policy's text names in this scenario, see `parse_controllers`.
@@ -84,6 +119,7 @@ class Scenario(Section):
         found = [
             CATALOG.package(self.controller.kind),
             *(GENERATORS.package(name) for name in generators if name),
+            ROUTERS.package(self.fleet.routing) if self.fleet else None,
         ]
         return dict(package for package in found if package)
 
@@ -140,6 +176,9 @@ def what_decides(scenario: Scenario) -> dict[str, Any]:
     decides = scenario.model_dump(mode="json", exclude={"compare": True, "workload": {"trace"}})
     if scenario.step_time.kind == "profile":
         decides["step_time"]["profile"] = profile_hash(scenario.step_time)
+    if scenario.fleet is not None:
+        hashes = [profile_hash(each.step_time) for each in scenario.engines]
+        decides["fleet"]["profiles"] = hashes
     return decides
 
 

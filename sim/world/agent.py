@@ -2,37 +2,44 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import simpy
 
 from concur.gate import Gate
+from concur.gate.fleet import FleetGate
+from concur.routing import RoutedCall
 from concur.signals import Usage
 from concur.sim.engine.request import Request
-from concur.sim.kv.history import Histories
 from concur.sim.record.publish import agent_row
 from concur.sim.record.rows import AgentRow, RequestRow
 from concur.sim.workload.spec import AgentSpec, StepSpec
 from concur.sim.world.engine import Engine
+from concur.sim.world.histories import FleetHistories
+
+AnyGate = TypeVar("AnyGate", Gate, FleetGate)
 
 
-class SimGate:
+class SimGate(Generic[AnyGate]):
     """The gate on the simulated clock: an agent's turn is an event, and so is the end of a lease.
 
     Without `are_ends_told` agents that end fall silent.
     """
 
-    def __init__(self, env: simpy.Environment, gate: Gate, *, are_ends_told: bool = True) -> None:
+    def __init__(self, env: simpy.Environment, gate: AnyGate, *, are_ends_told: bool = True) -> None:
         self.env = env
-        self.gate = gate
+        self.gate: AnyGate = gate
         self.are_ends_told = are_ends_told
         self._turns: dict[str, simpy.Event] = {}
         self._lease_check_s = math.inf
 
-    def turn(self, agent_id: str) -> simpy.Event:
-        """Ask for the agent's next step; the event fires when it may begin."""
+    def turn(self, agent_id: str, call: RoutedCall | None = None) -> simpy.Event:
+        """Ask for the agent's next step; the event fires when it may begin. A fleet may look at the call."""
         turn = self._turns[agent_id] = self.env.event()
-        self.wake(self.gate.request_step(agent_id, time_s=self.env.now))
+        if isinstance(self.gate, FleetGate):
+            self.wake(self.gate.request_step(agent_id, time_s=self.env.now, call=call))
+        else:
+            self.wake(self.gate.request_step(agent_id, time_s=self.env.now))
         return turn
 
     def wake(self, agent_ids: Iterable[str]) -> None:
@@ -56,13 +63,26 @@ class Kin(Protocol):
         """Tell whether others start with a part of its history."""
         ...
 
-    def nearest_here(self, spec: AgentSpec, gate: Gate) -> str | None:
+    def nearest_here(self, spec: AgentSpec, gate: FleetGate) -> str | None:
         """Return its nearest ancestor that has not left, if there is one."""
+        ...
+
+    def session(self, spec: AgentSpec) -> str:
+        """Return the name of the tree that it belongs to."""
         ...
 
     def start_children(self, parent: "Agent", call_index: int) -> list[simpy.Process]:
         """Start the children that follow that call; return those that the parent waits for."""
         ...
+
+
+class Place(Protocol):
+    """Where agents call: gates and engines, and the names of what is written there."""
+
+    shell: SimGate[FleetGate]
+    engines: list[Engine]
+    histories: FleetHistories
+    is_routed: bool
 
 
 class Agent:
@@ -75,9 +95,7 @@ class Agent:
     def __init__(
         self,
         spec: AgentSpec,
-        gate: SimGate,
-        engine: Engine,
-        histories: Histories,
+        place: Place,
         *,
         on_call: Callable[[RequestRow], None],
         on_leave: Callable[[AgentSpec, AgentRow], None],
@@ -85,12 +103,11 @@ class Agent:
     ) -> None:
         self.spec = spec
         self.known_tokens = 0
-        self.history = histories.begin(spec.levels)
+        self.history = place.histories.begin(spec.levels)
         self._kin = kin
-        self._gate = gate
-        self._engine = engine
-        self._env = gate.env
-        self._histories = histories
+        self._place = place
+        self._gate = place.shell
+        self._env = place.shell.env
         self._is_forked = kin.is_forked(spec)
         self._gate_wait_s = 0.0
         self._usage: Usage | None = None
@@ -138,30 +155,44 @@ class Agent:
     def _calling(self, call_index: int, step: StepSpec) -> Generator[simpy.Event, object, None]:
         env = self._env
         ready_s = env.now
-        yield self._gate.turn(self.spec.agent_id)
+        call = self._routed(step) if self._place.is_routed else None
+        yield self._gate.turn(self.spec.agent_id, call)
         self._gate_wait_s += env.now - ready_s
-        request = self._request(call_index, step)
-        yield self._engine.submit(request)
+        if call is None:
+            self._write(step)
+        engine_index = self._gate.gate.take_engine(self.spec.agent_id)
+        request = self._request(call_index, step, engine_index)
+        yield self._place.engines[engine_index].submit(request)
         self.known_tokens = request.num_tokens - 1  # the last sampled token was not computed
         self._usage = Usage(
             step.prompt_tokens, step.output_tokens, request.num_cached_tokens, step.kept_tokens
         )
-        self._on_call(_request_row(request, step, ready_s))
+        self._on_call(_request_row(request, step, ready_s, engine_index))
 
-    def _request(self, call_index: int, step: StepSpec) -> Request:
-        self.history = self._histories.call(
+    def _write(self, step: StepSpec) -> None:
+        """Write the history on to the end of the step."""
+        self.history = self._place.histories.call(
             self.history,
             kept_tokens=step.kept_tokens,
             context_tokens=step.context_tokens,
             is_shared=self._is_forked,
         )
+
+    def _routed(self, step: StepSpec) -> RoutedCall:
+        """Write the history, and return what a router is told of the call."""
+        self._write(step)
+        parts = self._place.histories.parts(self.history, step.prompt_tokens)
+        session = self._kin.session(self.spec)
+        return RoutedCall(self.spec.agent_id, session, step.prompt_tokens, parts)
+
+    def _request(self, call_index: int, step: StepSpec, engine_index: int) -> Request:
         return Request(
             request_id=f"{self.spec.agent_id}/{call_index}",
             agent_index=self.spec.index,
             call_index=call_index,
             num_prompt_tokens=step.prompt_tokens,
             max_tokens=step.output_tokens,
-            history=self.history,
+            history=self._place.histories.on(self.history, engine_index),
             known_tokens=min(self.known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
             max_new_tokens=step.max_new_tokens,
@@ -185,7 +216,7 @@ class Agent:
         self._on_leave(spec, row)
 
 
-def _request_row(request: Request, step: StepSpec, ready_s: float) -> RequestRow:
+def _request_row(request: Request, step: StepSpec, ready_s: float, engine_index: int) -> RequestRow:
     assert request.scheduled_s is not None
     assert request.first_token_s is not None
     assert request.finished_s is not None
@@ -204,4 +235,5 @@ def _request_row(request: Request, step: StepSpec, ready_s: float) -> RequestRow
         recomputed_tokens=request.num_recomputed_tokens,
         output_tokens=request.num_output_tokens,
         num_preemptions=request.num_preemptions,
+        engine_index=engine_index,
     )

@@ -5,6 +5,7 @@ So a request that becomes ready during a step, or at the instant it ends, joins 
 """
 
 from heapq import heappush
+from math import inf, nextafter
 from typing import Final
 
 import simpy
@@ -27,6 +28,18 @@ class Instant(simpy.Event):
 
 class Clock(simpy.Environment):
     """SimPy's environment, with events at absolute times: now + (t - now) need not be t in floating point."""
+
+    def others_act_now(self) -> bool:
+        """Tell whether somebody who comes before the engines' steps still has to act at this instant."""
+        return bool(self._queue) and self._queue[0][:2] < (self._now, STEP)
+
+    def horizon_s(self) -> float:
+        """Return until when an engine that comes to its step now may run on: nobody acts before.
+
+        Another engine that has not come to its own step at this instant may act right after it.
+        """
+        next_s = self.peek()
+        return next_s if next_s > self._now else nextafter(self._now, inf)
 
     def at(self, time_s: float) -> simpy.Event:
         """Return an event at `time_s`, not before now."""

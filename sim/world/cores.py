@@ -16,6 +16,16 @@ def core_of(scenario: Scenario) -> EngineCore:
     return build_core(scenario.engine, make_step_time(scenario.step_time))
 
 
+def cores_of(scenario: Scenario) -> list[EngineCore]:
+    """Return the fastest core for each engine of the scenario."""
+    return [core_of(each) for each in scenario.engines]
+
+
+def reference_cores_of(scenario: Scenario) -> list[EngineCore]:
+    """Return the reference for each engine of the scenario."""
+    return [reference_core_of(each) for each in scenario.engines]
+
+
 def reference_core_of(scenario: Scenario) -> StepCore:
     """Return the reference: step by step and block by block."""
     step_time = make_step_time(scenario.step_time)

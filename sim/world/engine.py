@@ -29,6 +29,10 @@ class Engine:
         self._rouse()
         return finished
 
+    def has(self, request_id: str) -> bool:
+        """Tell whether it has a request that has not finished."""
+        return request_id in self._finished
+
     def request(self, request_id: str) -> Request:
         """Return a request that has not finished."""
         return self._finished[request_id][0]
@@ -36,9 +40,9 @@ class Engine:
     def _running(self) -> Generator[simpy.Event, object, None]:
         env, core = self._env, self.core
         while True:
-            if env.peek() <= env.now:  # others still have to act at this instant
+            if env.others_act_now():
                 yield Instant(env, STEP)
-            finished = core.run_until(env.peek())
+            finished = core.run_until(env.horizon_s())
             if not finished and core.is_idle:
                 yield from self._sleep()
                 continue

@@ -1,7 +1,7 @@
-"""Run one scenario in the simulated world: agents, gate, controller and engine on one SimPy clock."""
+"""Run one scenario in the simulated world: agents, gates, controllers and engines on one SimPy clock."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,24 +9,24 @@ import simpy
 
 from concur.controllers import Law, hurry_of, interval_of, make_controller
 from concur.decision import decide
-from concur.signals import Snapshot
+from concur.measures.fleet import sum_of
 from concur.sim.engine.core import EngineCore
-from concur.sim.kv.history import Histories
+from concur.sim.errors import ScenarioError
 from concur.sim.kv.segments import DuplicateBlockError
-from concur.sim.record.metrics import compute_metrics
-from concur.sim.record.publish import StepWork, published, run_json, tick_row, timeline_row
+from concur.sim.record.fleet import fleet_metrics, sum_of_metrics
+from concur.sim.record.metrics import compute_metrics, counts_of, no_metrics
+from concur.sim.record.publish import run_json, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.rows import AgentRow
 from concur.sim.record.tables import RunTables, columns_of
-from concur.sim.scenario.build import build_workload, check_fits
+from concur.sim.scenario.build import build_workload, check_fits_everywhere
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
 from concur.sim.workload.spec import Workload
-from concur.sim.world.agent import SimGate
 from concur.sim.world.clock import CONTROL, Clock, Instant
-from concur.sim.world.cores import core_of, reference_core_of
-from concur.sim.world.engine import Engine
-from concur.sim.world.gate import build_gate
+from concur.sim.world.cores import cores_of, reference_cores_of
+from concur.sim.world.fleet import Fleet
+from concur.sim.world.gate import num_gates
 from concur.sim.world.restart import OnProgress, another, forward_only, why_again
 from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
@@ -39,46 +39,73 @@ def simulate(
     on_progress: OnProgress | None = None,
     on_warning: Callable[[str], None] | None = None,
     core: EngineCore | None = None,
+    cores: Sequence[EngineCore] | None = None,
     law: Callable[[], Law] | None = None,
+    end_s: float | None = None,
 ) -> RunRecord:
     """Run a scenario to its end and return its record.
 
     `workload` saves building it again when several controllers face the same one; `core` puts another engine,
-    fresh, in the place of the scenario's. `law` makes a controller that is not in the catalog (any
-    class with the methods of `concur.controllers.Law`, or a function that returns one); it decides every
-    `interval_s` of its own, else every `controller.interval_s` of the scenario, through the gate of the
-    scenario's kind. Its run is labelled with its class, and says that the record alone does not repeat it.
-    `on_warning` is told at once what makes the run take longer; the record has it too.
+    fresh, in the place of the scenario's, and `cores` in the place of a fleet's. `law` makes a controller
+    that is not in the catalog (any class with the methods of `concur.controllers.Law`, or a function that
+    returns one), one for each gate; it decides every `interval_s` of its own, else every
+    `controller.interval_s` of the scenario, through the gate of the scenario's kind. Its run is labelled with
+    its class, and says that the record alone does not repeat it.
+    `end_s` cuts the run off there: its record has what was over by then, is not complete, and has no metrics
+    but the counts. `on_warning` is told at once what makes the run take longer; the record has it too.
 
     Raises
     ------
     ConcurError
-        If the workload cannot be built or does not fit the engine, or `law` gives a used controller.
+        If the workload cannot be built or does not fit the engines, or `law` gives a used controller.
     """
     began_s = time.perf_counter()
     if workload is None:
         workload = build_workload(scenario)
     else:
-        check_fits(workload, scenario.engine)
+        check_fits_everywhere(workload, scenario)
     new_law = law or partial(_catalog_law, scenario)
     report = None if on_progress is None else forward_only(on_progress)
-    world = _World(scenario, workload, core or core_of(scenario), new_law(), report)
+    chosen = _chosen(scenario, core, cores)
+    world = _World(scenario, workload, chosen, _laws(new_law, num_gates(scenario)), report)
     try:
-        world.env.run(until=world.society.all_ended)
+        world.run(end_s)
     except DuplicateBlockError as duplicate:
-        call = world.engine.request(duplicate.request_id)
+        call = world.fleet.request(duplicate.request_id)
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
         if on_warning is not None:
             on_warning(warning)
-        controller = another(new_law, than=world.controller)
-        world = _World(scenario, workload, reference_core_of(scenario), controller, report)
+        laws = [another(new_law, than=used) for used in world.controllers]
+        world = _World(scenario, workload, reference_cores_of(scenario), laws, report)
         world.warnings.append(warning)
-        world.env.run(until=world.society.all_ended)
+        world.run(end_s)
     world.sample()
     record = world.to_record(began_s)
-    return (
-        record if law is None else _of_foreign_law(record, type(world.controller).__name__, world.interval_s)
-    )
+    if law is None:
+        return record
+    return _of_foreign_law(record, type(world.controllers[0]).__name__, world.interval_s)
+
+
+def _chosen(
+    scenario: Scenario, core: EngineCore | None, cores: Sequence[EngineCore] | None
+) -> Sequence[EngineCore]:
+    """Return the engines to run: those given, or the scenario's."""
+    given = [core] if core is not None else cores
+    if given is None:
+        return cores_of(scenario)
+    if len(given) != len(scenario.engines):
+        raise ScenarioError(
+            f"{len(given)} cores are given but the scenario has {len(scenario.engines)} engines; give as many"
+        )
+    return given
+
+
+def _laws(new_law: Callable[[], Law], number: int) -> list[Law]:
+    """Return a law for each gate, no two of them one object."""
+    laws = [new_law()]
+    while len(laws) < number:
+        laws.append(another(new_law, than=laws[-1]))
+    return laws
 
 
 class _World:
@@ -88,38 +115,37 @@ class _World:
         self,
         scenario: Scenario,
         workload: Workload,
-        core: EngineCore,
-        controller: Law,
+        cores: Sequence[EngineCore],
+        controllers: Sequence[Law],
         on_progress: OnProgress | None,
     ) -> None:
         self.scenario = scenario
         self.workload = workload
         self.env = env = Clock()
-        self.core = core
-        self.engine = Engine(env, core)
-        self.histories = Histories(scenario.engine.name_tokens)
-        self.controller = controller
-        self.interval_s = interval_of(controller, scenario.controller.interval_s)
-        self.gate = build_gate(scenario, controller.window)
-        self.shell = SimGate(env, self.gate, are_ends_told=scenario.gate.are_ends_told)
-        self.tables = RunTables()
+        self.controllers = controllers
+        self.interval_s = interval_of(controllers[0], scenario.controller.interval_s)
+        self.fleet = Fleet(env, scenario, cores, controllers)
+        self.tables = RunTables() if scenario.fleet is None else RunTables.of_fleet()
         self.warnings: list[str] = []
         self._on_progress = on_progress
         self._start()
 
     def _start(self) -> None:
+        fleet = self.fleet
         self.society = Society(
-            self.workload,
-            self.shell,
-            self.engine,
-            self.histories,
-            on_call=self.tables.requests.append,
-            on_leave=self._on_leave,
+            self.workload, fleet, on_call=self.tables.requests.append, on_leave=self._on_leave
         )
         after_all = 1 + max(spec.index for spec in self.workload.agents)
-        Tenant(self.env, self.engine, self.histories, self.scenario.tenant, first_index=after_all)
+        Tenant(self.env, fleet.engines[0], fleet.histories, self.scenario.tenant, first_index=after_all)
+        fleet.start()
         self.env.process(self._sampling())
-        self.env.process(self._controlling())
+        for number, controller in enumerate(self.controllers):
+            self.env.process(self._controlling(number, controller))
+
+    def run(self, end_s: float | None) -> None:
+        """Run until all agents have ended, or to `end_s` if that is before."""
+        over = self.society.all_ended
+        self.env.run(until=over if end_s is None else over | Instant(self.env, CONTROL, end_s))
 
     def _on_leave(self, row: AgentRow) -> None:
         agents = self.tables.agents
@@ -127,17 +153,20 @@ class _World:
         if self._on_progress is not None:
             self._on_progress(len(agents), len(self.workload.agents))
 
-    def _controlling(self) -> Generator[simpy.Event, object, None]:
+    def _controlling(self, gate_number: int, law: Law) -> Generator[simpy.Event, object, None]:
         """Decide every `interval_s`, first after one of them, and whenever the law wants to before that."""
+        shell, gate = self.fleet.shell, self.fleet.gate.gates[gate_number]
+        engine_index = None if len(self.controllers) == 1 else gate_number
         number = 1
         while True:
-            left_s, hurry_s = number * self.interval_s - self.env.now, hurry_of(self.controller)
+            left_s, hurry_s = number * self.interval_s - self.env.now, hurry_of(law)
             number += left_s <= hurry_s
             yield Instant(self.env, CONTROL, min(left_s, hurry_s))
-            tick = decide(self.controller, self.gate, self._reading())
-            self.tables.ticks.append(tick_row(tick))
-            if not tick.is_in_force(self.gate):
-                self.shell.wake(self.gate.resize(tick.window, time_s=self.env.now, budget=tick.budget))
+            tick = decide(law, gate, self.fleet.reading_for(gate_number))
+            self.tables.ticks.append(tick_row(tick, engine_index=engine_index))
+            if not tick.is_in_force(gate):
+                resize = self.fleet.gate.resize
+                shell.wake(resize(gate_number, tick.window, time_s=self.env.now, budget=tick.budget))
 
     def _sampling(self) -> Generator[simpy.Event, object, None]:
         interval_s = self.scenario.record.timeline_interval_s
@@ -147,47 +176,47 @@ class _World:
             self.sample()
             number += 1
 
-    def _reading(self) -> Snapshot:
-        """Return what a live engine would answer now."""
-        stats = self.core.stats
-        return Snapshot(
-            time_s=self.env.now,
-            **published(stats),
-            external_prefix_cache_queries_tokens=stats.external_prefix_cache_queries_tokens,
-            external_prefix_cache_hits_tokens=stats.external_prefix_cache_hits_tokens,
-            **self.scenario.engine.capacity,
-            num_engine_steps=self.core.totals.num_steps,
-        )
-
     def sample(self) -> None:
-        """Add one row to the timeline."""
-        stats, totals = self.core.stats, self.core.totals
-        work = StepWork(
-            totals.recomputed_tokens,
-            stats.num_evictions,
-            totals.prefill_s,
-            totals.recompute_s,
-            totals.decode_s,
-        )
+        """Add one row to the timeline, and one for each engine of a fleet."""
+        fleet, readings = self.fleet, self.fleet.readings()
         num_finished = len(self.tables.agents)
-        row = timeline_row(self.env.now, stats, self.gate, num_finished=num_finished, work=work)
+        row = timeline_row(
+            self.env.now, sum_of(readings), fleet.gate, num_finished=num_finished, work=fleet.work()
+        )
         self.tables.timeline.append(row)
+        if self.tables.engines is not None:
+            fleet.sample(self.tables.engines, readings)
 
     def to_record(self, began_s: float) -> RunRecord:
         """Put the tables, the metrics and the provenance together."""
+        is_complete = self.society.all_ended.triggered
         tables = self.tables.finished()
-        engine = self.scenario.engine
-        metrics = compute_metrics(
-            requests=columns_of(tables["requests"]),
-            agents=columns_of(tables["agents"]),
-            timeline=columns_of(tables["timeline"]),
-            pool_tokens=engine.pool_tokens,
-            block_size=engine.unit_tokens,
-            num_agents_skipped=self.workload.num_agents_skipped,
-            num_engine_steps=self.core.totals.num_steps,
-            slo=self.scenario.slo,
+        columns = {name: columns_of(table) for name, table in tables.items()}
+        engines = [each.engine for each in self.fleet.scenarios]
+        steps = [core.totals.num_steps for core in self.fleet.cores]
+        metrics = (
+            no_metrics() | counts_of(columns)
+            if not is_complete
+            else compute_metrics(
+                requests=columns["requests"],
+                agents=columns["agents"],
+                timeline=columns["timeline"],
+                pool_tokens=sum(engine.pool_tokens for engine in engines),
+                block_size=min(engine.unit_tokens for engine in engines),
+                num_agents_skipped=self.workload.num_agents_skipped,
+                num_engine_steps=sum(steps),
+                slo=self.scenario.slo,
+                num_engines=len(engines),
+            )
         )
-        metrics |= self.core.host_metrics()
+        metrics |= sum_of_metrics([core.host_metrics() for core in self.fleet.cores])
+        if "engines" in columns and len(columns["requests"]["finished_s"]):
+            metrics |= fleet_metrics(
+                columns["requests"],
+                columns["engines"],
+                num_engines=len(engines),
+                num_moves=self.fleet.gate.num_moves,
+            )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         run = run_json(
             self.scenario,
@@ -197,12 +226,12 @@ class _World:
             metrics=metrics,
             warnings=[
                 *self.workload.warnings,
-                *self.core.warnings(),
+                *dict.fromkeys(text for core in self.fleet.cores for text in core.warnings()),
                 *self.society.turns.warnings(),
                 *self.warnings,
             ],
         )
-        return RunRecord(run, tables)
+        return RunRecord(run if is_complete else run | {"complete": False}, tables)
 
 
 def _catalog_law(scenario: Scenario) -> Law:

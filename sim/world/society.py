@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import simpy
 
-from concur.gate import Gate
-from concur.sim.kv.history import Histories
+from concur.gate.fleet import FleetGate
 from concur.sim.record.rows import AgentRow, RequestRow
 from concur.sim.workload.families import Families
 from concur.sim.workload.spec import AgentSpec, Workload
 from concur.sim.workload.turns import Turns
-from concur.sim.world.agent import Agent, SimGate
-from concur.sim.world.engine import Engine
+from concur.sim.world.agent import Agent, Place
 
 
 class Society:
@@ -20,19 +18,16 @@ class Society:
     def __init__(
         self,
         workload: Workload,
-        gate: SimGate,
-        engine: Engine,
-        histories: Histories,
+        place: Place,
         *,
         on_call: Callable[[RequestRow], None],
         on_leave: Callable[[AgentRow], None],
     ) -> None:
         self._families = Families(workload)
         self.turns = Turns(workload, self._families)
-        self.all_ended = gate.env.event()
-        self._gate = gate
-        self._engine = engine
-        self._histories = histories
+        self._env = place.shell.env
+        self.all_ended = self._env.event()
+        self._place = place
         self._on_call = on_call
         self._on_leave = on_leave
         for spec in self.turns.first():
@@ -42,9 +37,13 @@ class Society:
         """Tell whether others start with a part of its history."""
         return self._families.is_forked(spec.agent_id)
 
-    def nearest_here(self, spec: AgentSpec, gate: Gate) -> str | None:
+    def nearest_here(self, spec: AgentSpec, gate: FleetGate) -> str | None:
         """Return its nearest ancestor that has not left, if there is one."""
         return self._families.nearest(spec, gate.is_here)
+
+    def session(self, spec: AgentSpec) -> str:
+        """Return the name of the tree that it belongs to: that of its root."""
+        return self._families.root(spec).agent_id
 
     def start_children(self, parent: Agent, call_index: int) -> list[simpy.Process]:
         """Start the children that follow that call; return those that the parent waits for."""
@@ -54,7 +53,7 @@ class Society:
 
     def _left(self, spec: AgentSpec, row: AgentRow) -> None:
         self._on_leave(row)
-        successor = self.turns.ended(spec, time_s=self._gate.env.now)
+        successor = self.turns.ended(spec, time_s=self._env.now)
         if successor is not None:
             self._start(successor, None, 0.0)
         elif self.turns.is_over:
@@ -63,9 +62,7 @@ class Society:
     def _start(self, spec: AgentSpec, parent: Agent | None, delay_s: float) -> simpy.Process:
         agent = Agent(
             spec,
-            self._gate,
-            self._engine,
-            self._histories,
+            self._place,
             on_call=self._on_call,
             on_leave=self._left,
             kin=self,
@@ -73,4 +70,4 @@ class Society:
         self.turns.began(spec)
         if spec.fork_tokens and parent is not None:
             agent.fork(parent)
-        return self._gate.env.process(agent.living(delay_s))
+        return self._env.process(agent.living(delay_s))

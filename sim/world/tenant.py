@@ -1,4 +1,4 @@
-"""Someone else on the same engine: calls that pass no gate and that no agent makes.
+"""Someone else on the same engine, of a fleet the first one: calls that pass no gate and no agent makes.
 
 What a background tenant holds, the agents cannot have: their pool shrinks while it is there. Its calls are
 not in the record's tables, but the engine's gauges and counters include them, as a live engine's do.
@@ -9,17 +9,17 @@ from collections.abc import Generator
 import simpy
 
 from concur.sim.engine.request import Request
-from concur.sim.kv.history import Histories
 from concur.sim.scenario.sections import TenantConfig
 from concur.sim.world.clock import Clock
 from concur.sim.world.engine import Engine
+from concur.sim.world.histories import FleetHistories
 
 
 class Tenant:
     """Keep `num_requests` calls going; `first_index` is the first index after those of the agents."""
 
     def __init__(
-        self, env: Clock, engine: Engine, histories: Histories, config: TenantConfig, *, first_index: int
+        self, env: Clock, engine: Engine, histories: FleetHistories, config: TenantConfig, *, first_index: int
     ) -> None:
         self._env = env
         self._histories = histories
@@ -39,13 +39,14 @@ class Tenant:
     def _request(self, index: int, call_index: int) -> Request:
         config = self._config
         nothing = self._histories.begin(())
+        written = self._histories.call(nothing, kept_tokens=0, context_tokens=config.context_tokens)
         return Request(
             request_id=f"tenant-{index}/{call_index}",
             agent_index=index,
             call_index=call_index,
             num_prompt_tokens=config.prompt_tokens,
             max_tokens=config.output_tokens,
-            history=self._histories.call(nothing, kept_tokens=0, context_tokens=config.context_tokens),
+            history=self._histories.on(written, 0),
             known_tokens=0,
             arrival_s=self._env.now,
         )

@@ -21,7 +21,7 @@ import aiohttp
 import numpy as np
 
 from concur.errors import require
-from concur.validate.errors import CallError
+from concur.validate.errors import CallError, UnansweredError
 
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -111,7 +111,7 @@ class CompletionClient:
                 causes.append(str(error))
                 if len(causes) >= self._retry.max_attempts:
                     tried = f"{len(causes)} attempts failed, the last with: {causes[-1]}"
-                    raise CallError(f"{self._url}: {tried}; see the server's log") from None
+                    raise UnansweredError(f"{self._url}: {tried}; see the server's log") from None
                 await self._sleep(self._pause_s(len(causes), error.pause_s))
             else:
                 return self._completion(answer, len(prompt), max_tokens, tuple(causes))

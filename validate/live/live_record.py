@@ -15,6 +15,7 @@ import pandas as pd
 from concur.controllers import Controller
 from concur.live.controlling import StaleTick
 from concur.signals import PUBLISHED, Snapshot
+from concur.sim.record.fleet import fleet_metrics
 from concur.sim.record.metrics import compute_metrics, no_metrics
 from concur.sim.record.publish import run_json
 from concur.sim.record.record import RunRecord
@@ -106,6 +107,7 @@ def request_row(
     ready_s: float,
     submitted_s: float,
     done: Completion,
+    engine_index: int | None = None,
 ) -> RequestRow:
     """Return the row of one call; the engine's scheduling is placed before the first token that we saw."""
     first_token_s = math.nan if done.first_token_s is None else done.first_token_s
@@ -125,6 +127,7 @@ def request_row(
         recomputed_tokens=None,
         output_tokens=len(done.token_ids),
         num_preemptions=None,
+        engine_index=engine_index,
     )
 
 
@@ -139,6 +142,7 @@ def make_record(
     wall_clock_s: float,
     num_begun: int,
     remarks: Sequence[str],
+    num_moves: int = 0,
 ) -> RunRecord:
     """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing.
 
@@ -147,6 +151,9 @@ def make_record(
     record = RunRecord({}, tables.finished())
     balance = _account(record, faults)
     metrics = _metrics(record, faults, first, workload, balance, scenario.slo)
+    if "engines" in record.tables and len(record.requests):
+        requests, engines = (columns_of(record.tables[name]) for name in ("requests", "engines"))
+        metrics |= fleet_metrics(requests, engines, num_engines=len(scenario.engines), num_moves=num_moves)
     metrics["wall_clock_s"] = wall_clock_s
     run = run_json(
         scenario,
@@ -237,6 +244,7 @@ def _metrics(
         num_agents_skipped=workload.num_agents_skipped,
         num_engine_steps=None,
         slo=slo,
+        num_engines=max(1, len(record.engines["engine_index"].unique())),
     )
     counted = None if faults.num_counter_resets else int(timeline["num_preemptions"][-1])
     # vLLM counts preemptions for the engine, not per call

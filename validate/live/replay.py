@@ -23,6 +23,7 @@ from concur.decision import Tick
 from concur.errors import ConcurError
 from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
+from concur.live.fleet import ControlledFleet
 from concur.live.gate import LiveAgent
 from concur.live.scrape import MetricsScraper
 from concur.signals import Snapshot, Usage
@@ -71,6 +72,11 @@ def replay(
         If it does not answer at all.
     """
     run = LiveRun(scenario, workload, server, retry=retry, stream=stream, on_progress=on_progress)
+    return run_to_record(run)
+
+
+def run_to_record(run: "LiveRun") -> RunRecord:
+    """Run to the end, or to a Ctrl-C, and return the record."""
     with suppress(KeyboardInterrupt):  # the record says so
         asyncio.run(run.run())
     return run.record()
@@ -101,17 +107,7 @@ class LiveRun:
         self.server = server
         self.tables = RunTables()
         self.faults = Faults()
-        config = scenario.controller
-        controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
-        self.gate = ControlledGate(
-            controller,
-            build_gate(scenario, controller.window),
-            self._read,
-            interval_s=config.interval_s,
-            clock=self.now_s,
-            on_tick=self._on_tick,
-            on_stale=self.faults.stale_ticks.append,
-        )
+        self.gate: ControlledGate | ControlledFleet = self._make_gate()
         self._retry, self._stream = retry or RetryPolicy(), stream
         self._on_progress = on_progress
         self._histories = token_histories(workload, scenario.seed)
@@ -121,8 +117,8 @@ class LiveRun:
         self._calls_begun = {spec.index: 0 for spec in workload.agents}
         self._start_s = 0.0
         self._first = Snapshot(0.0)
-        self._client: CompletionClient
-        self._scraper: MetricsScraper
+        self._clients: list[CompletionClient]
+        self._scrapers: list[MetricsScraper]
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._num_ended = 0
         self._is_ending = False
@@ -147,8 +143,8 @@ class LiveRun:
                 self.faults.breakdown = _explain(error)
             finally:
                 self._end_s = self.now_s()
-                self.faults.num_counter_resets = self._scraper.num_resets
-                self.faults.odd_metrics = self._scraper.warnings
+                self.faults.num_counter_resets = sum(each.num_resets for each in self._scrapers)
+                self.faults.odd_metrics = tuple(line for each in self._scrapers for line in each.warnings)
 
     def record(self) -> RunRecord:
         """Return the record of what was done."""
@@ -168,25 +164,51 @@ class LiveRun:
         """End one agent where it is; its slot passes on and the record names it."""
         self._tasks[agent_id].cancel(_ONE_AGENT)
 
-    async def _open(self, session: aiohttp.ClientSession) -> None:
-        self._scraper = MetricsScraper(session, self.server.url, clock=self.now_s)
-        self._client = CompletionClient(
-            session,
-            self.server.url,
-            self.server.model,
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers that are called."""
+        return (self.server,)
+
+    def _make_gate(self) -> ControlledGate | ControlledFleet:
+        config = self.scenario.controller
+        controller = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+        return ControlledGate(
+            controller,
+            build_gate(self.scenario, controller.window),
+            self._read,
+            interval_s=config.interval_s,
             clock=self.now_s,
-            rng=np.random.default_rng([self.scenario.seed, 2]),
-            retry=self._retry,
-            stream=self._stream,
+            on_tick=self._on_tick,
+            on_stale=self.faults.stale_ticks.append,
         )
+
+    async def _open(self, session: aiohttp.ClientSession) -> None:
+        rng = np.random.default_rng([self.scenario.seed, 2])
+        self._scrapers = [MetricsScraper(session, each.url, clock=self.now_s) for each in self.servers]
+        self._clients = [
+            CompletionClient(
+                session,
+                each.url,
+                each.model,
+                clock=self.now_s,
+                rng=rng,
+                retry=self._retry,
+                stream=self._stream,
+            )
+            for each in self.servers
+        ]
         try:
-            self._first = await self._scraper.start()
+            await self._read_first()
         except MetricNamesError:
             raise
         except ScrapeError as error:
             raise ServerError(f"{error}; is the server up?") from None
         self._start_s = asyncio.get_running_loop().time()  # time 0, now that all is ready
         self._sample(since(self._first, self._first), time_s=0.0)
+
+    async def _read_first(self) -> None:
+        """Take the reading that counters are counted from."""
+        self._first = await self._scrapers[0].start()
 
     async def _all_tasks(self) -> None:
         async with self.gate, asyncio.TaskGroup() as background:
@@ -273,7 +295,7 @@ class LiveRun:
         children = self._families.started_after(spec.agent_id, call_index)
         is_last = call_index == len(spec.steps) - 1 and not any(child.joins for child in children)
         async with agent.last_step() if is_last else agent.step() as turn:
-            done = await self._client.complete(history.prompt(call_index), step.output_tokens)
+            done = await self._clients[0].complete(history.prompt(call_index), step.output_tokens)
             turn.usage = Usage(done.prompt_tokens, len(done.token_ids), done.cached_tokens, step.kept_tokens)
         history.answered(done.token_ids)
         self.faults.retries.update(done.causes)
@@ -304,7 +326,7 @@ class LiveRun:
 
     async def _server_answers(self) -> bool:
         try:
-            await self._scraper.read()
+            await self._scrapers[0].read()
         except ScrapeError:
             return False
         return True
@@ -316,7 +338,7 @@ class LiveRun:
                 task.cancel("the server no longer answers")
 
     async def _read(self) -> Snapshot:
-        return since(await self._scraper.read(), self._first)
+        return since(await self._scrapers[0].read(), self._first)
 
     def _on_tick(self, tick: Tick) -> None:
         self.tables.ticks.append(tick_row(tick))
