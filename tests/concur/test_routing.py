@@ -192,7 +192,7 @@ def test_every_router_goes_the_same_ways_again(name: str) -> None:
 def test_a_router_that_is_none_is_refused() -> None:
     with pytest.raises(ParameterError, match="routing = 'best' but must be one of round_robin, least_loaded"):
         make_router("best")
-    with pytest.raises(ParameterError, match="balance_rel_threshold = 0.5 but must be at least 1"):
+    with pytest.raises(ParameterError, match=r"balance_rel_threshold = 0\.5 but must be at least 1"):
         make_router("session_moving", balance_rel_threshold=0.5)
     with pytest.raises(ParameterError, match="cap is not a parameter of 'session'"):
         make_router("session", cap=3)

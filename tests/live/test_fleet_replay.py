@@ -138,11 +138,15 @@ class TestControlledFleet:
             laws = [make_controller("concur", interval_s=1.0, initial_window=16) for _ in range(2)]
             fleet = EngineGates([AgentGate(16), AgentGate(16)], make_router("session"))
             reads = [lambda: read(0), lambda: read(1)]
-            async with ControlledFleet(laws, fleet, reads, watch_s=100.0) as gate:
-                async with gate.agent("a") as one, gate.agent("b") as other:
-                    async with one.step(RoutedCall("a", "a", 1)), other.step(RoutedCall("b", "b", 1)):
-                        await asyncio.sleep(8.5)
-                        return [each.window for each in fleet.gates]
+            async with (
+                ControlledFleet(laws, fleet, reads, watch_s=100.0) as gate,
+                gate.agent("a") as one,
+                gate.agent("b") as other,
+                one.step(RoutedCall("a", "a", 1)),
+                other.step(RoutedCall("b", "b", 1)),
+            ):
+                await asyncio.sleep(8.5)
+                return [each.window for each in fleet.gates]
 
         windows = run_jumping(main())
         assert windows[1] < 16
@@ -169,15 +173,19 @@ class TestControlledFleet:
             laws = [make_controller("agent_cap", cap=1, interval_s=1000.0) for _ in range(2)]
             on_state = lambda engine, is_up: states.append((loop.time(), engine, is_up))  # noqa: E731
             reads = [lambda: read(0), lambda: read(1)]
-            async with ControlledFleet(laws, fleet, reads, watch_s=1.0, on_state=on_state) as gate:
-                async with gate.agent("a") as one, gate.agent("b") as two, gate.agent("c") as three:
-                    async with one.step(), two.step():
-                        waiting = asyncio.create_task(engine_of_step(three))
-                        await asyncio.sleep(6.5)
-                        summed = await gate.read_all()
-                        assert (summed.num_requests_running, summed.generation_tokens) == (1, 14)
-                    assert await waiting == 0
-                    await asyncio.sleep(5.0)
+            async with (
+                ControlledFleet(laws, fleet, reads, watch_s=1.0, on_state=on_state) as gate,
+                gate.agent("a") as one,
+                gate.agent("b") as two,
+                gate.agent("c") as three,
+            ):
+                async with one.step(), two.step():
+                    waiting = asyncio.create_task(engine_of_step(three))
+                    await asyncio.sleep(6.5)
+                    summed = await gate.read_all()
+                    assert (summed.num_requests_running, summed.generation_tokens) == (1, 14)
+                assert await waiting == 0
+                await asyncio.sleep(5.0)
 
         run_jumping(main())
         assert states == [(5.0, 1, False), (10.0, 1, True)]

@@ -227,3 +227,26 @@ def test_a_report_that_could_not_be_written_is_refused_before_the_runs(folder: P
         status, _, err = run("--engine", fake.url)
         assert (status, fake.num_calls) == (2, 0)
     assert "choose another --out" in err
+
+
+FLEET = ("--set", "fleet.num_engines=2", "--set", "fleet.routing=session", "--set", "fleet.gate=per_engine")
+
+
+def test_a_fleet_is_replayed_on_as_many_servers_and_simulated_beside(folder: Path, run: Run) -> None:
+    one, other = FakeServer(ENGINE), FakeServer(ENGINE)
+    with one.in_thread(), other.in_thread():
+        engines = f"{one.url},{other.url}"
+        status, _, told = run("--engine", engines, *FLEET, "--no-judge", policies="agent_cap=2")
+    assert status == 0, told
+    live = load_record(folder / "o" / "live" / "agent_cap=2" / "run-0")
+    simulated = load_record(folder / "o" / "sim" / "agent_cap=2")
+    assert len(one.served) + len(other.served) == len(live.requests) == len(simulated.requests)
+    assert set(live.requests["engine_index"]) == set(simulated.requests["engine_index"]) == {0, 1}
+    assert live.run["engine"]["urls"] == [one.url, other.url]
+
+
+def test_a_fleet_needs_as_many_addresses_as_engines(folder: Path, run: Run) -> None:
+    status, _, told = run("--engine", "http://127.0.0.1:9", *FLEET)
+    assert status != 0
+    assert "names 1 servers but the scenario has 2 engines; start as many" in " ".join(told.split())
+    assert not (folder / "o" / "live").exists()

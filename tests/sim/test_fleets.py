@@ -33,6 +33,9 @@ BUSY: dict[str, Any] = {
 PARAMETERS = {"agent_cap": {"cap": 4}, "request_cap": {"cap": 3}}
 
 
+SMALL: dict[str, Any] = {"generator": "react", "num_agents": 10, "mean_steps": 4}
+
+
 def fleet_of(fleet: dict[str, Any], kind: str = "agent_cap", **sections: dict[str, Any]) -> Scenario:
     controller = {"kind": kind, "interval_s": 1.0} | PARAMETERS.get(kind, {})
     return make_scenario(**(BUSY | sections), controller=controller, fleet=fleet)
@@ -127,15 +130,14 @@ def test_each_engine_of_a_fleet_does_what_it_would_do_alone_with_what_it_receive
 @pytest.mark.parametrize("routing", list(ROUTERS))
 @pytest.mark.parametrize("gate", ["global", "per_engine"])
 def test_no_call_is_lost_or_made_twice_however_agents_move(routing: str, gate: str) -> None:
-    scenario = fleet_of({"num_engines": 4, "routing": routing, "gate": gate})
-    check_conserved(scenario)
+    check_conserved(fleet_of({"num_engines": 4, "routing": routing, "gate": gate}, workload=SMALL))
 
 
 @pytest.mark.parametrize("fleet", GATES, ids=str)
 @pytest.mark.parametrize("kind", list(CATALOG))
 def test_every_law_works_in_front_of_a_fleet(fleet: dict[str, Any], kind: str) -> None:
     routing = {} if fleet["gate"] == "placement" else {"routing": "least_loaded"}
-    record = check_conserved(fleet_of(fleet | routing | {"num_engines": 3}, kind))
+    record = check_conserved(fleet_of(fleet | routing | {"num_engines": 3}, kind, workload=SMALL))
     deciding = record.ticks["engine_index"].dropna().unique()
     assert sorted(deciding) == ([] if fleet["gate"] == "global" else [0, 1, 2])
 
@@ -180,8 +182,11 @@ def test_a_session_stays_where_it_is_and_round_robin_does_not() -> None:
 
 
 def test_origin_only_never_moves_who_has_called_and_a_limit_moves_some() -> None:
-    never = simulate(fleet_of({"num_engines": 3, "gate": "placement", "move_after_s": 1e9}, "ledger"))
-    soon = simulate(fleet_of({"num_engines": 3, "gate": "placement", "move_after_s": 0.5}, "ledger"))
+    crowd = {"workload": {"generator": "react", "num_agents": 32}}
+    never = simulate(
+        fleet_of({"num_engines": 3, "gate": "placement", "move_after_s": 1e9}, "ledger", **crowd)
+    )
+    soon = simulate(fleet_of({"num_engines": 3, "gate": "placement", "move_after_s": 0.5}, "ledger", **crowd))
     assert never.metrics["gate_pauses"] > 10
     assert never.metrics["num_moves"] == 0
     assert soon.metrics["num_moves"] > 0

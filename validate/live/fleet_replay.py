@@ -103,6 +103,7 @@ class FleetRun(LiveRun):
             num_begun=self._turns.num_begun,
             remarks=[*self._states, *self._turns.warnings()],
             num_moves=self.gate.fleet.num_moves,
+            engine=self._firsts[0] if self._firsts else None,
         )
 
     def _make_gate(self) -> ControlledFleet:

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,12 @@ def run(
     overrides: Overrides = None,
     controllers: Controllers = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="cpu|gpu|URL", help="Start a server, or use one that runs.")
+        str,
+        typer.Option(
+            "--engine",
+            metavar="cpu|gpu|URL[,URL...]",
+            help="Start a server, or use one that runs; of a fleet, one address for each engine.",
+        ),
     ] = "cpu",
     model: Annotated[
         str, typer.Option("--model", help="tiny, qwen3-8b, qwen3-32b (dummy weights), or what vLLM takes.")
@@ -77,12 +82,13 @@ def run(
     check_report_folder(out / "report")
     options = server_options(config, engine, model, load_format, out / "server" if record_steps else None)
     if runs:
-        with _server(engine, options, out / "server") as server:
-            say(f"vLLM {server.facts.get('vllm', '')} answers at {server.url}, model {server.model}")
-            check_server(config, workload, server)
-            check_server_of_runs(out, server)
+        with _servers(config, engine, options, out / "server") as servers:
+            for alone, server in zip(config.engines, servers, strict=True):
+                say(f"vLLM {server.facts.get('vllm', '')} answers at {server.url}, model {server.model}")
+                check_server(alone, workload, server)
+            check_server_of_runs(out, servers[0])
             with one_bar_each() as on_progress:
-                for record in run_live(config, workload, server, runs, on_progress):
+                for record in run_live(config, workload, servers, runs, on_progress):
                     if not record.is_complete:
                         _say_and_exit(record.run)
     with counting("simulating", len(chosen)) as advance:
@@ -119,6 +125,26 @@ def server_options(
         steps_file=steps_folder / "steps.jsonl.gz" if steps_folder else None,
         extra=("--enforce-eager",) if engine == "cpu" else (),
     )
+
+
+@contextmanager
+def _servers(
+    config: Scenario, engine: str, options: ServerOptions, folder: Path
+) -> Iterator[Sequence[Server]]:
+    """Yield a server for each engine of the scenario; of a fleet they must run already."""
+    if config.fleet is None:
+        with _server(engine, options, folder) as server:
+            yield [server]
+        return
+    urls = [url for url in engine.split(",") if url not in ("", "cpu", "gpu")]
+    if len(urls) != len(config.engines):
+        raise ServerError(
+            f"--engine {engine} names {len(urls)} servers but the scenario has {len(config.engines)} "
+            "engines; start as many, and name their addresses with commas between them"
+        )
+    with waiting(f"asking {engine}"):
+        servers = [attach(url) for url in urls]
+    yield servers
 
 
 @contextmanager

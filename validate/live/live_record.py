@@ -143,10 +143,12 @@ def make_record(
     num_begun: int,
     remarks: Sequence[str],
     num_moves: int = 0,
+    engine: Snapshot | None = None,
 ) -> RunRecord:
     """Put tables, metrics and provenance together; `complete` in `run.json`: whether nothing is missing.
 
-    `num_begun` agents have begun, and `remarks` are what else there is to say of the run.
+    `num_begun` agents have begun, and `remarks` are what else there is to say of the run. `first` is the
+    reading that counters count from, of a fleet the sum; there `engine` is that of its first engine.
     """
     record = RunRecord({}, tables.finished())
     balance = _account(record, faults)
@@ -171,7 +173,7 @@ def make_record(
     )
     run["versions"]["engine"] = facts.get("vllm")
     run |= {
-        "engine": {**facts, **{name: getattr(first, name) for name in _POOL}},
+        "engine": {**facts, **{name: getattr(engine or first, name) for name in _POOL}},
         "complete": faults.is_complete and 0 < num_begun == len(tables.agents),
         "interrupted": faults.is_interrupted,
         "failures": [asdict(failure) for failure in faults.failures],

@@ -7,6 +7,7 @@ of another scenario, or of another server, is not added to.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -96,9 +97,15 @@ def check_server_of_runs(folder: Path, server: Server) -> None:
 
 
 def run_live(
-    scenario: Scenario, workload: Workload, server: Server, runs: Sequence[LiveRun], on_progress: OnProgress
+    scenario: Scenario,
+    workload: Workload,
+    servers: Sequence[Server],
+    runs: Sequence[LiveRun],
+    on_progress: OnProgress,
 ) -> Iterator[RunRecord]:
     """Make the runs, one after the other; each record is written before it is yielded.
+
+    There are as many servers as the scenario has engines.
 
     Raises
     ------
@@ -106,18 +113,20 @@ def run_live(
         If the packages that speak HTTP are not installed.
     """
     try:
-        from concur.validate.live.replay import replay  # needs the extra `live`
+        from concur.validate.live.fleet_replay import replay_fleet  # these two need the extra `live`
+        from concur.validate.live.replay import replay
     except ImportError as error:
         raise LiveExtraMissingError(error) from None
     for run in runs:
         label = f"{run.controller.label}, {run.folder.name}"
         on_progress(label, 0, len(workload.agents))  # the first agent may take minutes to end
-        server.reset_prefix_cache()
-        record = replay(
-            scenario.with_controller(run.controller),
-            workload,
-            server,
-            on_progress=lambda done, total, label=label: on_progress(label, done, total),  # type: ignore[misc]
+        for server in servers:
+            server.reset_prefix_cache()
+        own, tell = scenario.with_controller(run.controller), partial(on_progress, label)
+        record = (
+            replay(own, workload, servers[0], on_progress=tell)
+            if scenario.fleet is None
+            else replay_fleet(own, workload, servers, on_progress=tell)
         )
         write_record(record, run.folder)
         yield record
