@@ -19,7 +19,7 @@ BEGINNINGS = {
 }
 """Of each trace so many agents, and so many calls of each."""
 POOLS = {"starved": 0.15, "knee": 0.4, "ample": 1.2}
-"""The pool over the sum of all longest histories; never less than the longest needs."""
+"""The pool over the sum of all longest histories; never less than one and a half of the longest."""
 
 
 def engine(max_total_num_tokens: int, *, is_overlapped: bool, **settings: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def trace_world(name: str, pool: str, *, is_overlapped: bool, **settings: Any) -
     agents = tuple(replace(agent, steps=agent.steps[:num_calls]) for agent in chosen)
     longest = max(agent.peak_context_tokens for agent in agents)
     total = sum(agent.peak_context_tokens for agent in agents)
-    tokens = max(int(POOLS[pool] * total), longest + 64)
+    tokens = max(int(POOLS[pool] * total), int(1.5 * longest))
     raw["engine"] = engine(tokens, is_overlapped=is_overlapped, chunked_prefill_size=2048, **settings)
     return parse_scenario(raw), Workload(agents, source=name)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from concur.controllers import CATALOG
 from concur.signals import Prefix
 from concur.sim.engine.core import EngineCore
 from concur.sim.engine.request import Request
@@ -136,6 +137,22 @@ def test_the_law_sees_the_pool_in_pages_and_gauges_as_often_as_sglang_shows_them
     assert ticks["kv_cache_usage_frac"].max() > 0.5
     assert (ticks["kv_cache_resident_frac"] >= ticks["kv_cache_usage_frac"] - 0.005).all()
     assert record.metrics["num_engine_steps"] > 40 * ticks["kv_cache_usage_frac"].nunique()
+
+
+@pytest.mark.parametrize("kind", CATALOG.own)
+def test_every_law_runs_on_it(kind: str) -> None:
+    cap = {"cap": 4} if "cap" in kind else {}
+    record = simulate(
+        parse_scenario(
+            {
+                "workload": {"generator": "react", "num_agents": 12},
+                "engine": {"kind": "sglang", "max_total_num_tokens": 16_000, "page_size": 16},
+                "controller": {"kind": kind, "interval_s": 0.5} | cap,
+            }
+        )
+    )
+    assert len(record.agents) == 12
+    assert len(record.ticks) > 50
 
 
 def requests() -> list[Request]:
