@@ -24,6 +24,7 @@ def facts(records: Sequence[RunRecord]) -> dict[str, str]:
     worlds = dict.fromkeys(str(record.run["world"]) for record in records)
     found = {
         **_machine(run),
+        "engine": _engine(run),
         "pool": _pool(run["scenario"]["engine"]),
         "agents": f"{records[0].metrics['num_agents']:,} of {run['workload']['source']}",
         "seed" if len(seeds) == 1 else "seeds": ", ".join(map(str, seeds)),
@@ -60,6 +61,15 @@ def _machine(run: Mapping[str, Any]) -> dict[str, str]:
         "GPU": f"{num_gpus} x {device}" if device else "",
         "profile": profile.name,
     }
+
+
+def _engine(run: Mapping[str, Any]) -> str:
+    kind = run["scenario"]["engine"].get("kind", "vllm")
+    names = {"vllm": "vLLM", "sglang": "SGLang"}
+    semantics = (
+        run.get("versions", {}).get("vllm_semantics") if kind == "vllm" and run["world"] == "sim" else None
+    )
+    return " ".join(filter(None, (names.get(kind, kind), semantics)))
 
 
 def _pool(engine: Mapping[str, Any]) -> str:
