@@ -156,6 +156,38 @@ def test_the_facts_name_model_machine_and_pool() -> None:
     assert found["agents"] == "8 of react"
 
 
+@pytest.mark.parametrize(
+    ("engine", "fleet", "told"),
+    [
+        (
+            {"kind": "sglang", "max_total_num_tokens": 9000, "release": "0.5"},
+            {},
+            ("SGLang 0.5", "9,000 tokens"),
+        ),
+        (
+            {"num_gpu_blocks": 100, "block_size": 16, "release": "0.33"},
+            {"num_engines": 4},
+            ("4 x vLLM 0.33", None),
+        ),
+        (
+            {"num_gpu_blocks": 100, "kv_cache_groups": [{}, {}]},
+            {},
+            (None, "100 blocks for 2 groups of layers"),
+        ),
+    ],
+)
+def test_the_facts_know_other_engines(
+    engine: dict[str, Any],
+    fleet: dict[str, int],
+    told: tuple[str | None, str | None],
+    records: list[RunRecord],
+) -> None:
+    scenario = records[0].run["scenario"] | {"engine": engine, "fleet": fleet}
+    found = facts([replace(records[0], run=records[0].run | {"scenario": scenario})])
+    for name, expected in zip(("engine", "pool"), told, strict=True):
+        assert expected is None or found[name] == expected
+
+
 def test_every_heading_is_explained(records: list[RunRecord]) -> None:
     words = glossary()
     runs = by_policy(records)
