@@ -49,7 +49,7 @@ def title_of(section: type[BaseModel]) -> str:
 
 
 def _words(section: type[BaseModel]) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", section.__name__.removesuffix("Config")).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", section.__name__.removesuffix("Config")).lower()
 
 
 def sections(model: type[BaseModel]) -> list[type[Section]]:

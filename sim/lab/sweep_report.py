@@ -16,7 +16,8 @@ from concur.sim.lab.sweep import PLAN, TABLE
 from concur.sim.lab.sweep_table import Row, mean_makespans_s, sweep_table
 from concur.sim.runs.policies import best_static_cap, is_static_cap
 from concur.sim.show.figures import COLOURS, OTHER_COLOUR, png_bytes, style
-from concur.sim.show.pages import embedded_image, html_table, page_text, warnings_html
+from concur.sim.show.pages import embedded_image, html_table, page_text, points_html, warnings_html
+from concur.sim.show.plot_data import point_data
 from concur.sim.show.report import check_report_folder
 
 _ROW_HEIGHT: Final = 0.28  # inches of a grid point
@@ -42,9 +43,14 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     with whole_file(folder / "against_best_cap.png", RecordError) as temporary:
         temporary.write_bytes(image)
     failed = [row["error"] for row in rows if row.get("error")]
+    means = mean_makespans_s(rows, keys)
+    points = point_data(
+        {", ".join(f"{k} {v}" for k, v in zip(keys, at, strict=True)): own for at, own in means.items()}
+    )
     parts = [
-        f'<p class="verdict">{html.escape(_verdict(mean_makespans_s(rows, keys)))}</p>',
+        f'<p class="verdict">{html.escape(_verdict(means))}</p>',
         html_table(sweep_table(rows, keys, most_rows=len(rows))),
+        points_html() if points else "",
         "<h2>Against the best static cap</h2>",
         embedded_image(image, "against the best static cap"),
         warnings_html(failed),
@@ -52,7 +58,7 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     page = folder / "index.html"
     with whole_file(page, RecordError) as temporary:
         temporary.write_text(
-            page_text(f"{sweep.name}: {len(rows):,} runs", "\n".join(parts)), encoding="utf-8"
+            page_text(f"{sweep.name}: {len(rows):,} runs", "\n".join(parts), points=points), encoding="utf-8"
         )
     return page
 
@@ -99,7 +105,7 @@ def _against_best_cap(
     ax.set_yticks(range(len(means)), [", ".join(values) for values in means])
     ax.invert_yaxis()
     ax.set(xlabel="speed as a multiple of the best static cap's", xlim=(0, None))
-    ax.set_ylabel(", ".join(keys))
+    ax.set_ylabel(",\n".join(keys))
     figure.legend(loc="outside upper center", ncols=len(others))
     return figure
 

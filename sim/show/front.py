@@ -24,6 +24,7 @@ def facts(records: Sequence[RunRecord]) -> dict[str, str]:
     worlds = dict.fromkeys(str(record.run["world"]) for record in records)
     found = {
         **_machine(run),
+        "engine": _engine(run),
         "pool": _pool(run["scenario"]["engine"]),
         "agents": f"{records[0].metrics['num_agents']:,} of {run['workload']['source']}",
         "seed" if len(seeds) == 1 else "seeds": ", ".join(map(str, seeds)),
@@ -62,8 +63,22 @@ def _machine(run: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _engine(run: Mapping[str, Any]) -> str:
+    """Return whose engine it is and of which release, and how many there are if there are several."""
+    engine = run["scenario"]["engine"]
+    kind = str(engine.get("kind", "vllm"))
+    told = {"vllm": "vLLM", "sglang": "SGLang"}.get(kind, kind)
+    release = engine.get("release") or (run["versions"].get("vllm_semantics") if kind == "vllm" else None)
+    if release and run["world"] == "sim":
+        told += f" {release}"
+    num_engines = (run["scenario"].get("fleet") or {}).get("num_engines", 1)
+    return told if num_engines == 1 else f"{num_engines} x {told}"
+
+
 def _pool(engine: Mapping[str, Any]) -> str:
-    blocks, size = engine.get("num_gpu_blocks"), engine.get("block_size")
+    blocks, size, groups = (engine.get(name) for name in ("num_gpu_blocks", "block_size", "kv_cache_groups"))
+    if blocks and groups:  # what a block holds depends on the group that has it
+        return f"{blocks:,} blocks for {len(groups)} groups of layers"
     if blocks and size:
         return f"{(blocks - 1) * size:,} tokens ({blocks:,} blocks of {size})"
     tokens = engine.get("max_total_num_tokens")

@@ -34,6 +34,7 @@ _WORDS: Final = {
     "not published": "a live engine does not say where its time went",
     "model": "the model whose step times were fitted",
     "GPU": "the devices that the step times are of",
+    "engine": "whose scheduler and cache took the decisions, of which release",
     "pool": "what the KV cache holds, beside the model's weights",
     "profile": "the fitted step times of a model on a machine",
     "agents": "loops of model calls and tool calls, each with one history that grows",

@@ -29,15 +29,17 @@ $scripts
 """)
 
 
-def page_text(title: str, body: str, *, runs: Sequence[Any] = ()) -> str:
+def page_text(title: str, body: str, *, runs: Sequence[Any] = (), points: Sequence[Any] = ()) -> str:
     """Return a self-contained HTML page in the project's style around `body`, which is HTML.
 
     Its tables sort, its words explain themselves, it has a light and a dark form, and it loads nothing.
-    `runs` is what `plots_html` draws, see `concur.sim.show.plot_data`.
+    `runs` is what `plots_html` draws, `points` what `points_html` does, see `concur.sim.show.plot_data`.
     """
-    style = _asset("page.css") + (_asset("uplot.min.css") if runs else "")
-    scripts = [as_script("glossary", glossary())] + ([as_script("runs", runs)] if runs else [])
-    names = ("page.js", *(("uplot.min.js", "plots.js") if runs else ()))
+    data = {name: value for name, value in {"runs": runs, "points": points}.items() if value}
+    style = _asset("page.css") + (_asset("uplot.min.css") if data else "")
+    scripts = [as_script("glossary", glossary()), *(as_script(name, value) for name, value in data.items())]
+    plots = {"runs": "plots.js", "points": "points.js"}
+    names = ("page.js", *(("uplot.min.js", "drawing.js") if data else ()), *(plots[name] for name in data))
     scripts += [f"<script>\n{_asset(name)}</script>" for name in names]
     return _PAGE.substitute(title=html.escape(title), body=body, style=style, scripts="\n".join(scripts))
 
@@ -50,7 +52,12 @@ def as_script(name: str, value: Any) -> str:
 
 def plots_html() -> str:
     """Return the places of the plots, and the switches above them."""
-    return (_ASSETS / "plots.html").read_text(encoding="utf-8")
+    return _asset("plots.html")
+
+
+def points_html() -> str:
+    """Return the place of the plot of a sweep's grid points, and its switch."""
+    return _asset("points.html")
 
 
 def warnings_html(warnings: Iterable[str]) -> str:

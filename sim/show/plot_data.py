@@ -25,6 +25,27 @@ def plot_data(groups: Mapping[str, Sequence[RunRecord]]) -> list[dict[str, Any]]
     return [_group(name, records, num_points) for name, records in groups.items()]
 
 
+def point_data(means: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, Any]]:
+    """Return the grid points of a sweep, each with its curve over caps and other policies, as JSON.
+
+    `means`: name of the point -> policy -> mean makespan in seconds, `None` where it has not ended.
+    """
+    points = []
+    for name, by_policy in means.items():
+        known = {policy: round(mean_s, 2) for policy, mean_s in by_policy.items() if mean_s is not None}
+        caps = sorted(
+            (int(policy.partition("=")[2]), s) for policy, s in known.items() if is_static_cap(policy)
+        )
+        others = [
+            (policy, mean_s, _kind_colours(policy.split("+")[0].partition("=")[0]))
+            for policy, mean_s in known.items()
+            if not is_static_cap(policy)
+        ]
+        if len(caps) > 1:
+            points.append({"name": name, "caps": caps, "others": others})
+    return points
+
+
 def _group(name: str, records: Sequence[RunRecord], num_points: int) -> dict[str, Any]:
     chosen = _shown_first(records, best_static_run(records))
     times_s = _clock(records, chosen, num_points)
@@ -114,9 +135,13 @@ def _colours(records: Sequence[RunRecord], record: RunRecord) -> tuple[str, str]
     kind = _kind(record)
     alike = [each for each in records if _kind(each) == kind]
     share = (alike.index(record) + 1) / len(alike)
-    base = COLOURS.get(kind, OTHER_COLOUR)
-    light, dark = _ON_LIGHT.get(kind, base), _ON_DARK.get(kind, base)
+    light, dark = _kind_colours(kind)
     return _mixed(light, "#FFFFFF", 0.45 * (1 - share)), _mixed(dark, "#FFFFFF", 0.55 * (1 - share))
+
+
+def _kind_colours(kind: str) -> tuple[str, str]:
+    base = COLOURS.get(kind, OTHER_COLOUR)
+    return _ON_LIGHT.get(kind, base), _ON_DARK.get(kind, base)
 
 
 def _mixed(one: str, other: str, part: float) -> str:

@@ -15,7 +15,7 @@ from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.show.front import facts, seeds_verdict, verdict
 from concur.sim.show.glossary import glossary
 from concur.sim.show.pages import as_script, page_text
-from concur.sim.show.plot_data import plot_data
+from concur.sim.show.plot_data import plot_data, point_data
 from concur.sim.show.report import write_report
 from concur.sim.show.seeds_report import write_seeds_page
 from concur.sim.show.tables import comparison_table, interval_table, phase_table
@@ -102,6 +102,17 @@ def test_what_a_page_holds_stays_below_its_bound_whatever_is_compared(records: l
     assert len(page_text("many", "", runs=runs).encode()) < MOST_BYTES
 
 
+def test_a_grid_point_is_a_curve_over_caps_and_what_stands_beside_it() -> None:
+    means = {"none": 90.0, "agent_cap=16": 50.126, "agent_cap=8": 70.0, "twin": None, "concur+fresh": 60.0}
+    (point,) = point_data({"a point": means})
+    assert point["caps"] == [(8, 70.0), (16, 50.13)]
+    assert [(label, mean_s) for label, mean_s, _ in point["others"]] == [
+        ("none", 90.0),
+        ("concur+fresh", 60.0),
+    ]
+    assert point_data({"a point": {"none": 90.0, "agent_cap=8": 70.0}}) == [], "one cap is no curve"
+
+
 def test_a_name_cannot_end_the_script_that_holds_it() -> None:
     text = as_script("runs", {"label": "</script><script>alert(1)</script>"})
     assert text.count("</script>") == 1
@@ -139,9 +150,42 @@ def test_the_facts_name_model_machine_and_pool() -> None:
     scenario = make_scenario(step_time={"profile": "h100-sxm_qwen3-32b_tp2"}, engine={"num_gpu_blocks": 2001})
     found = facts([simulate(scenario)])
     assert found["model"] == "Qwen/Qwen3-32B"
+    assert found["engine"] == "vLLM 0.32.0"
     assert found["GPU"] == "2 x h100_sxm"
     assert found["pool"] == "32,000 tokens (2,001 blocks of 16)"
     assert found["agents"] == "8 of react"
+
+
+@pytest.mark.parametrize(
+    ("engine", "fleet", "told"),
+    [
+        (
+            {"kind": "sglang", "max_total_num_tokens": 9000, "release": "0.5"},
+            {},
+            ("SGLang 0.5", "9,000 tokens"),
+        ),
+        (
+            {"num_gpu_blocks": 100, "block_size": 16, "release": "0.33"},
+            {"num_engines": 4},
+            ("4 x vLLM 0.33", None),
+        ),
+        (
+            {"num_gpu_blocks": 100, "kv_cache_groups": [{}, {}]},
+            {},
+            (None, "100 blocks for 2 groups of layers"),
+        ),
+    ],
+)
+def test_the_facts_know_other_engines(
+    engine: dict[str, Any],
+    fleet: dict[str, int],
+    told: tuple[str | None, str | None],
+    records: list[RunRecord],
+) -> None:
+    scenario = records[0].run["scenario"] | {"engine": engine, "fleet": fleet}
+    found = facts([replace(records[0], run=records[0].run | {"scenario": scenario})])
+    for name, expected in zip(("engine", "pool"), told, strict=True):
+        assert expected is None or found[name] == expected
 
 
 def test_every_heading_is_explained(records: list[RunRecord]) -> None:

@@ -119,6 +119,10 @@ def test_a_sweep_can_be_reported_once_it_has_ended(
     page = (folder / "o" / "report" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 1
     assert "best static cap" in page
+    points = json.loads(re.findall(r'id="points">(.*?)</script>', page)[0])
+    assert len(points) > 1
+    assert '<select id="point">' in page
+    assert f"On {len(points)} grid points, speed over the best static cap&#x27;s" in page
     assert concur(monkeypatch, "report", "o", "--perfetto", "t.json.gz") == 2
 
 

@@ -11,8 +11,7 @@
   ];
   const parts = ["useful prefill", "recompute", "decode", "idle", "not published"];
   const partColours = ["--prefill", "--recompute", "--decode", "--idle", "--unknown"];
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const isDark = () => document.documentElement.dataset.theme === "dark";
+  const { css, isDark, number, axis, reading } = drawing;
   const colourOf = (run) => run.colours[isDark() ? 1 : 0];
   const byId = (id) => document.getElementById(id);
   const sync = uPlot.sync("time");
@@ -21,13 +20,6 @@
   const shown = () => runs().filter((run) => state.on.has(run.label));
   const focus = () => runs()[state.focus];
   let drawn = [];
-
-  const axis = (extra) => ({
-    stroke: css("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
-    grid: { stroke: css("--line"), width: 0.5 }, ticks: { stroke: css("--line"), width: 0.5 }, ...extra,
-  });
-  const number = (value, digits) => (value === null || value === undefined ? "-"
-    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 
   const shade = (plot) => { // the phases of the run that is looked at
     const { ctx } = plot;
@@ -42,37 +34,6 @@
       ctx.fillRect(begin, top, end - begin, height);
     }
     ctx.restore();
-  };
-
-  const reading = (head, digits) => { // what is below the cursor, policy by policy
-    const box = document.createElement("div");
-    box.className = "reading";
-    box.hidden = true;
-    return {
-      hooks: {
-        init: (plot) => plot.over.append(box),
-        setCursor: (plot) => {
-          const { left, top, idx } = plot.cursor;
-          box.hidden = left < 0 || idx === null || idx === undefined || !plot.over.matches(":hover");
-          if (box.hidden) return;
-          const title = document.createElement("b");
-          title.textContent = head(plot.data[0][idx]);
-          const lines = plot.series.slice(1).map((series, index) => {
-            const line = document.createElement("div");
-            const swatch = document.createElement("span");
-            swatch.className = "swatch";
-            swatch.style.background = series.colour;
-            line.append(swatch, ` ${series.label}: ${number(plot.data[index + 1][idx], digits)}`);
-            return line;
-          });
-          box.replaceChildren(title, ...lines);
-          const isRight = left > plot.over.clientWidth / 2;
-          box.style.left = isRight ? "" : `${left + 14}px`;
-          box.style.right = isRight ? `${plot.over.clientWidth - left + 14}px` : "";
-          box.style.top = `${Math.max(0, Math.min(top, plot.over.clientHeight - box.offsetHeight))}px`;
-        },
-      },
-    };
   };
 
   const line = (run, label, dash, width) => ({
