@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.fleets import ARMS, SESSIONS
+from benchmarks.offload_study import LAWS as OFFLOAD_LAWS
+from benchmarks.offload_study import TIERS, rows_of
 from benchmarks.result_files import ROOT, best_cap, mean, read
 from concur.sim.runs.policies import best_static_cap
 from concur.sim.step_time.profile import load_profile
@@ -17,9 +20,11 @@ PAGES: Final = (
     "docs/pages/concepts/step-times.md",
     "docs/pages/results/batches.md",
     "docs/pages/results/families.md",
+    "docs/pages/results/fleets.md",
     "docs/pages/results/hurts.md",
     "docs/pages/results/judge.md",
     "docs/pages/results/live.md",
+    "docs/pages/results/offload.md",
     "docs/pages/results/paper.md",
     "docs/pages/results/published.md",
     "docs/pages/results/sweep.md",
@@ -243,6 +248,45 @@ def hurts() -> Rows:
         )
 
 
+def offload() -> Rows:
+    """Return makespans over those without control, tier by tier, and what none recomputes and reloads."""
+    result = read("offload")
+    yield (
+        "tier",
+        "no control (s)",
+        "of it in recompute",
+        *(law for law in OFFLOAD_LAWS if law != "none"),
+        "best cap",
+    )
+    for tier in TIERS:
+        rows = rows_of(result, tier)
+        none = rows.pop("none")
+        best = rows.pop("best cap")
+        yield (
+            tier,
+            _interval(none["makespan_s"], 1),
+            _percent(none["recompute_time_fraction"], 1),
+            *(_interval(row["ratio"], 2) for row in rows.values()),
+            f"{_interval(best['ratio'], 2)} ({best['policy'].partition('=')[2]})",
+        )
+
+
+def fleets() -> Rows:
+    """Return tokens per second and hit rate of each arm over the sessions at a time."""
+    result = read("fleets")
+    yield "sessions at a time", *(arm.replace("_", " ") for arm in ARMS)
+    for number in SESSIONS:
+        rows = [result[f"{arm}, {number} sessions"] for arm in ARMS]
+        yield str(number), *(f"{row['tokens_per_s']:,.0f}, {row['hit_rate']:.3f}" for row in rows)
+
+
+def fleet_shapes() -> Rows:
+    """Return what was published of fleets, and whether the simulation shows it."""
+    yield "published", "here"
+    for shape, holds in read("fleets")["shapes"].items():
+        yield shape, "yes" if holds else "no"
+
+
 def _speed_up(result: Mapping[str, Any], policy: str) -> str:
     row = result[policy]
     if "speed_up" in row:
@@ -420,11 +464,14 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "judge_arrivals": lambda: judged("judge_arrivals"),
     "hurts": hurts,
     "families": families,
+    "fleets": fleets,
+    "fleet_shapes": fleet_shapes,
     "families_all": families_all,
     "families_metrics": families_metrics,
     "sweep": sweep,
     "tune": tune,
     "paper": paper,
     "live": live,
+    "offload": offload,
     "published": published,
 }
