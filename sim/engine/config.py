@@ -58,7 +58,7 @@ class EngineConfig(Section):
 
     `release` is vLLM's, as far as releases decide differently: up to 0.30, `long_prefill_token_threshold`
     caps a request that is alone too. A host cache of kind `offloading` and `kv_cache_groups` are those of
-    0.32 and 0.33.
+    0.32.
 
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
     what it computes, `v2` after it. `kv_cache_groups` is for models whose layers differ, and empty where all
