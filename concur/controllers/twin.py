@@ -18,7 +18,8 @@ of the pool for themselves: histories grow, and those that do not fit then were 
 first plan is made. From there on each call that ends opens one slot at most, two a reading at least (TCP's
 slow start, RFC 5681).
 
-**An offload tier** makes misses cheap. How many of them it has is measured (`concur.twin.misses`).
+**An offload tier** makes misses cheap. How many of them it has is measured (`concur.twin.misses`); the more,
+the more a tighter bound has to promise, for the model brings histories back in no time.
 
 **Prudence.** On stale signals (`Freshness`), and while calls end without `usage`, nothing moves. `max_wait_s`
 is the starvation bound: a slot opens for every agent that has waited longer, and the gate lets overdue agents

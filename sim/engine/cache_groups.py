@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from math import gcd
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from concur.sim.section import MAX_TOKENS, Section
 
-_MAX_GROUPS = 64
+_MAX_GROUPS: Final = 64
 
 
 class KVCacheGroupConfig(Section):

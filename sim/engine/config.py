@@ -60,7 +60,7 @@ class EngineConfig(Section):
 
     `release` is vLLM's, as far as releases decide differently: up to 0.30, `long_prefill_token_threshold`
     caps a request that is alone too. A host cache of kind `offloading` and `kv_cache_groups` are those of
-    0.32 and 0.33.
+    0.32.
 
     `num_gpu_blocks` counts the null block.
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before

@@ -9,7 +9,7 @@ Semantics of vLLM 0.32.0, `v1/core/block_pool.py` and `v1/core/kv_cache_utils.py
   **front** if it is not (nobody can want it again);
 - taking a block from the front of the queue evicts whatever it held.
 
-Left out: KV events, several block pools, sliding windows, partial blocks.
+Left out: KV events, several block pools, partial blocks.
 """
 
 from collections import OrderedDict
