@@ -15,6 +15,7 @@ from concur.sim.engine.sglang.prefill_adder import PrefillAdder
 from concur.sim.engine.sglang.ratio import NewTokenRatio
 from concur.sim.engine.sglang.req import Req
 from concur.sim.engine.sglang.scheduler import Scheduler
+from concur.sim.engine.sglang.slots import Slots
 from concur.sim.kv.radix import Key, Node, RadixTree
 from concur.validate.parity.sglang_parity import Step, first_difference, sglangs_steps
 from concur.validate.parity.worlds import World
@@ -55,14 +56,14 @@ def retracted_to_the_front(original: Mutant) -> Mutant:
 
 
 def only_prompts_are_cached(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, req: Req, up_to: int) -> None:
+    def mutant(self: Slots, req: Req, up_to: int) -> None:
         original(self, req, min(up_to, req.request.num_prompt_tokens))
 
     return mutant
 
 
 def the_last_token_is_cached(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler, req: Req, up_to: int) -> None:
+    def mutant(self: Slots, req: Req, up_to: int) -> None:
         original(self, req, min(up_to, req.request.num_tokens - 1))
 
     return mutant
@@ -155,8 +156,8 @@ def every_pass_refreshes(original: Mutant) -> Mutant:
 
 MUTANTS: dict[str, tuple[type, str, Callable[[Mutant], Mutant]]] = {
     "who is retracted goes first": (Scheduler, "_requeue", retracted_to_the_front),
-    "answers are not cached": (Scheduler, "_checkpoint", only_prompts_are_cached),
-    "an early end has no last token": (Scheduler, "_checkpoint", the_last_token_is_cached),
+    "answers are not cached": (Slots, "checkpoint", only_prompts_are_cached),
+    "an early end has no last token": (Slots, "checkpoint", the_last_token_is_cached),
     "a prompt is no node of its own": (RadixTree, "insert", prompts_are_no_nodes),
     "a split leaves the suffix old": (RadixTree, "_split", a_split_leaves_the_suffix_old),
     "a match refreshes nothing": (RadixTree, "_refresh_path", lambda _: a_match_refreshes_nothing),

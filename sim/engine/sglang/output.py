@@ -1,12 +1,9 @@
-"""What SGLang's scheduler decides for one step, and what it publishes of itself."""
-
-from dataclasses import dataclass
+"""What SGLang's scheduler decides for one step."""
 
 from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.sglang.req import Req
-from concur.sim.kv.radix import RadixTree
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -46,24 +43,3 @@ class BatchOutput(SchedulerOutput):
         self.extends.append((1, req.kv_tokens - 1))
         self.scheduled.append((req.request, 1, True))
         self.batch.add_decode(req.kv_tokens - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Gauges:
-    """What `/metrics` shows between two refreshes; `usage` is `sglang:token_usage`."""
-
-    num_running: int = 0
-    num_queued: int = 0
-    usage: float = 0.0
-    resident: float = 0.0
-
-
-def read_gauges(tree: RadixTree, capacity_tokens: int, *, num_running: int, num_queued: int) -> Gauges:
-    """Return the gauges of this moment; the usage has two digits, as SGLang publishes it."""
-    held_tokens = capacity_tokens - tree.available_tokens
-    return Gauges(
-        num_running=num_running,
-        num_queued=num_queued,
-        usage=round((held_tokens - tree.evictable_tokens) / capacity_tokens, 2),
-        resident=held_tokens / capacity_tokens,
-    )

@@ -22,18 +22,18 @@ from typing import Final
 
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.engine.sglang.output import BatchOutput, Gauges, read_gauges
+from concur.sim.engine.sglang.output import BatchOutput
 from concur.sim.engine.sglang.policy import SchedulePolicy
 from concur.sim.engine.sglang.prefill_adder import PrefillAdder, Verdict
 from concur.sim.engine.sglang.ratio import NewTokenRatio
 from concur.sim.engine.sglang.req import Req
+from concur.sim.engine.sglang.signals import Signals
+from concur.sim.engine.sglang.slots import Slots
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.kv.radix import RadixTree
 
 _RETRACT_DECODE_STEPS: Final = 20
 """Tokens per request that stays, freed with each retraction (`SGLANG_RETRACT_DECODE_STEPS`)."""
-_DECODE_LOG_INTERVAL: Final = 40
-"""Decode steps between two refreshes of the gauges (`decode_log_interval`)."""
 
 
 class Scheduler:
@@ -51,12 +51,10 @@ class Scheduler:
         self.chunked: Req | None = None
         self.is_full = False
         self._policy = SchedulePolicy(config.schedule_policy, tree)
-        self._free_rows = config.max_running_requests
+        self._slots = Slots(tree, config.max_running_requests)
+        self._signals = Signals(tree, config.pool_tokens)
         self._last: BatchOutput | None = None
         self._in_flight: deque[BatchOutput] = deque()
-        self._num_decode_steps = 0
-        self._stats = SchedulerStats()
-        self._gauges = Gauges()
 
     def add_request(self, request: Request) -> None:
         """Put a request at the end of the queue."""
@@ -88,7 +86,7 @@ class Scheduler:
         finished = [
             req.request for req in output.reqs if self._take_result(req, output, time_s) and req.is_finished
         ]
-        self._refresh_gauges(output)
+        self._signals.note_batch(output, num_queued=len(self.waiting))
         return finished
 
     def finish_load(self, request: Request) -> None:
@@ -96,23 +94,8 @@ class Scheduler:
         raise AssertionError(f"{request.request_id} has loaded from a host cache, and there is none")
 
     def make_stats(self) -> SchedulerStats:
-        """Return the gauges as last refreshed, and the counters so far, as a value of its own.
-
-        The counters of tokens are those of the tokenizer: they grow when a request has ended.
-        """
-        gauges, so_far = self._gauges, self._stats
-        return SchedulerStats(
-            num_requests_running=gauges.num_running,
-            num_requests_waiting=gauges.num_queued,
-            kv_cache_usage_frac=gauges.usage,
-            kv_cache_resident_frac=gauges.resident,
-            prefix_cache_queries_tokens=so_far.prefix_cache_queries_tokens,
-            prefix_cache_hits_tokens=so_far.prefix_cache_hits_tokens,
-            num_preemptions=so_far.num_preemptions,
-            prompt_tokens=so_far.prompt_tokens,
-            generation_tokens=so_far.generation_tokens,
-            num_evictions=self.tree.num_evicted_tokens // self.config.page_size,
-        )
+        """Return the gauges as last refreshed, and the counters so far, as a value of its own."""
+        return self._signals.published()
 
     def rest(self) -> None:
         """Take note that there is nothing to do: the estimate of answers starts anew (`on_idle`)."""
@@ -129,7 +112,7 @@ class Scheduler:
         """Keep what a chunk has computed, and let those who have prefilled decode from now on."""
         excluded = {self.chunked}
         if self.chunked is not None and self.chunked.extend_end > self.chunked.prefix_tokens:
-            self._checkpoint(self.chunked, self.chunked.extend_end)
+            self._slots.checkpoint(self.chunked, self.chunked.extend_end)
             self.chunked.prefix_tokens = self.chunked.extend_end
         last = self._last
         if last is not None and last.is_extend:
@@ -157,7 +140,7 @@ class Scheduler:
         if self.chunked is None:
             if self.is_full or not self.waiting:
                 return None
-            if min(self._num_seats, self._free_rows) <= 0:
+            if min(self._num_seats, self._slots.num_free_rows) <= 0:
                 self.is_full = True
                 return None
         adder = self._admitted()
@@ -187,12 +170,12 @@ class Scheduler:
         for req in self.waiting:
             if adder.verdict() is Verdict.OTHER:
                 break
-            num_rows = self._free_rows + sum(each.has_row for each in adder.admitted)
+            num_rows = self._slots.num_free_rows + sum(each.has_row for each in adder.admitted)
             if len(adder.admitted) >= min(self._num_seats, num_rows):
                 self.is_full = True
             if self.is_full:
                 break
-            self._match(req)
+            self._slots.match(req)
             verdict = adder.add(req)
             if verdict is not Verdict.CONTINUE:
                 if verdict is Verdict.NO_TOKEN:
@@ -204,31 +187,20 @@ class Scheduler:
     def _num_seats(self) -> int:
         return self.config.max_running_requests - len(self.running)
 
-    def _match(self, req: Req) -> None:
-        """Look up what of a request is in the tree; its last token is always computed."""
-        req.fill_tokens = req.request.num_tokens
-        req.prefix_tokens, req.matched = self.tree.match(req.key(req.fill_tokens - 1))
-        req.protected_tokens = req.prefix_tokens
-
     def _launch_prefill(self, reqs: list[Req]) -> BatchOutput:
-        """Give everybody slots up to the end of the extend (`prepare_for_extend`)."""
-        tree, page_size = self.tree, self.config.page_size
+        """Make a batch of those who got in (`prepare_for_extend`)."""
         output = BatchOutput(is_extend=True, chunked=self.chunked, num_running=len(self.running))
-        spare_tokens = len(reqs) * page_size if page_size > 1 else 0
-        tree.make_room(sum(req.num_extend_tokens for req in reqs) + spare_tokens)
+        self._slots.extend(reqs)
         for req in reqs:
-            tree.take(tree.ceil(req.extend_end) - tree.ceil(req.prefix_tokens))
-            req.kv_tokens = req.extend_end
             req.is_retracted = False
             if not req.has_row:
                 self._seat(req, output)
             output.add_extend(req, samples=req is not self.chunked)
-            req.request.num_computed_tokens = req.kv_tokens
         return output
 
     def _seat(self, req: Req, output: BatchOutput) -> None:
         """Take note that a request runs from now on."""
-        self._free_rows -= 1
+        self._slots.num_free_rows -= 1
         req.has_row = True
         request = req.request
         request.status = RequestStatus.RUNNING
@@ -239,7 +211,7 @@ class Scheduler:
     def _mix_in(self, output: BatchOutput) -> None:
         """Let the decodes join a prefill, if there is room for their next tokens too."""
         self._drop(self._finishing_in_flight())
-        if not self.running or not self._has_room(self.running):
+        if not self.running or not self._slots.has_room(self.running):
             return
         self._launch_decode(output)
         for req in self.running:
@@ -258,7 +230,7 @@ class Scheduler:
             self.is_full = False
             return None
         output = BatchOutput(is_extend=False)
-        if self._has_room(self.running):
+        if self._slots.has_room(self.running):
             self.ratio.decay_step()
         elif finishing:  # they free theirs at the end of the step in flight
             self.is_full = False
@@ -269,22 +241,10 @@ class Scheduler:
         return output
 
     def _launch_decode(self, output: BatchOutput) -> None:
-        """Give everybody a slot for one more token (`prepare_for_decode`)."""
-        tree, page_size = self.tree, self.config.page_size
-        tree.make_room(len(self.running) * page_size)
+        """Put all that run into a batch (`prepare_for_decode`)."""
+        self._slots.append(self.running)
         for req in self.running:
-            if req.kv_tokens % page_size == 0:
-                tree.take(page_size)
-            req.kv_tokens += 1
-            req.request.num_computed_tokens = req.kv_tokens
             output.add_decode(req)
-
-    def _has_room(self, reqs: list[Req]) -> bool:
-        """Make room for the next token of each; tell whether there is (`check_decode_mem`)."""
-        page_size = self.config.page_size
-        num_tokens = sum(req.kv_tokens % page_size == 0 for req in reqs) * page_size
-        self.tree.make_room(num_tokens)
-        return num_tokens <= self.tree.available_tokens
 
     def _finishing_in_flight(self) -> set[Req]:
         """Return those who run and get the last token that they may have from the batch in flight."""
@@ -300,13 +260,13 @@ class Scheduler:
             key=lambda req: (req.request.num_output_tokens, -req.request.num_prompt_tokens),
             reverse=True,
         )
-        while len(stay) > 1 and (not output.preempted or not self._has_room(stay)):
+        while len(stay) > 1 and (not output.preempted or not self._slots.has_room(stay)):
             req = stay.pop()
-            self._release(req, keeps=False)
+            self._slots.release(req)
             self.tree.make_room(len(stay) * _RETRACT_DECODE_STEPS)
             self._requeue(req)
             output.preempted.append(req.request)
-        fits = self._has_room(stay)
+        fits = self._slots.has_room(stay)
         assert fits, "the last request has the pool to itself, and its limit was cut to that"
         self.running = stay
         self.is_full = False
@@ -320,7 +280,7 @@ class Scheduler:
         request.known_tokens = max(request.known_tokens, request.num_computed_tokens)
         request.num_computed_tokens = 0
         request.num_preemptions += 1
-        self._stats.num_preemptions += 1
+        self._signals.num_retractions += 1
         self.waiting.append(req)
 
     # -- results
@@ -336,7 +296,7 @@ class Scheduler:
         if req.is_finished:
             self._finish(req, time_s)
         elif output.is_extend and req not in output.decoding:
-            self._checkpoint(req, req.extend_end)
+            self._slots.checkpoint(req, req.extend_end)
             req.prefix_tokens = req.extend_end
         return True
 
@@ -346,55 +306,10 @@ class Scheduler:
             request.first_token_s = time_s
 
     def _finish(self, req: Req, time_s: float) -> None:
-        request, stats = req.request, self._stats
-        self._release(req, keeps=True)
+        request = req.request
+        req.fill_tokens = request.num_tokens
+        self._slots.checkpoint(req, req.kv_tokens)
+        self._slots.release(req)
         request.status = RequestStatus.FINISHED
         request.finished_s = time_s
-        stats.prompt_tokens += request.num_prompt_tokens
-        stats.prefix_cache_queries_tokens += request.num_prompt_tokens
-        stats.prefix_cache_hits_tokens += request.num_cached_tokens
-        stats.generation_tokens += request.num_output_tokens
-
-    def _refresh_gauges(self, output: BatchOutput) -> None:
-        """Refresh the gauges after every prefill, and after every so many decode steps."""
-        if not output.is_extend:
-            self._num_decode_steps += 1
-            if self._num_decode_steps % _DECODE_LOG_INTERVAL:
-                return
-        self._gauges = read_gauges(
-            self.tree,
-            self.config.pool_tokens,
-            num_running=output.num_running if output.is_extend else len(output.reqs),
-            num_queued=len(self.waiting),
-        )
-
-    # -- the tree
-
-    def _checkpoint(self, req: Req, up_to: int) -> None:
-        """Put what a request has computed into the tree, whole pages, and lock it there.
-
-        Where that goes beyond the prompt, the prompt becomes a node of its own: it may outlive the answer.
-        """
-        tree = self.tree
-        num_tokens = min(up_to, req.fill_tokens)
-        num_cached, num_prompt = tree.floor(num_tokens), tree.floor(req.request.num_prompt_tokens)
-        node = tree.insert(req.key(num_cached), owned_from=req.protected_tokens)
-        if 0 < num_prompt < num_cached:
-            tree.insert(req.key(num_prompt), owned_from=num_prompt)
-        if req.locked is not None:
-            tree.unlock(req.locked)
-        tree.lock(node)
-        req.locked = node
-        req.protected_tokens = num_cached
-
-    def _release(self, req: Req, *, keeps: bool) -> None:
-        """Take a request's slots; what it has computed stays in the tree if it `keeps` it."""
-        if keeps:
-            req.fill_tokens = req.request.num_tokens
-            self._checkpoint(req, req.kv_tokens)
-        assert req.locked is not None
-        self.tree.give_back(self.tree.ceil(req.kv_tokens) - req.protected_tokens)
-        self.tree.unlock(req.locked)
-        req.locked = None
-        req.has_row = False
-        self._free_rows += 1
+        self._signals.note_end(request)

@@ -1,0 +1,65 @@
+"""What an SGLang publishes, when it does (0.5.23, `metrics_reporter.py`, `metrics_collector.py`).
+
+Gauges are refreshed after every prefill, and after every so many decode steps; between, they stand still. The
+counters of tokens are those of the tokenizer: they grow when a request has ended.
+"""
+
+from typing import Final
+
+from concur.sim.engine.output import SchedulerStats
+from concur.sim.engine.request import Request
+from concur.sim.engine.sglang.output import BatchOutput
+from concur.sim.kv.radix import RadixTree
+
+_DECODE_LOG_INTERVAL: Final = 40
+"""Decode steps between two refreshes of the gauges (`decode_log_interval`)."""
+
+
+class Signals:
+    """Gauges as last refreshed, and counters so far, under the names of `SchedulerStats`."""
+
+    def __init__(self, tree: RadixTree, pool_tokens: int) -> None:
+        self.num_retractions = 0
+        self._tree = tree
+        self._pool_tokens = pool_tokens
+        self._num_decode_steps = 0
+        self._gauges = (0, 0, 0.0, 0.0)
+        self._cached_tokens = 0
+        self._prompt_tokens = 0
+        self._generation_tokens = 0
+
+    def note_batch(self, output: BatchOutput, *, num_queued: int) -> None:
+        """Refresh the gauges, if it is time, after a batch; `sglang:token_usage` has two digits."""
+        if not output.is_extend:
+            self._num_decode_steps += 1
+            if self._num_decode_steps % _DECODE_LOG_INTERVAL:
+                return
+        held_tokens = self._pool_tokens - self._tree.available_tokens
+        self._gauges = (
+            output.num_running if output.is_extend else len(output.reqs),
+            num_queued,
+            round((held_tokens - self._tree.evictable_tokens) / self._pool_tokens, 2),
+            held_tokens / self._pool_tokens,
+        )
+
+    def note_end(self, request: Request) -> None:
+        """Count a request that has ended."""
+        self._prompt_tokens += request.num_prompt_tokens
+        self._cached_tokens += request.num_cached_tokens
+        self._generation_tokens += request.num_output_tokens
+
+    def published(self) -> SchedulerStats:
+        """Return it all, as a value of its own."""
+        num_running, num_queued, usage, resident = self._gauges
+        return SchedulerStats(
+            num_requests_running=num_running,
+            num_requests_waiting=num_queued,
+            kv_cache_usage_frac=usage,
+            kv_cache_resident_frac=resident,
+            prefix_cache_queries_tokens=self._prompt_tokens,
+            prefix_cache_hits_tokens=self._cached_tokens,
+            num_preemptions=self.num_retractions,
+            prompt_tokens=self._prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            num_evictions=self._tree.num_evicted_tokens // self._tree.page_size,
+        )
