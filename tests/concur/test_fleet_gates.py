@@ -59,7 +59,9 @@ class TestEngineGates:
         gate = EngineGates([AgentGate(2), AgentGate(2)], make_router("round_robin"))
         gate.arrive("a", time_s=0.0, prefix_group="g", shared_prefix_tokens=30)
         assert call(gate, "a", 1.0, tokens=99) == [("a", 0)]
-        assert call(gate, "a", 2.0, tokens=199) == [("a", 1)]
+        assert ask(gate, "a", 2.0) == [("a", 1)]
+        assert gate.context_tokens("a") == 100, "what it brings"
+        gate.step_done("a", time_s=2.0, usage=Usage(199, 1))
         (view,) = gate.views()
         assert (view.context_tokens, view.steps_done, view.admitted_s) == (200, 2, 1.0)
         assert (view.prefix_group, view.shared_prefix_tokens) == ("g", 30)
