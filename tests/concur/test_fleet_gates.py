@@ -191,7 +191,7 @@ def _three() -> list[Gate]:
 
 
 class Crowd:
-    """Agents at the gate of a fleet, and what a test knows of them; events that cannot follow are left out."""
+    """Agents at the gate of a fleet, and what a test knows of them; events that cannot follow do nothing."""
 
     def __init__(self, gate: FleetGate) -> None:
         self.gate = gate
