@@ -79,6 +79,11 @@ class FleetGate(ABC):
         """Time before which `expire` need not be called; infinite while nothing is due."""
         return min([gate.next_lease_s for gate in self.gates])
 
+    @property
+    def num_nowhere(self) -> int:
+        """Number of agents that are here and at no gate: they wait for whichever has room first."""
+        return 0
+
     def num_pauses(self, agent_id: str) -> int:
         """Return how often the agent lost its slot; it must not have left."""
         return self._gate(agent_id).num_pauses(agent_id)

@@ -68,6 +68,11 @@ class PlacedGates(FleetGate):
         return super().waiting + sum([each.admitted_s is None for each in self._nowhere.values()])
 
     @property
+    def num_nowhere(self) -> int:
+        """Number of agents that are here and at no gate: they wait for whichever has room first."""
+        return len(self._nowhere)
+
+    @property
     def next_lease_s(self) -> float:
         """Time before which `expire` need not be called: for a lease, or for who may move then."""
         return min(super().next_lease_s, self._next_due_s)
@@ -80,7 +85,8 @@ class PlacedGates(FleetGate):
             wish.calls.append(call)
             return [] if agent_id in self._nowhere else self._ask(agent_id, time_s)
         is_new = agent_id not in self._last_engine
-        due_s = time_s if is_new else time_s + self._rule.move_after_s
+        is_free = is_new or self._rule.is_most_room_first
+        due_s = time_s if is_free else time_s + self._rule.move_after_s
         granted: list[str] = []
         is_rooted = gate.holds_slot(agent_id) and self._is_up(agent_id)
         if not is_rooted and (is_new or self._rule.is_most_room_first or not self._is_up(agent_id)):

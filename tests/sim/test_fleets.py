@@ -17,6 +17,7 @@ from concur.sim.record.rows import TABLES
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.world.cores import core_of, cores_of
+from concur.sim.world.histories import FleetHistories
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_agent, make_scenario, make_workload
 
@@ -218,6 +219,15 @@ def test_engines_may_differ_in_pool_block_size_and_speed() -> None:
     cached = record.requests[record.requests["engine_index"] == 2]["cached_tokens"]
     assert (cached % 32 == 0).all()
     assert cached.sum() > 0
+
+
+def test_what_is_written_is_named_for_each_size_of_block() -> None:
+    histories = FleetHistories([16, 32, 16])
+    written = histories.call(histories.begin([]), kept_tokens=0, context_tokens=100)
+    lengths = [sum(length for _, length in histories.on(written, index).parts) for index in range(3)]
+    assert lengths == [6, 3, 6]
+    assert histories.on(written, 0) is histories.on(written, 2)
+    assert [tokens for _, tokens in histories.parts(written, 70)] == [64]
 
 
 def test_a_fleet_survives_the_disk(tmp_path: Any) -> None:
