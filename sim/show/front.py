@@ -71,7 +71,8 @@ def _engine(run: Mapping[str, Any]) -> str:
     release = engine.get("release") or (run["versions"].get("vllm_semantics") if kind == "vllm" else None)
     if release and run["world"] == "sim":
         told += f" {release}"
-    num_engines = (run["scenario"].get("fleet") or {}).get("num_engines", 1)
+    fleet = run["scenario"].get("fleet") or {}
+    num_engines = fleet.get("num_engines") or len(fleet.get("engines") or ()) or 1
     return told if num_engines == 1 else f"{num_engines} x {told}"
 
 
