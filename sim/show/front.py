@@ -71,7 +71,8 @@ def _engine(run: Mapping[str, Any]) -> str:
     release = engine.get("release") or (run["versions"].get("vllm_semantics") if kind == "vllm" else None)
     if release and run["world"] == "sim":
         told += f" {release}"
-    num_engines = (run["scenario"].get("fleet") or {}).get("num_engines", 1)
+    fleet = run["scenario"].get("fleet") or {}
+    num_engines = fleet.get("num_engines") or len(fleet.get("engines") or ()) or 1
     return told if num_engines == 1 else f"{num_engines} x {told}"
 
 
@@ -98,7 +99,7 @@ def verdict(records: Sequence[RunRecord]) -> str:
         return f"{_named(fastest)} is the fastest: {_makespan_s(fastest):,.0f} s. No run was without control."
     before = f"Without control it takes {_makespan_s(none):,.0f} s, {_recompute(none)} of it in recompute"
     if _makespan_s(none) <= (1 + WORTH_IT_FRAC) * _makespan_s(fastest):
-        return f"{before}; no policy is more than {percent(WORTH_IT_FRAC)} faster: leave control off."
+        return f"{before}; no policy is more than {100 * WORTH_IT_FRAC:.0f} % faster: leave control off."
     best = best_static_run(ended)
     laws = [record for record in ended if record is not none and not is_static_cap(record.label)]
     named = [each for each in (best, min(laws, key=_makespan_s, default=None)) if each is not None]
