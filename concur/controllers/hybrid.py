@@ -26,6 +26,10 @@ cancelled; it counts against `fit` alone, for over whole lives growth is in p al
 *Strangers.* S = blocks referenced by running requests, less those of our agents in a call: callers that pass
 no gate take from the pool, and are seen in the usage gauge only.
 
+*An offload tier* gives histories back. If a share r of the misses is computed again (1 without a tier, see
+`concur.measures.misses`) and the rest reloaded, P counts as P / r: what comes back need not stay. Reloaded
+tokens are no distress.
+
 Growth is paced by turnover: each call that ends brings evidence and opens at most one more slot, one a
 reading at least (the slow start of TCP, RFC 5681). What it has to pace are histories; so where n agents
 have left and nobody has come back for a second call, a call opens n + 2 slots, for by the rule of
@@ -52,6 +56,7 @@ from typing import Final
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.measures.flows import FlowMeter, Flows, FlowWindow, Freshness
+from concur.measures.misses import MissMeter
 from concur.measures.residents import Ledger, read_ledger, stranger_tokens
 from concur.measures.usage import calls_without_usage
 from concur.measures.waits import open_for_overdue
@@ -115,6 +120,7 @@ class Hybrid:
         "_distress_since_s",
         "_freshness",
         "_meter",
+        "_misses",
         "_recent",
         "_state",
         "_turnover",
@@ -129,6 +135,7 @@ class Hybrid:
         self.window = self._bound = params.initial_window
         self._freshness = Freshness(params.interval_s)
         self._meter = FlowMeter()
+        self._misses = MissMeter()
         self._recent = FlowWindow()
         self._turnover = FlowWindow()
         self._usable_frac = 1.0
@@ -146,6 +153,7 @@ class Hybrid:
         steps_before = self._meter.now.steps
         ledger = read_ledger(snapshot.agents, snapshot.block_size)
         flows = self._meter.update(snapshot, ledger)
+        self._misses.update(snapshot)
         begin_s = snapshot.time_s - self.params.window_s
         recent = self._recent.update(flows, is_old_enough=lambda then: then.time_s <= begin_s)
         turned = flows.departures - ledger.num_agents
@@ -180,7 +188,8 @@ class Hybrid:
         allocated = p.tool_waits * (recent.idle_s / recent.steps) * per_s  # A
         delay_s = p.interval_s + recent.busy_s / recent.steps
         ahead = max(0.0, recent.net_private_tokens / recent.time_s) * delay_s  # F
-        room = pool_tokens * self._usable_frac - ledger.shared_tokens - strangers - allocated
+        usable_tokens = pool_tokens * self._usable_frac / self._misses.recomputed_frac
+        room = usable_tokens - ledger.shared_tokens - strangers - allocated
         per_agent = (ledger.private_tokens + in_call) / agents
         lifelong = self._lifelong_tokens(ledger, recent, turnover)
         self._state |= {
@@ -207,7 +216,8 @@ class Hybrid:
         shortfall: float | None = None
         if recent.queried_tokens and recent.told_calls:
             needed = recent.new_tokens * recent.steps / recent.told_calls  # of all calls, told or not
-            shortfall = max(0.0, recent.uncached_tokens - needed) / recent.queried_tokens
+            computed_tokens = recent.uncached_tokens - recent.reloaded_tokens
+            shortfall = max(0.0, computed_tokens - needed) / recent.queried_tokens
         is_queueing = snapshot.num_requests_waiting > _QUEUE_RATIO * snapshot.num_requests_running
         has_distress = is_queueing or (shortfall is not None and shortfall > self.params.shortfall_frac)
         self._state = {"shortfall_frac": shortfall, "has_distress": int(has_distress)}

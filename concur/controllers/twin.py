@@ -18,8 +18,8 @@ of the pool for themselves: histories grow, and those that do not fit then were 
 first plan is made. From there on each call that ends opens one slot at most, two a reading at least (TCP's
 slow start, RFC 5681).
 
-**An offload tier** makes misses cheap. How many of them it has is measured (`concur.twin.misses`); the more,
-the more a tighter bound has to promise, for the model brings histories back in no time.
+**An offload tier** makes misses cheap. How many of them it has is measured (`concur.measures.misses`); the
+more, the more a tighter bound has to promise, for the model brings histories back in no time.
 
 **Prudence.** On stale signals (`Freshness`), and while calls end without `usage`, nothing moves. `max_wait_s`
 is the starvation bound: a slot opens for every agent that has waited longer, and the gate lets overdue agents
@@ -35,6 +35,7 @@ from typing import Final
 from concur.controllers.base import ControllerParams, LogValue
 from concur.errors import require
 from concur.measures.flows import Freshness
+from concur.measures.misses import MissMeter
 from concur.measures.residents import (
     Ledger,
     prefix_tokens,
@@ -49,7 +50,6 @@ from concur.twin.calls import CallPool
 from concur.twin.costs import CostMeter
 from concur.twin.future import Policy
 from concur.twin.lives import Lives
-from concur.twin.misses import MissMeter
 from concur.twin.plan import Planner
 
 _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)

@@ -56,7 +56,8 @@ class Flows:
     `first_calls` of them were an agent's first, with `first_tokens` of new prompt and output. `busy_s`,
     `idle_s`: agent-seconds in a call, and in tool waits with a slot. `ended_calls`, `ended_call_tokens`: the
     calls of agents that have left, and their private tokens summed over those calls. `queried_tokens`,
-    `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters. `net_private_tokens`: the
+    `uncached_tokens`, `generated_tokens`, `preemptions`: the engine's counters; `reloaded_tokens` of the
+    uncached ones came from an offload tier. `net_private_tokens`: the
     ledger's private tokens themselves, so that a difference is their net growth.
     """
 
@@ -74,6 +75,7 @@ class Flows:
     ended_call_tokens: int = 0
     queried_tokens: int = 0
     uncached_tokens: int = 0
+    reloaded_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
     net_private_tokens: float = 0.0
@@ -147,6 +149,7 @@ class FlowMeter:
             idle_s=before.idle_s + (ledger.num_agents - ledger.num_in_step) * passed_s,
             queried_tokens=snapshot.prefix_cache_queries_tokens,
             uncached_tokens=snapshot.prefix_cache_queries_tokens - snapshot.prefix_cache_hits_tokens,
+            reloaded_tokens=snapshot.external_prefix_cache_hits_tokens,
             generated_tokens=snapshot.generation_tokens,
             preemptions=snapshot.num_preemptions,
             net_private_tokens=ledger.private_tokens,

@@ -10,6 +10,7 @@ import pytest
 
 from concur.controllers import make_controller
 from concur.controllers.twin import Twin
+from concur.measures.misses import MissMeter
 from concur.signals import AgentView, CallView, Snapshot
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.build import build_workload
@@ -19,7 +20,6 @@ from concur.twin.calls import CallPool
 from concur.twin.costs import CostMeter, StepCosts
 from concur.twin.future import Future, FutureAgent, FutureCall, Policy
 from concur.twin.lives import Lives
-from concur.twin.misses import MissMeter
 from concur.twin.model import Rollout
 from concur.twin.plan import handicap
 from tests.helpers import TRACES, make_scenario
