@@ -36,10 +36,11 @@ class SimGate(Generic[AnyGate]):
     def turn(self, agent_id: str, call: RoutedCall | None = None) -> simpy.Event:
         """Ask for the agent's next step; the event fires when it may begin. A fleet may look at the call."""
         turn = self._turns[agent_id] = self.env.event()
-        if isinstance(self.gate, FleetGate):
-            self.wake(self.gate.request_step(agent_id, time_s=self.env.now, call=call))
+        gate: Gate | FleetGate = self.gate
+        if isinstance(gate, FleetGate):
+            self.wake(gate.request_step(agent_id, time_s=self.env.now, call=call))
         else:
-            self.wake(self.gate.request_step(agent_id, time_s=self.env.now))
+            self.wake(gate.request_step(agent_id, time_s=self.env.now))
         return turn
 
     def wake(self, agent_ids: Iterable[str]) -> None:
