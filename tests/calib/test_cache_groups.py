@@ -1,5 +1,6 @@
 """The KV cache groups that vLLM makes of a model's layers, from its config."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -49,6 +50,9 @@ def test_vllm_makes_the_same_groups(name: str) -> None:
     from concur.calib.silicon.cache_groups import _layer_types
     from concur.validate.parity.vllm_scheduler import _base_config
 
+    vllm_config = copy.copy(_base_config())
+    vllm_config.cache_config = copy.copy(vllm_config.cache_config)
+    vllm_config.cache_config.kv_cache_layout = "LBNHC"  # any will do; an engine core resolves it
     config = MODELS[name][0]
     config = config.get("text_config", config)
     shape: dict[str, Any] = {"block_size": 16, "num_kv_heads": 8, "head_size": 64, "dtype": torch.bfloat16}
@@ -58,7 +62,7 @@ def test_vllm_makes_the_same_groups(name: str) -> None:
         else SlidingWindowSpec(**shape, sliding_window=config["sliding_window"])
         for number, kind in enumerate(_layer_types(config))
     }
-    specs = [group.kv_cache_spec for group in get_kv_cache_groups(_base_config(), layers)]
+    specs = [group.kv_cache_spec for group in get_kv_cache_groups(vllm_config, layers)]
     windows = [getattr(spec, "sliding_window", None) or 0 for spec in specs]
     ours = [
         group.get("sliding_window", 0)

@@ -53,7 +53,7 @@ def test_real_traces_are_identical(case: TraceCase, pool: float, model: str, is_
 def test_whole_agents_are_identical(is_async: bool) -> None:
     scenario, workload = trace_world(TRACE_CASES[1], "knee", is_async=is_async)
     few = replace(workload, agents=workload.agents[:24])
-    assert assert_identical(with_groups((scenario, few), MODELS["gpt-oss"])).num_cached_tokens > 1e6
+    assert assert_identical(with_groups((scenario, few), MODELS["gpt-oss"])).num_cached_tokens > 800_000
 
 
 @modes
