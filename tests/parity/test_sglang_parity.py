@@ -66,7 +66,8 @@ def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     from concur.validate.parity.sglang_fuzz import explain_fuzz, fuzz
 
     # One seed gives other worlds in another environment, see `test_parity`: the least is far below the usual.
-    least = num_worlds / 60 if seed is not None else 0
+    # Retractions are rare, so a fresh seed may have none.
+    least = num_worlds / 100 if seed is not None else -1
     seed = secrets.randbelow(2**31) if seed is None else seed
     num_worlds = int(os.environ.get("CONCUR_FUZZ_WORLDS", num_worlds))
     result = fuzz(num_worlds, seed)
