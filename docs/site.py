@@ -24,7 +24,7 @@ MADE: Final = {
 }
 """Pages that are made when the site is: their path below `docs/pages` -> their module in `docs.made`."""
 GENERATED: Final = frozenset(PAGES / name for name in MADE)
-_NOT_OURS: Final = {".venv", ".venv-clients", ".venv-vllm", "build", "docs", "runs", "node_modules"}
+_NOT_OURS: Final = re.compile(r"\.|(?:build|docs|runs)$")  # environments and what is made, and the site's own
 _LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)(?=[)#])")
 
 
@@ -37,7 +37,8 @@ def make(name: str) -> str:
 def other_pages() -> Iterator[Path]:
     """Yield the repository's pages that are not below `docs`, but for the README, whose place is the home."""
     for path in sorted(ROOT.glob("**/*.md")):
-        if not set(path.relative_to(ROOT).parts) & _NOT_OURS and path != ROOT / "README.md":
+        folder = path.relative_to(ROOT).parts[0]
+        if not _NOT_OURS.match(folder) and path != ROOT / "README.md":
             yield path
 
 

@@ -36,7 +36,7 @@ BOOK = "\n\n".join([README, *(path.read_text(encoding="utf-8") for path in sorte
 ALL_PAGES = sorted(
     path
     for path in ROOT.glob("**/*.md")
-    if not set(path.parts) & {".venv", ".venv-clients", ".venv-vllm", "build", "runs"}
+    if not re.match(r"\.|build$|runs$", path.relative_to(ROOT).parts[0])  # environments, and what is made
 )
 PLACEHOLDERS = {
     "SCENARIO.toml": "examples/react.toml",
