@@ -1,7 +1,6 @@
 """Mutation proof of pools with several groups: each deliberate change of a rule is caught."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -15,14 +14,11 @@ from concur.sim.kv.block_pool import KVCacheBlock
 from concur.sim.kv.groups import CacheGroup, FullAttention, SlidingWindow
 from concur.sim.kv.history import BlockHash, History
 from concur.sim.kv.hybrid import HybridKVCacheManager
-from concur.validate.parity.fuzz import fuzz
-from concur.validate.parity.parity import run_parity
 from concur.validate.parity.worlds import World, hybrid_worlds
+from tests.parity.mutating import Mutant, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, MODELS, corner, with_groups
 
 pytestmark = pytest.mark.vllm
-Mutant = Callable[..., Any]
-_BROKEN = (AssertionError, ValueError, IndexError, KeyError)
 
 
 def known_worlds() -> list[World]:
@@ -35,15 +31,7 @@ def known_worlds() -> list[World]:
 
 
 def is_caught() -> bool:
-    for world in known_worlds():
-        try:
-            if run_parity(*world).difference is not None:
-                return True
-        except _BROKEN:
-            return True
-    with suppress(*_BROKEN):
-        return fuzz(150, 0, drawn_from=hybrid_worlds).failure is not None
-    return True
+    return is_caught_on(known_worlds(), num_worlds=150, drawn_from=hybrid_worlds)
 
 
 def one_key_for_all_groups(self: HybridKVCacheManager, name: BlockHash, number: int) -> BlockHash:
@@ -148,10 +136,6 @@ def one_block_less(original: Mutant) -> Mutant:
         return most_blocks - (self.kind == "sliding_window")
 
     return mutant
-
-
-def replace(mutant: Any) -> Callable[[Any], Any]:
-    return lambda original: mutant
 
 
 MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {

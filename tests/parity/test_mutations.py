@@ -7,7 +7,6 @@ unchanged scheduler is *not* caught by the same worlds is the first test.
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,26 +21,15 @@ from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool
 from concur.sim.kv.history import History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
-from concur.validate.parity.fuzz import fuzz
-from concur.validate.parity.parity import run_parity
+from tests.parity.mutating import Mutant, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, corner
 
 pytestmark = pytest.mark.vllm
-Mutant = Callable[..., Any]
 
 
 def is_caught() -> bool:
-    """Run the corners, then random worlds, until something differs or breaks."""
-    for name in CORNERS:
-        for is_async in (False, True):
-            try:
-                if run_parity(*corner(name, is_async=is_async)).difference is not None:
-                    return True
-            except (AssertionError, ValueError, IndexError, KeyError):
-                return True
-    with suppress(AssertionError, ValueError, IndexError, KeyError):
-        return fuzz(100, 0).failure is not None
-    return True
+    known = (corner(name, is_async=is_async) for name in CORNERS for is_async in (False, True))
+    return is_caught_on(known, num_worlds=100)
 
 
 def drop_last_block_rule(self: KVCacheManager, num_tokens: int) -> int:
@@ -185,10 +173,6 @@ def resume_with_stale_output(original: Mutant) -> Mutant:
         request.num_stale_output_tokens = 0
 
     return mutant
-
-
-def replace(mutant: Mutant) -> Callable[[Mutant], Mutant]:
-    return lambda original: mutant
 
 
 def free_in_order(original: Mutant) -> Mutant:

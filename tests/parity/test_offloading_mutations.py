@@ -1,7 +1,6 @@
 """Mutation proof of the host tier: each deliberate change of a rule is caught by the parity suite."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -12,14 +11,11 @@ from concur.sim.engine.offload.scheduler import ConnectedScheduler
 from concur.sim.engine.request import Request
 from concur.sim.kv.eviction import LRUCachePolicy
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
-from concur.validate.parity.fuzz import fuzz
-from concur.validate.parity.parity import run_parity
 from concur.validate.parity.worlds import World, offloading_worlds
+from tests.parity.mutating import Mutant, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, offloading, shortened, twins_world
 
 pytestmark = pytest.mark.vllm
-Mutant = Callable[..., Any]
-_BROKEN = (AssertionError, ValueError, IndexError, KeyError)
 
 
 def known_worlds() -> list[World]:
@@ -36,15 +32,7 @@ def known_worlds() -> list[World]:
 
 
 def is_caught() -> bool:
-    for world in known_worlds():
-        try:
-            if run_parity(*world).difference is not None:
-                return True
-        except _BROKEN:
-            return True
-    with suppress(*_BROKEN):
-        return fuzz(150, 0, drawn_from=offloading_worlds).failure is not None
-    return True
+    return is_caught_on(known_worlds(), num_worlds=150, drawn_from=offloading_worlds)
 
 
 def head_is_given_up_first(self: LRUCachePolicy, keys: Any, access: Any) -> None:
@@ -166,10 +154,6 @@ def deferred_requests_block(original: Mutant) -> Mutant:
 
 def preempt_who_is_in_flight(self: ConnectedScheduler, victim: Request) -> bool:
     return True
-
-
-def replace(mutant: Mutant) -> Callable[[Mutant], Mutant]:
-    return lambda original: mutant
 
 
 MUTANTS: dict[str, tuple[Any, str, Callable[[Mutant], Mutant]]] = {

@@ -30,7 +30,7 @@ from concur.sim.world.gate import build_fleet_gate, build_router, num_gates
 from concur.sim.world.histories import FleetHistories, Written
 from concur.validate.errors import UnansweredError
 from concur.validate.live.client import Completion, RetryPolicy
-from concur.validate.live.live_record import make_record, request_row
+from concur.validate.live.live_record import make_record
 from concur.validate.live.replay import LiveRun, OnProgress, run_to_record
 from concur.validate.live.server import Server
 
@@ -150,20 +150,9 @@ class FleetRun(LiveRun):
                 done = await self._complete(turn, history.prompt(call_index), step)
             if done is not None:
                 break
-        history.answered(done.token_ids)
-        self.faults.retries.update(done.causes)
-        self.tables.requests.append(
-            request_row(
-                agent_index=spec.index,
-                call_index=call_index,
-                step=step,
-                ready_s=ready_s,
-                submitted_s=turn.began_s,
-                done=done,
-                engine_index=turn.engine,
-            )
+        return self._note(
+            spec, call_index, step, done, ready_s=ready_s, began_s=turn.began_s, engine_index=turn.engine
         )
-        return turn.began_s - ready_s
 
     async def _complete(self, turn: Step, prompt: Sequence[int], step: StepSpec) -> Completion | None:
         """Make a call at its engine; `None` if that has died and another one is up."""

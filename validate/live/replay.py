@@ -36,7 +36,7 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.workload.turns import Turns
 from concur.sim.world.gate import build_gate
 from concur.validate.errors import CallError, ServerError
-from concur.validate.live.client import CompletionClient, RetryPolicy
+from concur.validate.live.client import Completion, CompletionClient, RetryPolicy
 from concur.validate.live.histories import TokenHistory, token_histories
 from concur.validate.live.live_record import (
     Failure,
@@ -297,7 +297,21 @@ class LiveRun:
         async with agent.last_step() if is_last else agent.step() as turn:
             done = await self._clients[0].complete(history.prompt(call_index), step.output_tokens)
             turn.usage = Usage(done.prompt_tokens, len(done.token_ids), done.cached_tokens, step.kept_tokens)
-        history.answered(done.token_ids)
+        return self._note(spec, call_index, step, done, ready_s=ready_s, began_s=turn.began_s)
+
+    def _note(
+        self,
+        spec: AgentSpec,
+        call_index: int,
+        step: StepSpec,
+        done: Completion,
+        *,
+        ready_s: float,
+        began_s: float,
+        engine_index: int | None = None,
+    ) -> float:
+        """Note a call that was answered; return the seconds waited at the gate."""
+        self._histories[spec.index].answered(done.token_ids)
         self.faults.retries.update(done.causes)
         self.tables.requests.append(
             request_row(
@@ -305,11 +319,12 @@ class LiveRun:
                 call_index=call_index,
                 step=step,
                 ready_s=ready_s,
-                submitted_s=turn.began_s,
+                submitted_s=began_s,
                 done=done,
+                engine_index=engine_index,
             )
         )
-        return turn.began_s - ready_s
+        return began_s - ready_s
 
     def _fail(self, spec: AgentSpec, cause: str) -> None:
         failure = Failure(spec.agent_id, self._calls_begun[spec.index], self.now_s(), cause)

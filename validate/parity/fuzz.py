@@ -10,7 +10,6 @@ from hypothesis.strategies import SearchStrategy
 
 from concur.validate.parity.explain import covered, explain_difference
 from concur.validate.parity.parity import Coverage, ParityResult, run_parity
-from concur.validate.parity.vllm_scheduler import vllm_release
 from concur.validate.parity.worlds import World, worlds
 
 
@@ -41,9 +40,31 @@ def fuzz(
     VllmMissingError
         If vLLM cannot be imported.
     """
-    release = vllm_release()
     passed: list[Coverage] = []
     failed: list[tuple[World, ParityResult]] = []
+
+    def is_identical(world: World) -> bool:
+        result = run_parity(*world)
+        if result.difference is None:
+            passed.append(result.coverage)
+        else:
+            failed.append((world, result))
+        return result.difference is None
+
+    search(is_identical, drawn_from(), num_worlds, seed_number, on_progress=on_progress)
+    return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
+
+
+def search(
+    is_identical: Callable[[World], bool],
+    strategy: SearchStrategy[World],
+    num_worlds: int,
+    seed_number: int,
+    *,
+    on_progress: Callable[[], None],
+) -> None:
+    """Draw worlds until one is not identical, and then smaller ones; the last that is not is the smallest."""
+    has_failed = False
 
     @seed(seed_number)
     @settings(
@@ -53,27 +74,17 @@ def fuzz(
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn_from())
-    def compare(drawn: World) -> None:
-        world = _of_release(drawn, release)
-        result = run_parity(*world)
-        if result.difference is not None:
-            failed.append((world, result))
+    @given(strategy)
+    def compare(world: World) -> None:
+        nonlocal has_failed
+        if not is_identical(world):
+            has_failed = True
             raise _DifferenceError
-        passed.append(result.coverage)
-        if not failed:
+        if not has_failed:
             on_progress()
 
     with suppress(_DifferenceError):  # the last failure is the smallest: Hypothesis runs it once more
         compare()
-    return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
-
-
-def _of_release(world: World, release: str) -> World:
-    """Return the same world under another release of the engine."""
-    scenario, workload = world
-    engine = scenario.engine.model_copy(update={"release": release})
-    return scenario.model_copy(update={"engine": engine}), workload
 
 
 def total_coverage(parts: list[Coverage]) -> Coverage:

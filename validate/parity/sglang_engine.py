@@ -18,27 +18,10 @@ from typing import Any, Final
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.validate.errors import SglangMissingError
 from concur.validate.parity.sglang_absent import stand_in_for_absent_packages
+from concur.validate.parity.small_model import SMALL_MODEL
 
 VOCABULARY: Final = 1 << 40  # token ids are made up, and none is out of it
-_MODEL: Final = {  # Hugging Face configuration of a small dense model; scheduling does not depend on it
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 64,
-    "vocab_size": 128,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "max_position_embeddings": 1 << 24,
-}
+_MODEL: Final = SMALL_MODEL | {"bos_token_id": 0, "eos_token_id": 1}
 _ABSENT: Final = (  # parts of a scheduler that this one does without
     *("chunked_req", "_pending_chunked_abort_req", "dllm_config", "min_free_slots_delayer"),
     *("prefill_delayer", "dynamic_chunk_sizer", "truncation_align_size", "decode_offload_manager"),

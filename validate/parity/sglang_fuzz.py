@@ -1,12 +1,10 @@
 """Parity with SGLang on random worlds, and results for people."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
+from concur.validate.parity.fuzz import search
 from concur.validate.parity.sglang_parity import Coverage, Difference, Result, run_parity
 from concur.validate.parity.sglang_worlds import sglang_worlds
 from concur.validate.parity.worlds import World
@@ -26,10 +24,6 @@ class FuzzResult:
         return None if self.failure is None else self.failure[1]
 
 
-class _DifferenceError(AssertionError):
-    """Tell Hypothesis that a world is worth shrinking."""
-
-
 def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] = lambda: None) -> FuzzResult:
     """Compare `num_worlds` random worlds with SGLang's scheduler, from the seed.
 
@@ -41,26 +35,15 @@ def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] =
     passed: list[Coverage] = []
     failed: list[tuple[World, Difference]] = []
 
-    @seed(seed_number)
-    @settings(
-        max_examples=num_worlds,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(sglang_worlds())
-    def compare(world: World) -> None:
+    def is_identical(world: World) -> bool:
         result = run_parity(*world)
-        if result.difference is not None:
+        if result.difference is None:
+            passed.append(result.coverage)
+        else:
             failed.append((world, result.difference))
-            raise _DifferenceError
-        passed.append(result.coverage)
-        if not failed:
-            on_progress()
+        return result.difference is None
 
-    with suppress(_DifferenceError):  # the last failure is the smallest: Hypothesis runs it once more
-        compare()
+    search(is_identical, sglang_worlds(), num_worlds, seed_number, on_progress=on_progress)
     return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
 
 

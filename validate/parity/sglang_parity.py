@@ -19,6 +19,7 @@ from concur.sim.engine.request import Request
 from concur.sim.engine.sglang.core import SglangCore, build_sglang_scheduler
 from concur.sim.engine.sglang.scheduler import Scheduler
 from concur.sim.engine.sglang_config import SglangConfig
+from concur.sim.engine.stepping import StepScheduler
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
@@ -92,32 +93,8 @@ class Result:
     difference: Difference | None
 
 
-class SteppedScheduler(Protocol):
+class SteppedScheduler(StepScheduler, Protocol):
     """Either side."""
-
-    def add_request(self, request: Request) -> None:
-        """Queue a request."""
-        ...
-
-    def has_unfinished_requests(self) -> bool:
-        """Tell whether there is anything left to do."""
-        ...
-
-    def schedule(self) -> SchedulerOutput:
-        """Decide the next step."""
-        ...
-
-    def update_from_output(self, output: SchedulerOutput, *, time_s: float) -> list[Request]:
-        """Take a step's output; return the requests that it finished."""
-        ...
-
-    def finish_load(self, request: Request) -> None:
-        """Never called."""
-        ...
-
-    def make_stats(self) -> SchedulerStats:
-        """Return gauges and counters."""
-        ...
 
     def rest(self) -> None:
         """Take note that there is nothing to do."""

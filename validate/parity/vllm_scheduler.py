@@ -23,27 +23,10 @@ from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.step_time.step_time import StepBatch
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError
+from concur.validate.parity.small_model import SMALL_MODEL
 from concur.validate.parity.tokens import TokenBook
 
 Output = TypeVar("Output", bound=SchedulerOutput)
-
-_MODEL = {  # Hugging Face configuration of a one-layer dense model; scheduling does not depend on it
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 64,
-    "vocab_size": 128,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "max_position_embeddings": 1 << 24,
-}
 
 
 def vllm_version() -> str:
@@ -107,7 +90,7 @@ def _base_config() -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     folder = Path(tempfile.mkdtemp(prefix="concur-model-"))
-    (folder / "config.json").write_text(json.dumps(_MODEL))
+    (folder / "config.json").write_text(json.dumps(SMALL_MODEL))
     arguments = EngineArgs(
         model=str(folder),
         load_format="dummy",
