@@ -3,8 +3,9 @@
 from math import inf
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from concur.sim.engine.hierarchical_cache import HierarchicalCacheConfig
 from concur.sim.section import MAX_AGENTS, MAX_TOKENS, Section
 
 _RESERVED_TOKENS: Final = 5
@@ -14,8 +15,9 @@ _RESERVED_TOKENS: Final = 5
 class SglangConfig(Section):
     """`[engine]` with `kind = "sglang"`: SGLang's own names and meanings (0.5.23).
 
-    `chunked_prefill_size` = -1 prefills every prompt whole. Not simulated, and so no keys: priorities, other
-    policies and eviction policies than these, data parallel attention, speculative decoding, sliding windows.
+    `chunked_prefill_size` = -1 prefills every prompt whole. `hierarchical_cache` is HiCache; left out, there
+    is none. Not simulated, and so no keys: priorities, other policies and eviction policies than these, data
+    parallel attention, speculative decoding, sliding windows.
     """
 
     kind: Literal["sglang"]
@@ -30,6 +32,7 @@ class SglangConfig(Section):
     schedule_conservativeness: float = Field(1.0, ge=0, le=100)
     enable_mixed_chunk: bool = False
     disable_overlap_schedule: bool = False
+    hierarchical_cache: HierarchicalCacheConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -53,7 +56,17 @@ class SglangConfig(Section):
                 f"below max_prefill_tokens = {self.max_prefill_tokens} and chunked_prefill_size = "
                 f"{self.chunked_prefill_size}, or decodes leave a prefill nothing"
             )
+        if self.hierarchical_cache is not None:
+            self.hierarchical_cache.host_tokens(self.pool_tokens, self.page_size)
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a tier that is not there, so that records are as they were before there was one."""
+        raw: dict[str, Any] = write(self)
+        if raw.get("hierarchical_cache", self) is None:
+            del raw["hierarchical_cache"]
+        return raw
 
     @property
     def pool_tokens(self) -> int:

@@ -148,10 +148,11 @@ class RadixTree:
         self._refresh_path(node)
         return num_matched, node
 
-    def insert(self, key: Key, *, owned_from: int) -> Node:
+    def insert(self, key: Key, *, owned_from: int, counted_from: int = 0) -> Node:
         """Put the tokens of whole pages into the tree; return the node that they end with.
 
-        Of those that are here already, the request's own from number `owned_from` on are freed.
+        Of those that are here already, the request's own from number `owned_from` on are freed. Whoever
+        counts inserts counts them from `counted_from` on; here nobody does.
         """
         node, position, rest = self._root, 0, self._aligned(key)
         node.last_access = self._next_tick()
@@ -193,6 +194,40 @@ class RadixTree:
             parent = self._evict(node)
             if parent in self._leaves:
                 heappush(victims, (parent.last_access, parent))
+
+    # -- a tier behind the pool, see `concur.sim.kv.hiradix`; here there is none
+
+    @property
+    def has_transfers(self) -> bool:
+        """Whether something is on its way from one tier to the other."""
+        return False
+
+    def resident(self, node: Node) -> Node:
+        """Return the last node of a path that is in the pool."""
+        return node
+
+    def away_tokens(self, node: Node) -> int:
+        """Return how many tokens of a path are in the other tier only."""
+        return 0
+
+    def load_back(self, node: Node) -> bool:
+        """Bring a path into the pool; tell whether it comes."""
+        return False
+
+    def start_loading(self) -> None:
+        """Start what a pass has decided to load."""
+
+    def start_writing(self) -> None:
+        """Start the copies that inserts have asked for."""
+
+    def take_acknowledged(self) -> None:
+        """Take note of the transfers that are done by now."""
+
+    def tier_metrics(self) -> dict[str, float]:
+        """Return what went from one tier to the other."""
+        return {}
+
+    # -- inside
 
     def _evict(self, node: Node) -> Node:
         parent = node.parent

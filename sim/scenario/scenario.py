@@ -150,6 +150,14 @@ class Scenario(Section):
 def _with_measured(engine: Mapping[str, Any], profile: StepTimeProfile) -> dict[str, Any]:
     """Return `[engine]` with what it leaves out and the profile knows."""
     filled = dict(engine)
+    measured = {
+        "kv_bytes_per_token": profile.kv_bytes_per_token,
+        "bandwidth_bytes_per_s": profile.host_to_device_bytes_per_s,
+    }
+    known = {key: value for key, value in measured.items() if value is not None}
+    for tier in ("host_cache", "hierarchical_cache"):
+        if isinstance(filled.get(tier), Mapping):
+            filled[tier] = known | dict(filled[tier])
     if filled.get("kind") == "sglang":
         return {"max_total_num_tokens": profile.num_gpu_blocks * profile.block_size} | filled
     block_size = filled.get("block_size", EngineConfig.model_fields["block_size"].default)
@@ -157,13 +165,6 @@ def _with_measured(engine: Mapping[str, Any], profile: StepTimeProfile) -> dict[
         filled.setdefault("num_gpu_blocks", profile.num_blocks_of(block_size))
     if profile.kv_cache_groups is not None:
         filled.setdefault("kv_cache_groups", profile.kv_cache_groups)
-    measured = {
-        "kv_bytes_per_token": profile.kv_bytes_per_token,
-        "bandwidth_bytes_per_s": profile.host_to_device_bytes_per_s,
-    }
-    if isinstance(filled.get("host_cache"), Mapping):
-        known = {key: value for key, value in measured.items() if value is not None}
-        filled["host_cache"] = known | dict(filled["host_cache"])
     return filled
 
 

@@ -70,9 +70,11 @@ def the_last_token_is_cached(original: Mutant) -> Mutant:
 
 
 def prompts_are_no_nodes(original: Mutant) -> Mutant:
-    def mutant(self: RadixTree, key: Key, *, owned_from: int) -> Node | None:
+    def mutant(self: RadixTree, key: Key, *, owned_from: int, counted_from: int) -> Node | None:
         ends_at_prompt = owned_from and sum(end - first for _, first, end in key) == owned_from
-        node: Node | None = None if ends_at_prompt else original(self, key, owned_from=owned_from)
+        node: Node | None = None
+        if not ends_at_prompt:
+            node = original(self, key, owned_from=owned_from, counted_from=counted_from)
         return node
 
     return mutant
@@ -101,9 +103,9 @@ def the_most_recent_goes_first(original: Mutant) -> Mutant:
 
 
 def duplicates_are_kept(original: Mutant) -> Mutant:
-    def mutant(self: RadixTree, key: Key, *, owned_from: int) -> Node:
+    def mutant(self: RadixTree, key: Key, *, owned_from: int, counted_from: int) -> Node:
         available = self.available_tokens
-        node: Node = original(self, key, owned_from=owned_from)
+        node: Node = original(self, key, owned_from=owned_from, counted_from=counted_from)
         self.available_tokens = min(available, self.available_tokens)
         return node
 

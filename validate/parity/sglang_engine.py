@@ -15,9 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.validate.errors import SglangMissingError
 from concur.validate.parity.sglang_absent import stand_in_for_absent_packages
+from concur.validate.parity.sglang_hicache import HiCacheCounters, attach, server_options, smallest_kv_pool
 from concur.validate.parity.small_model import SMALL_MODEL
 
 VOCABULARY: Final = 1 << 40  # token ids are made up, and none is out of it
@@ -29,7 +31,7 @@ _ABSENT: Final = (  # parts of a scheduler that this one does without
     *("last_batch", "scheduler_stage_metrics", "max_queued_requests"),
 )
 _OFF: Final = (
-    *("enable_hierarchical_cache", "enable_unified_cache_external_linker", "enable_lmcache"),
+    *("enable_unified_cache_external_linker", "enable_lmcache"),
     *("enable_hicache_storage", "enable_hisparse", "require_mlp_sync", "is_hybrid_swa", "is_hybrid_ssm"),
     *("enable_priority_scheduling", "enable_priority_preemption", "enable_lora"),
     *("enable_lora_overlap_loading", "schedule_low_priority_values_first", "enable_fpm"),
@@ -89,6 +91,7 @@ def _publish_arguments(config: SglangConfig) -> Any:
     from sglang.srt import runtime_context
     from sglang.srt.server_args import ServerArgs
 
+    tier = config.hierarchical_cache
     arguments = ServerArgs(
         model_path=_model_folder(),
         device="cpu",
@@ -106,14 +109,15 @@ def _publish_arguments(config: SglangConfig) -> Any:
         schedule_conservativeness=config.schedule_conservativeness,
         enable_mixed_chunk=config.enable_mixed_chunk,
         pp_max_micro_batch_size=config.max_running_requests,
+        **({} if tier is None else server_options(tier)),
     )
     ranks = runtime_context.SpawnRanks(world_rank=0, dp_rank=None, gpu_id=0)
     runtime_context.publish(arguments, role="scheduler", ranks=ranks)
     return arguments
 
 
-def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any]:
-    """Return the tree, and the pools of rows and of tokens behind it."""
+def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any, Any]:
+    """Return the tree, the pools of rows and of tokens behind it, and what it was made of."""
     import torch
     from sglang.srt.mem_cache.allocator import PagedTokenToKVPoolAllocator, TokenToKVPoolAllocator
     from sglang.srt.mem_cache.cache_init_params import CacheInitParams
@@ -127,7 +131,8 @@ def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any]:
         device="cpu",
         enable_memory_saver=False,
     )
-    size, memory = config.pool_tokens, Idle()
+    size = config.pool_tokens
+    memory = Idle() if config.hierarchical_cache is None else smallest_kv_pool(config)
     tokens = (
         TokenToKVPoolAllocator(size, torch.bfloat16, "cpu", memory, need_sort=False)
         if config.page_size == 1
@@ -135,27 +140,34 @@ def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any]:
             size, config.page_size, torch.bfloat16, "cpu", memory, need_sort=False
         )
     )
-    tree = UnifiedRadixCache(
-        CacheInitParams(
-            disable=False,
-            req_to_token_pool=rows,
-            token_to_kv_pool_allocator=tokens,
-            page_size=config.page_size,
-            eviction_policy="lru",
-            chunked_prefill_size=config.chunked_prefill_size,
-            tree_components=(ComponentType.FULL,),
-        )
+    parameters = CacheInitParams(
+        disable=False,
+        req_to_token_pool=rows,
+        token_to_kv_pool_allocator=tokens,
+        page_size=config.page_size,
+        eviction_policy="lru",
+        chunked_prefill_size=config.chunked_prefill_size,
+        tree_components=(ComponentType.FULL,),
     )
-    return tree, rows, tokens
+    return UnifiedRadixCache(parameters), rows, tokens, parameters
 
 
 class SglangEngine:
-    """A scheduler of SGLang's with its tree, its pool of tokens and what takes in its results."""
+    """A scheduler of SGLang's with its tree, its pool of tokens and what takes in its results.
 
-    def __init__(self, config: SglangConfig, longest_tokens: int) -> None:
+    With `transfers` the tree has a host behind it, on those links.
+    """
+
+    def __init__(
+        self, config: SglangConfig, longest_tokens: int, transfers: HostTransfers | None = None
+    ) -> None:
         sglang_version()
         arguments = _publish_arguments(config)
-        self.tree, self._rows, self.tokens = _cache(config, longest_tokens)
+        self.tree, self._rows, self.tokens, parameters = _cache(config, longest_tokens)
+        self.counters = HiCacheCounters()
+        if transfers is not None:
+            self.tree.metrics_collector = self.counters
+            attach(self.tree, parameters, arguments, transfers)
         self._model = SimpleNamespace(
             is_encoder_decoder=False,
             vocab_size=VOCABULARY,
@@ -197,6 +209,7 @@ class SglangEngine:
             dict.fromkeys(_ABSENT),
             **dict.fromkeys(_OFF, False),
             server_args=arguments,
+            enable_hierarchical_cache=config.hierarchical_cache is not None,
             schedule_policy=config.schedule_policy,
             priority_scheduling_preemption_threshold=10,
             page_size=config.page_size,

@@ -8,24 +8,30 @@ compares
 - how many tokens are available and how many evictable, and the exact `new_token_ratio`,
 - whether the running batch is taken for full,
 - the published gauges and counters,
+- with HiCache: what is free on the host, what is on its way to either side, and what SGLang counts of that,
 - the requests finished, and the time at which the step ended.
 """
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Final, Protocol
 
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request
-from concur.sim.engine.sglang.core import SglangCore, build_sglang_scheduler
+from concur.sim.engine.sglang.core import build_sglang_scheduler, core_around, transfers_of
+from concur.sim.engine.sglang.hicache_core import HiCacheScheduler
 from concur.sim.engine.sglang.scheduler import Scheduler
+from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
-from concur.sim.engine.stepping import StepScheduler
+from concur.sim.engine.stepping import StepCore
+from concur.sim.kv.hiradix import HiRadixTree
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 from concur.validate.errors import OutOfScopeError
+from concur.validate.parity.sglang_hicache import host_memory
 from concur.validate.parity.sglang_scheduler import SglangScheduler
 
 
@@ -39,6 +45,9 @@ class Memory:
     available_tokens: int
     evictable_tokens: int
     new_token_ratio: float
+    host_available_tokens: int = 0
+    writing_tokens: int = 0
+    loading_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -51,9 +60,10 @@ class Step:
     finished: tuple[str, ...] = ()
     end_s: float = -1.0
     stats: tuple[float, ...] = ()
+    tier: tuple[tuple[str, float], ...] = ()
 
 
-_OUTCOMES: Final = ("finished", "end_s", "stats")
+_OUTCOMES: Final = ("finished", "end_s", "stats", "tier")
 _DECISIONS: Final = tuple(field.name for field in fields(Step) if field.name not in _OUTCOMES)
 
 
@@ -83,6 +93,10 @@ class Coverage:
     num_chunks: int
     num_mixed: int
     num_early_ends: int
+    num_loaded_tokens: int = 0
+    num_evicted_tokens: int = 0
+    num_dropped_tokens: int = 0
+    num_host_evicted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +107,8 @@ class Result:
     difference: Difference | None
 
 
-class SteppedScheduler(StepScheduler, Protocol):
+class SteppedScheduler(HiCacheScheduler, Protocol):
     """Either side."""
-
-    def rest(self) -> None:
-        """Take note that there is nothing to do."""
-        ...
 
 
 class _DivergedError(Exception):
@@ -154,6 +164,7 @@ class Recorder:
             stats.generation_tokens,
             stats.num_preemptions,
         )
+        step.tier = tuple(sorted(self._scheduler.tier_metrics().items()))
         self._check(number, _OUTCOMES)
         return finished
 
@@ -168,6 +179,14 @@ class Recorder:
     def rest(self) -> None:
         """Pass on."""
         self._scheduler.rest()
+
+    def has_transfers(self) -> bool:
+        """Pass on."""
+        return self._scheduler.has_transfers()
+
+    def tier_metrics(self) -> dict[str, float]:
+        """Pass on."""
+        return self._scheduler.tier_metrics()
 
     def _check(self, number: int, names: tuple[str, ...]) -> None:
         if self._expected is not None and differing_fields(self.steps, self._expected, number, names):
@@ -194,15 +213,20 @@ def memory_of(scheduler: SteppedScheduler) -> Memory:
             available_tokens=int(engine.tokens.available_size()),
             evictable_tokens=int(engine.tree.evictable_size()),
             new_token_ratio=float(its.new_token_ratio_tracker.current),
+            **host_memory(engine.tree),
         )
     assert isinstance(scheduler, Scheduler)
+    tree = scheduler.tree
     return Memory(
         running=tuple(req.request.request_id for req in scheduler.running),
         waiting=tuple(req.request.request_id for req in scheduler.waiting),
         is_full=scheduler.is_full,
-        available_tokens=scheduler.tree.available_tokens,
-        evictable_tokens=scheduler.tree.evictable_tokens,
+        available_tokens=tree.available_tokens,
+        evictable_tokens=tree.evictable_tokens,
         new_token_ratio=scheduler.ratio.current,
+        host_available_tokens=tree.host_available_tokens if isinstance(tree, HiRadixTree) else 0,
+        writing_tokens=tree.writing_tokens if isinstance(tree, HiRadixTree) else 0,
+        loading_tokens=tree.loading_tokens if isinstance(tree, HiRadixTree) else 0,
     )
 
 
@@ -228,16 +252,20 @@ def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], R
     OutOfScopeError
         If the scenario's engine is another one.
     """
-    theirs = Recorder(SglangScheduler(_config_of(scenario), workload))
-    record = simulate(scenario, workload, core=_core(scenario, theirs))
+    config = _config_of(scenario)
+    transfers = transfers_of(config)
+    theirs = Recorder(SglangScheduler(config, workload, transfers))
+    record = simulate(scenario, workload, core=_core(scenario, theirs, transfers))
     return theirs.steps, record
 
 
 def first_difference(scenario: Scenario, workload: Workload, expected: list[Step]) -> Difference | None:
     """Run our side until it differs from the steps that SGLang has taken."""
-    ours = Recorder(build_sglang_scheduler(_config_of(scenario)), expected=expected)
+    config = _config_of(scenario)
+    transfers = transfers_of(config)
+    ours = Recorder(build_sglang_scheduler(config, transfers), expected=expected)
     try:
-        simulate(scenario, workload, core=_core(scenario, ours))
+        simulate(scenario, workload, core=_core(scenario, ours, transfers))
     except _DivergedError as diverged:
         (number,) = diverged.args
     else:
@@ -269,8 +297,8 @@ def _config_of(scenario: Scenario) -> SglangConfig:
     return config
 
 
-def _core(scenario: Scenario, recorder: Recorder) -> SglangCore:
-    return SglangCore(_config_of(scenario), make_step_time(scenario.step_time), recorder)
+def _core(scenario: Scenario, recorder: Recorder, transfers: HostTransfers | None) -> StepCore:
+    return core_around(recorder, _config_of(scenario), make_step_time(scenario.step_time), transfers)
 
 
 def _at(steps: list[Step], number: int) -> Step | None:
@@ -280,19 +308,29 @@ def _at(steps: list[Step], number: int) -> Step | None:
 def _coverage(steps: list[Step], workload: Workload, record: RunRecord) -> Coverage:
     batches = [step.batch for step in steps]
     ordered = record.requests.sort_values(["agent_index", "call_index"])
-    before = ordered.groupby("agent_index")["prompt_tokens"].shift()
+    prompts_before = ordered.groupby("agent_index")["prompt_tokens"].shift()
+    tier = dict(next((step.tier for step in reversed(steps) if step.tier), ()))
     return Coverage(
         num_steps=len(steps),
         num_requests=len(ordered),
         num_retractions=sum(len(step.retracted) for step in steps),
         num_cached_tokens=int(ordered["cached_tokens"].sum()),
-        num_generated_tokens_reused=int((ordered["cached_tokens"] - before).clip(lower=0).fillna(0).sum()),
+        num_generated_tokens_reused=int(
+            (ordered["cached_tokens"] - prompts_before).clip(lower=0).fillna(0).sum()
+        ),
         num_chunks=sum(not samples for batch in batches for _, _, _, samples in batch),
         num_mixed=sum(_is_mixed(batch) for batch in batches),
         num_early_ends=sum(
             (step.max_new_tokens or 0) > step.output_tokens
             for agent in workload.agents
             for step in agent.steps
+        ),
+        num_loaded_tokens=int(tier.get("load_back_tokens", 0)),
+        num_evicted_tokens=int(tier.get("evicted_tokens", 0)),
+        num_dropped_tokens=int(tier.get("hicache_dropped_tokens", 0)),
+        num_host_evicted_tokens=sum(
+            max(0, after.memory.host_available_tokens - before.memory.host_available_tokens)
+            for before, after in pairwise(steps)
         ),
     )
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.workload.spec import Workload
 from concur.validate.parity.sglang_engine import VOCABULARY, SglangEngine
+from concur.validate.parity.sglang_hicache import has_transfers
 from concur.validate.parity.tokens import TokenBook
 
 _DECODE_LOG_INTERVAL = 40  # `ServerArgs.decode_log_interval`
@@ -31,9 +33,11 @@ class DecidedBatch(SchedulerOutput):
 class SglangScheduler:
     """SGLang's scheduler under the interface of `concur.sim.engine.sglang.scheduler.Scheduler`."""
 
-    def __init__(self, config: SglangConfig, workload: Workload) -> None:
+    def __init__(
+        self, config: SglangConfig, workload: Workload, transfers: HostTransfers | None = None
+    ) -> None:
         longest_tokens = max(agent.peak_context_tokens for agent in workload.agents)
-        self.engine = SglangEngine(config, longest_tokens)
+        self.engine = SglangEngine(config, longest_tokens, transfers)
         self.sglang = self.engine.scheduler
         self._config = config
         self._tokens = TokenBook(workload)
@@ -41,6 +45,7 @@ class SglangScheduler:
         self._outputs: dict[str, list[int]] = {}
         self._num_retractions: dict[str, int] = {}
         self._stats = SchedulerStats()
+        self._host_hit_tokens = 0
         reporter = self.sglang.metrics_reporter
         reporter.report_prefill_stats = self._report_prefill
         reporter.report_decode_stats = self._report_decode
@@ -96,17 +101,26 @@ class SglangScheduler:
             self.engine.results.process_batch_result_decode(batch, result)
         else:
             self.engine.results.process_batch_result_prefill(batch, result)
+        self.engine.tree.flush_pending_backups()
         for req in open_before:
             self._copy_progress(req, time_s)
         return [self._finish(req, time_s) for req in open_before if req.finished()]
 
     def finish_load(self, request: Request) -> None:
-        """Never called: there is no host cache."""
-        raise AssertionError("SGLang's scheduler was given no host cache")
+        """Never called: SGLang asks for loads itself."""
+        raise AssertionError("SGLang's scheduler is told of no load")
 
     def make_stats(self) -> SchedulerStats:
         """Return gauges as SGLang last refreshed them, and the counters so far, as a value of its own."""
         return copy.copy(self._stats)
+
+    def has_transfers(self) -> bool:
+        """Tell whether something is on its way from one tier to the other."""
+        return has_transfers(self.engine.tree)
+
+    def tier_metrics(self) -> dict[str, float]:
+        """Return what went from one tier to the other, as SGLang counts it."""
+        return self.engine.counters.tier_metrics() | {"host_hit_tokens": self._host_hit_tokens}
 
     def rest(self) -> None:
         """Do what SGLang does when there is nothing to do (`on_idle`)."""
@@ -190,9 +204,11 @@ class SglangScheduler:
         stats.prefix_cache_queries_tokens += request.num_prompt_tokens
         stats.prefix_cache_hits_tokens += req.cached_tokens
         stats.generation_tokens += len(req.output_ids)
+        request.num_host_tokens = req.cached_tokens_host
         return request
 
     def _report_prefill(self, *, prefill_stats: Any, **others: Any) -> None:
+        self._host_hit_tokens += prefill_stats.log_host_hit_tokens
         self._refresh_gauges(prefill_stats.num_running_reqs.total)
 
     def _report_decode(self, *others: Any, running_batch: Any, **options: Any) -> None:

@@ -38,6 +38,22 @@ def sglang_worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
+def hicache_worlds(draw: st.DrawFn) -> World:
+    """Draw such a world with HiCache: hosts from a few tokens to plenty, links from fast to slow."""
+    scenario, workload = draw(sglang_worlds())
+    tier = {
+        "hicache_ratio": draw(st.sampled_from([0.01, 0.3, 1.0, 4.0])),
+        "hicache_write_policy": draw(
+            st.sampled_from(["write_through", "write_through_selective", "write_back"])
+        ),
+        "bandwidth_bytes_per_s": draw(st.sampled_from([48.5e9, 4e9, 4e8])),
+    }
+    raw = scenario.model_dump()
+    raw["engine"]["hierarchical_cache"] = tier
+    return parse_scenario(raw), workload
+
+
+@st.composite
 def _limits(draw: st.DrawFn, agents: Sequence[AgentSpec]) -> list[AgentSpec]:
     """Draw what the clients send: nothing, the answer's length, or more than that."""
     most = draw(st.sampled_from([None, 0, 40, 400, 5000]))

@@ -4,9 +4,12 @@ from typing import Protocol
 
 from mypy_extensions import mypyc_attr
 
+from concur.sim.engine.sglang.hicache_core import HiCacheCore, HiCacheScheduler
 from concur.sim.engine.sglang.scheduler import Scheduler
+from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.engine.stepping import StepCore, StepScheduler
+from concur.sim.kv.hiradix import HiRadixTree
 from concur.sim.kv.radix import RadixTree
 from concur.sim.step_time.step_time import StepTime
 
@@ -33,11 +36,36 @@ class SglangCore(StepCore):
             self._sglang.rest()
 
 
-def build_sglang_core(config: SglangConfig, step_time: StepTime) -> SglangCore:
+def build_sglang_core(config: SglangConfig, step_time: StepTime) -> StepCore:
     """Return an engine as a scenario asks for it, its cache empty."""
-    return SglangCore(config, step_time, build_sglang_scheduler(config))
+    transfers = transfers_of(config)
+    return core_around(build_sglang_scheduler(config, transfers), config, step_time, transfers)
 
 
-def build_sglang_scheduler(config: SglangConfig) -> Scheduler:
-    """Return SGLang's scheduler on an empty radix tree."""
-    return Scheduler(config, RadixTree(config.pool_tokens, config.page_size))
+def transfers_of(config: SglangConfig) -> HostTransfers | None:
+    """Return idle links to the host, where there is HiCache."""
+    return None if config.hierarchical_cache is None else HostTransfers(config.hierarchical_cache)
+
+
+def core_around(
+    scheduler: HiCacheScheduler, config: SglangConfig, step_time: StepTime, transfers: HostTransfers | None
+) -> StepCore:
+    """Return the loop around a scheduler; with `transfers` that of HiCache."""
+    if transfers is None:
+        return SglangCore(config, step_time, scheduler)
+    return HiCacheCore(config, step_time, scheduler, transfers)
+
+
+def build_sglang_scheduler(config: SglangConfig, transfers: HostTransfers | None = None) -> Scheduler:
+    """Return SGLang's scheduler on an empty radix tree; with `transfers` on one with an empty host behind."""
+    tier = config.hierarchical_cache
+    if tier is None or transfers is None:
+        return Scheduler(config, RadixTree(config.pool_tokens, config.page_size))
+    tree = HiRadixTree(
+        config.pool_tokens,
+        config.page_size,
+        host_tokens=tier.host_tokens(config.pool_tokens, config.page_size),
+        write_policy=tier.hicache_write_policy,
+        transfers=transfers,
+    )
+    return Scheduler(config, tree)

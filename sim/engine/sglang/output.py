@@ -12,10 +12,10 @@ class BatchOutput(SchedulerOutput):
 
     `chunked` is the request that will go on with its prefill after this batch. `num_running` decoded, or
     could have, when a prefill was put together. `extends` are the tokens that each request computes and has
-    before.
+    before; `host_hit_tokens` of the latter came from the host for those whose first batch it is.
     """
 
-    __slots__ = ("chunked", "decoding", "extends", "is_extend", "num_running", "reqs")
+    __slots__ = ("chunked", "decoding", "extends", "host_hit_tokens", "is_extend", "num_running", "reqs")
 
     def __init__(self, *, is_extend: bool, chunked: Req | None = None, num_running: int = 0) -> None:
         super().__init__()
@@ -24,6 +24,7 @@ class BatchOutput(SchedulerOutput):
         self.chunked = chunked
         self.decoding: frozenset[Req] = frozenset()
         self.num_running = num_running
+        self.host_hit_tokens = 0
         self.extends: list[tuple[int, int]] = []
 
     def add_extend(self, req: Req, *, samples: bool) -> None:

@@ -51,7 +51,7 @@ class SchedulePolicy:
             key = req.key(num_tokens)
             num_matched, req.matched = self._tree.match(key)
             req.prefix_tokens = req.protected_tokens = num_matched
-            req.num_matched_tokens = min(num_matched, num_tokens - 1)
+            req.num_matched_tokens = min(num_matched + self._tree.away_tokens(req.matched), num_tokens - 1)
             if num_matched <= _SHORT_MATCH_TOKENS and num_tokens >= _SHORT_MATCH_TOKENS:
                 beginning = cut(key, _SHORT_MATCH_TOKENS)[0]
                 if beginning in beginnings:

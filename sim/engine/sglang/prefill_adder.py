@@ -79,31 +79,48 @@ class PrefillAdder:
         """Try a candidate, which has been matched; lock what it uses if it gets in."""
         assert req.matched is not None
         tree = self._tree
-        tree.lock(req.matched)  # what it uses cannot make room for it
-        refusal = self._select(req)
+        here, away_tokens = tree.resident(req.matched), tree.away_tokens(req.matched)
+        tree.lock(here)  # what it uses cannot make room for it
+        refusal = self._select(req, away_tokens)
+        if refusal is None and away_tokens:
+            refusal = self._load_back(req, away_tokens)
         if refusal is None:
-            tree.lock(req.matched)
-            req.locked = req.matched
+            req.locked = tree.resident(req.matched)
+            tree.lock(req.locked)
             is_chunked = req.extend_end < req.fill_tokens
             if is_chunked:
                 self.new_chunked = req
             self._charge(req, 0 if is_chunked else min(req.max_new_tokens, CLIP_MAX_NEW_TOKENS))
-        tree.unlock(req.matched)
+        tree.unlock(here)
         return self.verdict() if refusal is None else refusal
 
-    def _select(self, req: Req) -> Verdict | None:
-        """Decide how far the extend of a candidate goes, or why it does not get in."""
-        num_tokens = req.fill_tokens - req.prefix_tokens
+    def _load_back(self, req: Req, away_tokens: int) -> Verdict | None:
+        """Load what a candidate finds on the host; if that does not come, decide again without it."""
+        assert req.matched is not None
+        if not self._tree.load_back(req.matched):
+            return self._select(req, 0)
+        req.loaded_tokens = away_tokens
+        req.prefix_tokens += away_tokens
+        req.protected_tokens = req.prefix_tokens
+        return None
+
+    def _select(self, req: Req, away_tokens: int) -> Verdict | None:
+        """Decide how far the extend of a candidate goes, or why it does not get in.
+
+        What it finds on the host needs room as what it computes does, but no computing.
+        """
         num_new_tokens = min(max(req.num_left_tokens, 0), CLIP_MAX_NEW_TOKENS)
-        if num_tokens + num_new_tokens + self._page_size >= self._left_tokens:
+        needed_tokens = req.fill_tokens - req.prefix_tokens + num_new_tokens + self._page_size
+        if needed_tokens >= self._left_tokens:
             return Verdict.NO_TOKEN
-        pages_tokens = self._tree.ceil(num_tokens)
+        prefix_tokens = req.prefix_tokens + away_tokens
+        pages_tokens = self._tree.ceil(req.fill_tokens - prefix_tokens)
         if self._chunk_tokens is None:
             if self.admitted and pages_tokens >= self._input_tokens:
                 return Verdict.OTHER
         elif pages_tokens > self._chunk_tokens:
-            end = self._tree.floor(req.prefix_tokens + self._tree.floor(self._chunk_tokens))
-            if end <= req.prefix_tokens:
+            end = self._tree.floor(prefix_tokens + self._tree.floor(self._chunk_tokens))
+            if end <= prefix_tokens:
                 return Verdict.OTHER
             req.extend_end = end
             return None

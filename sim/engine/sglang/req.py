@@ -9,8 +9,10 @@ class Req:
 
     `prefix_tokens` are credited or computed before the extend that ends at `extend_end`. `kv_tokens` have
     slots: scheduled, computed or not. The first `protected_tokens` of those are the tree's, kept there by the
-    lock on `locked`; the others are its own. `num_middle_chunks` chunks are in flight that sample nothing.
-    `fill_tokens` is how much of it was known when it was last put into a batch: no more is cached.
+    lock on `locked`; the others are its own. It has put the first `inserted_tokens` there itself since it was
+    admitted, and for its match `loaded_tokens` came from the host. `num_middle_chunks` chunks are in flight
+    that sample nothing. `fill_tokens` is how much of it was known when it was last put into a batch: no more
+    is cached.
 
     `max_new_tokens` is the client's limit, cut to what the pool can hold; `ignores_eos`: the answer is as
     long as that. An answer that ends by itself before is a surprise to the scheduler.
@@ -21,8 +23,10 @@ class Req:
         "fill_tokens",
         "has_row",
         "ignores_eos",
+        "inserted_tokens",
         "is_retracted",
         "kv_tokens",
+        "loaded_tokens",
         "locked",
         "matched",
         "max_new_tokens",
@@ -42,6 +46,8 @@ class Req:
         self.fill_tokens = 0
         self.kv_tokens = 0
         self.protected_tokens = 0
+        self.inserted_tokens = 0
+        self.loaded_tokens = 0
         self.num_middle_chunks = 0
         self.num_matched_tokens = 0
         self.matched: Node | None = None

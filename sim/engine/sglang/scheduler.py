@@ -69,6 +69,7 @@ class Scheduler:
 
     def schedule(self) -> BatchOutput:
         """Decide the next batch (`get_next_batch_to_run`); an empty one is none."""
+        self.tree.take_acknowledged()
         self._take_in_last()
         output = self._prefill()
         if output is None and self.running:
@@ -86,16 +87,25 @@ class Scheduler:
         finished = [
             req.request for req in output.reqs if self._take_result(req, output, time_s) and req.is_finished
         ]
+        self.tree.start_writing()
         self._signals.note_batch(output, num_queued=len(self.waiting))
         return finished
 
     def finish_load(self, request: Request) -> None:
-        """Never called: there is no host cache."""
-        raise AssertionError(f"{request.request_id} has loaded from a host cache, and there is none")
+        """Never called: loads are acknowledged, see `RadixTree.take_acknowledged`."""
+        raise AssertionError(f"{request.request_id} is told of a load, and nobody waits for one")
 
     def make_stats(self) -> SchedulerStats:
         """Return the gauges as last refreshed, and the counters so far, as a value of its own."""
         return self._signals.published()
+
+    def has_transfers(self) -> bool:
+        """Tell whether something is on its way from one tier to the other."""
+        return self.tree.has_transfers
+
+    def tier_metrics(self) -> dict[str, float]:
+        """Return what went from one tier to the other, by the names of SGLang's counters."""
+        return self.tree.tier_metrics() | {"host_hit_tokens": self._signals.host_hit_tokens}
 
     def rest(self) -> None:
         """Take note that there is nothing to do: the estimate of answers starts anew (`on_idle`)."""
@@ -190,6 +200,7 @@ class Scheduler:
     def _launch_prefill(self, reqs: list[Req]) -> BatchOutput:
         """Make a batch of those who got in (`prepare_for_extend`)."""
         output = BatchOutput(is_extend=True, chunked=self.chunked, num_running=len(self.running))
+        self.tree.start_loading()
         self._slots.extend(reqs)
         for req in reqs:
             req.is_retracted = False
@@ -206,6 +217,8 @@ class Scheduler:
         request.status = RequestStatus.RUNNING
         if request.num_cached_tokens < 0:
             request.num_cached_tokens = req.prefix_tokens
+            request.num_host_tokens = req.loaded_tokens
+            output.host_hit_tokens += req.loaded_tokens
         output.admitted.append(request)
 
     def _mix_in(self, output: BatchOutput) -> None:
@@ -275,6 +288,7 @@ class Scheduler:
     def _requeue(self, req: Req) -> None:
         request = req.request
         req.prefix_tokens = req.protected_tokens = req.num_middle_chunks = req.num_matched_tokens = 0
+        req.inserted_tokens = req.loaded_tokens = 0
         req.is_retracted = True
         request.status = RequestStatus.PREEMPTED
         request.known_tokens = max(request.known_tokens, request.num_computed_tokens)

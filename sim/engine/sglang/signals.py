@@ -16,10 +16,14 @@ _DECODE_LOG_INTERVAL: Final = 40
 
 
 class Signals:
-    """Gauges as last refreshed, and counters so far, under the names of `SchedulerStats`."""
+    """Gauges as last refreshed, and counters so far, under the names of `SchedulerStats`.
+
+    `host_hit_tokens` is `prefill_effective_tokens{mode="host_hit"}`: without those who were retracted.
+    """
 
     def __init__(self, tree: RadixTree, pool_tokens: int) -> None:
         self.num_retractions = 0
+        self.host_hit_tokens = 0
         self._tree = tree
         self._pool_tokens = pool_tokens
         self._num_decode_steps = 0
@@ -30,6 +34,7 @@ class Signals:
 
     def note_batch(self, output: BatchOutput, *, num_queued: int) -> None:
         """Refresh the gauges, if it is time, after a batch; `sglang:token_usage` has two digits."""
+        self.host_hit_tokens += output.host_hit_tokens
         if not output.is_extend:
             self._num_decode_steps += 1
             if self._num_decode_steps % _DECODE_LOG_INTERVAL:

@@ -57,9 +57,12 @@ class Slots:
         tree = self.tree
         num_cached = tree.floor(min(up_to, req.fill_tokens))
         num_prompt = tree.floor(req.request.num_prompt_tokens)
-        node = tree.insert(req.key(num_cached), owned_from=req.protected_tokens)
+        node = tree.insert(
+            req.key(num_cached), owned_from=req.protected_tokens, counted_from=req.inserted_tokens
+        )
+        req.inserted_tokens = num_cached
         if 0 < num_prompt < num_cached:
-            tree.insert(req.key(num_prompt), owned_from=num_prompt)
+            tree.insert(req.key(num_prompt), owned_from=num_prompt, counted_from=num_prompt)
         if req.locked is not None:
             tree.unlock(req.locked)
         tree.lock(node)
