@@ -104,8 +104,11 @@ def compute_metrics(
     A simulated engine with vLLM's `OffloadingConnector` adds `num_host_loads`, `host_loaded_blocks`,
     `host_stored_blocks`, `num_host_flushes` (steps that waited for transfers), `host_flush_stall_s` (how
     long), `host_load_s` (how long loads ran) and `host_reload_wait_s` (how long of that nothing was
-    computed); see `concur.sim.engine.offload.transfers.HostTraffic`. A fleet adds those of
-    `concur.sim.record.fleet`.
+    computed); see `concur.sim.engine.offload.transfers.HostTraffic`. One with SGLang's HiCache adds what
+    SGLang counts, `load_back_tokens`, `hicache_backup_tokens`, `hicache_dropped_tokens`, `evicted_tokens` and
+    `host_hit_tokens`, and `host_load_s`, `host_reload_wait_s`, `host_backup_s` and `host_backup_stall_s` (how
+    long the scheduler waited for copies); see `concur.sim.engine.sglang.transfers.HiCacheTraffic`. A fleet
+    adds those of `concur.sim.record.fleet`.
     """
     makespan_s = float(requests["finished_s"].max())
     latencies_s = agents["finished_s"] - agents["arrived_s"]

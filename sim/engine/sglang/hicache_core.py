@@ -123,7 +123,7 @@ class HiCacheCore(StepCore):
                 request.scheduled_s = self.time_s
         computed_s = max(transfers.time_s, self._free_s) + cost.total_s
         self._free_s = max(computed_s, transfers.loaded_s)
-        transfers.traffic.hicache_load_wait_s += self._free_s - computed_s
+        transfers.traffic.host_reload_wait_s += self._free_s - computed_s
         self._steps.append(_LaunchedStep(output, self._free_s))
         return True
 

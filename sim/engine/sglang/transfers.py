@@ -22,15 +22,15 @@ from concur.sim.engine.offload.transfers import FifoLink
 class HiCacheTraffic:
     """How long the links were used, and how long that held anything up.
 
-    Loads took `hicache_load_s` of their direction; steps ended `hicache_load_wait_s` later than they would
-    have without theirs. Copies to the host took `hicache_backup_s`; for `hicache_stall_s` the scheduler did
+    Loads took `host_load_s` of their direction; steps ended `host_reload_wait_s` later than they would
+    have without theirs. Copies to the host took `host_backup_s`; for `host_backup_stall_s` the scheduler did
     nothing but wait for them (`write_back`).
     """
 
-    hicache_load_s: float = 0.0
-    hicache_load_wait_s: float = 0.0
-    hicache_backup_s: float = 0.0
-    hicache_stall_s: float = 0.0
+    host_load_s: float = 0.0
+    host_reload_wait_s: float = 0.0
+    host_backup_s: float = 0.0
+    host_backup_stall_s: float = 0.0
 
     def metrics(self) -> dict[str, float]:
         """Return it by name."""
@@ -70,19 +70,19 @@ class HostTransfers:
 
     def write(self, num_tokens: int) -> float:
         """Copy so many tokens to the host; return when they are there."""
-        self.traffic.hicache_backup_s += self._duration_s(num_tokens)
+        self.traffic.host_backup_s += self._duration_s(num_tokens)
         return self._submit(self._writes, num_tokens)
 
     def load(self, num_tokens: int) -> float:
         """Copy so many tokens to the pool; return when they are there."""
-        self.traffic.hicache_load_s += self._duration_s(num_tokens)
+        self.traffic.host_load_s += self._duration_s(num_tokens)
         self.loaded_s = self._submit(self._loads, num_tokens)
         return self.loaded_s
 
     def wait_until(self, time_s: float) -> None:
         """Do nothing until then."""
         if time_s > self.time_s:
-            self.traffic.hicache_stall_s += time_s - self.time_s
+            self.traffic.host_backup_stall_s += time_s - self.time_s
             self.time_s = time_s
 
     def _duration_s(self, num_tokens: int) -> float:
