@@ -64,14 +64,16 @@ def test_corners(name: str, policy: str, page_size: int, is_overlapped: bool) ->
         )
         coverage = assert_identical(world)
         assert coverage.num_evicted_tokens > 0
-        if name == "returning":
-            assert coverage.num_loaded_tokens > 500
-        if name == "crammed" and policy != "write_through_selective":
-            assert coverage.num_host_evicted_tokens > 500
-        if name == "tiny" and policy != "write_through_selective":
-            assert coverage.num_dropped_tokens > 100
         if name == "outgrown":
             assert coverage.num_retractions > 0
+        if policy == "write_through_selective":  # most of what is evicted was inserted once
+            continue
+        if name == "returning":
+            assert coverage.num_loaded_tokens > 500
+        if name == "crammed":
+            assert coverage.num_host_evicted_tokens > 500
+        if name == "tiny":
+            assert coverage.num_dropped_tokens > 100
 
 
 @pytest.mark.parametrize(("seed", "num_worlds"), [(0, 300), (None, 300)], ids=["fixed seed", "fresh seed"])
