@@ -7,7 +7,7 @@ from functools import partial
 
 import simpy
 
-from concur.controllers import Law, hurry_of, interval_of, make_controller
+from concur.controllers import Law, hurry_of, interval_of
 from concur.decision import decide
 from concur.measures.fleet import sum_of
 from concur.sim.engine.core import EngineCore
@@ -26,8 +26,8 @@ from concur.sim.workload.spec import Workload
 from concur.sim.world.clock import CONTROL, Clock, Instant
 from concur.sim.world.cores import cores_of, reference_cores_of
 from concur.sim.world.fleet import Fleet
-from concur.sim.world.gate import num_gates
-from concur.sim.world.restart import OnProgress, another, forward_only, why_again
+from concur.sim.world.gate import build_controllers, num_gates
+from concur.sim.world.restart import OnProgress, forward_only, others, why_again
 from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
 
@@ -64,10 +64,12 @@ def simulate(
         workload = build_workload(scenario)
     else:
         check_fits_everywhere(workload, scenario)
-    new_law = law or partial(_catalog_law, scenario)
+    new_laws = (
+        partial(build_controllers, scenario) if law is None else partial(_laws, law, num_gates(scenario))
+    )
     report = None if on_progress is None else forward_only(on_progress)
     chosen = _chosen(scenario, core, cores)
-    world = _World(scenario, workload, chosen, _laws(new_law, num_gates(scenario)), report)
+    world = _World(scenario, workload, chosen, new_laws(), report)
     try:
         world.run(end_s)
     except DuplicateBlockError as duplicate:
@@ -75,7 +77,7 @@ def simulate(
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
         if on_warning is not None:
             on_warning(warning)
-        laws = [another(new_law, than=used) for used in world.controllers]
+        laws = others(new_laws, than=world.controllers)
         world = _World(scenario, workload, reference_cores_of(scenario), laws, report)
         world.warnings.append(warning)
         world.run(end_s)
@@ -104,7 +106,7 @@ def _laws(new_law: Callable[[], Law], number: int) -> list[Law]:
     """Return a law for each gate, no two of them one object."""
     laws = [new_law()]
     while len(laws) < number:
-        laws.append(another(new_law, than=laws[-1]))
+        laws += others(lambda: [new_law()], than=laws[-1:])
     return laws
 
 
@@ -232,11 +234,6 @@ class _World:
             ],
         )
         return RunRecord(run if is_complete else run | {"complete": False}, tables)
-
-
-def _catalog_law(scenario: Scenario) -> Law:
-    config = scenario.controller
-    return make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
 
 
 def _of_foreign_law(record: RunRecord, name: str, interval_s: float) -> RunRecord:

@@ -11,7 +11,6 @@ left.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from concur.controllers import make_controller
 from concur.decision import Tick
 from concur.errors import require
 from concur.live.controlling import StaleTick
@@ -26,7 +25,7 @@ from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
-from concur.sim.world.gate import build_fleet_gate, build_router, num_gates
+from concur.sim.world.gate import build_controllers, build_fleet_gate, build_router
 from concur.sim.world.histories import FleetHistories, Written
 from concur.validate.errors import UnansweredError
 from concur.validate.live.client import Completion, RetryPolicy
@@ -108,10 +107,7 @@ class FleetRun(LiveRun):
 
     def _make_gate(self) -> ControlledFleet:
         config, router = self.scenario.controller, build_router(self.scenario)
-        controllers = [
-            make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
-            for _ in range(num_gates(self.scenario))
-        ]
+        controllers = build_controllers(self.scenario)
         fleet = build_fleet_gate(self.scenario, [each.window for each in controllers], router)
         return ControlledFleet(
             controllers,
