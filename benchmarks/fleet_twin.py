@@ -33,7 +33,7 @@ CAPPED: Final[Mapping[str, Mapping[str, Any]]] = {"best cap": _SESSIONS, "best c
 
 
 class Batch(NamedTuple):
-    """A scenario with the keys that it sets, the blocks of all engines, and the caps of all that are tried."""
+    """A scenario with the keys that it sets, the blocks of all engines, and the caps to try for all."""
 
     scenario: str
     keys: Mapping[str, Any]
