@@ -36,7 +36,8 @@ def sum_of_metrics(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def downtimes(engines: pd.DataFrame) -> list[tuple[int, float, float]]:
     """Return (engine, from, to) of every stretch of samples at which an engine was down, in seconds."""
     found = []
-    for engine_index, samples in engines.groupby("engine_index"):
+    for engine_index in sorted(set(engines["engine_index"])):
+        samples = engines[engines["engine_index"] == engine_index]
         is_down = samples["is_up"].to_numpy() == 0
         times_s = samples["t_s"].to_numpy(np.float64)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], is_down, [False]])))
