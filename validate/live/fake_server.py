@@ -84,6 +84,7 @@ class FakeServer:
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._hanging = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["FakeServer"]:
@@ -98,6 +99,7 @@ class FakeServer:
         app.router.add_get("/health", _ok)
         app.router.add_get("/version", self._version)
         app.router.add_get("/v1/models", self._models)
+        self._loop = asyncio.get_running_loop()
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -129,6 +131,11 @@ class FakeServer:
         finally:
             is_over.set()
             thread.join()
+
+    def die_from_outside(self) -> None:
+        """Die, for a caller in another thread than the one that serves."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.die(), self._loop).result()
 
     async def die(self) -> None:
         """Refuse connections and cut those that are open, at once, as a killed process does."""
