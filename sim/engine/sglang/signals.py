@@ -1,9 +1,9 @@
 """What an SGLang publishes, when it does (0.5.23, `metrics_reporter.py`, `metrics_collector.py`).
 
-Gauges are refreshed after every prefill, after every so many decode steps, and when there is nothing left to
-do while the last report says that somebody runs; between, they stand still. (An idle engine reports every 30 s
-too, which shows nothing new.) The counters of tokens are those of the tokenizer: they grow when a request has
-ended.
+Gauges are refreshed after every prefill, after every so many decode steps, and when nothing is left to
+do while the last report says that somebody runs; between, they stand still. (An idle engine reports every
+30 s too, which shows nothing new.) The counters of tokens are those of the tokenizer: they grow when a
+request has ended.
 """
 
 from typing import Final
