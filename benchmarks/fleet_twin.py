@@ -1,6 +1,6 @@
 """One plan for a fleet beside laws that see an engine each, one law for all, caps, and no control.
 
-`python -m benchmarks.fleet_twin [BATCH...]` simulates three batches on two and on four engines, three seeds
+`python -m benchmarks.fleet_twin [BATCH...]` simulates two batches on two and on four engines, three seeds
 each, and writes `examples/results/fleet_twin.json`: batch and number of engines -> arm -> makespan and hit
 rate with their 95 % intervals, and moves. A batch's pool is halved where there are twice as many engines.
 The cap is the best of a grid, found afterwards, the same on every engine.
@@ -33,7 +33,7 @@ CAPPED: Final[Mapping[str, Mapping[str, Any]]] = {"best cap": _SESSIONS, "best c
 
 
 class Batch(NamedTuple):
-    """A scenario with the keys that it sets, the blocks of all engines, and the caps of all that are tried."""
+    """A scenario with the keys that it sets, the blocks of all engines, and the caps to try for all."""
 
     scenario: str
     keys: Mapping[str, Any]
@@ -41,10 +41,15 @@ class Batch(NamedTuple):
     caps: Sequence[int]
 
 
+_OF_TRACE: Final = {"workload.order": "shuffled"}
 BATCHES: Final[Mapping[str, Batch]] = {
-    "tau_airline": Batch("tau_airline", {"workload.order": "shuffled"}, 6000, (24, 32, 40, 48, 64, 80)),
-    "claude_code": Batch("claude_code", {"workload.order": "shuffled"}, 80_000, (8, 12, 16, 20, 24, 32)),
-    "react": Batch("react", {"workload.num_agents": 160}, 16_000, (32, 48, 64, 80, 96, 128)),
+    "tau_airline": Batch("tau_airline", _OF_TRACE, 6000, (32, 40, 48, 64)),
+    "react_hotpotqa": Batch(
+        "tau_airline",
+        _OF_TRACE | {"workload.trace": ROOT / "examples/traces/react_hotpotqa.jsonl.gz"},
+        4000,
+        (32, 48, 64, 96),
+    ),
 }
 
 
@@ -92,8 +97,9 @@ def results(only: Sequence[str] = ()) -> Result:
     """Run everything, or what is named; return batch and engines -> arm -> what was measured."""
     todo = list(tasks(only))
     found: defaultdict[str, dict[tuple[str, int | None], list[Result]]] = defaultdict(dict)
-    for number, measured in sorted(run_tasks(run, todo)):
-        task = todo[number]
+    done = dict(run_tasks(run, todo))
+    for number, task in enumerate(todo):
+        measured = done[number]
         by_arm = found[f"{task.batch}, {task.num_engines} engines"]
         by_arm.setdefault((task.arm, task.cap), []).append(measured)
     return {case: _summed_up(by_arm) for case, by_arm in found.items()}

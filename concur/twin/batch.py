@@ -46,7 +46,7 @@ class Batch:
             num_calls = max(calls_made.get(agent_id, 0), was.steps_done if was is not None else 0)
             self._gone[agent_id] = _Gone(num_calls, self._num_read)
         self._here[gate] = here
-        self._bury(gate, snapshot.time_s)
+        self._bury(snapshot.time_s)
         ages = [agent.steps_done for number in self._heard(snapshot.time_s) for agent in self._at(number)]
         self.lives.see(ages)
         return len(snapshot.calls)
@@ -58,14 +58,14 @@ class Batch:
         """Return the gates whose last readings still say something."""
         return [gate for gate, read_s in enumerate(self._read_s) if time_s - read_s <= _SILENT_S]
 
-    def _bury(self, gate: int, time_s: float) -> None:
+    def _bury(self, time_s: float) -> None:
         """End the lives of those whom no gate has seen since one of them missed them."""
         heard = self._heard(time_s)
         for agent_id in sorted(self._gone):
             gone = self._gone[agent_id]
             if any(agent_id in self._here[number] for number in heard):
                 del self._gone[agent_id]
-            elif all(number == gate or self._read[number] > gone.noticed for number in heard):
+            elif all(self._read[number] >= gone.noticed for number in heard):
                 del self._gone[agent_id]
                 if gone.num_calls:
                     self.lives.ended(gone.num_calls)

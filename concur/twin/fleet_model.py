@@ -10,12 +10,13 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from concur.twin.future import Future, Policy
 from concur.twin.model import Crowd, Outcome, Rollout
 
-_LOOK_S: Final = 5.0  # an engine without work looks so often for somebody to take over
+_LOOK_S: Final = 2.0  # an engine without work looks so often for somebody to take over
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class FleetRollout:
             else:
                 num_idle += 1
                 behind_s = clocks[0][0] if clocks else engine.now_s
-                engine.wait_until(behind_s + _LOOK_S)
+                engine.wait_until(min(behind_s + _LOOK_S, max(behind_s, engine.next_due_s)))
             heapq.heappush(clocks, (engine.now_s, number))
         return crowd.outcome(crowd.last_s)
 
@@ -145,6 +146,14 @@ class _OneEngine(Rollout):
 
     def _admit_one(self) -> bool:
         return super()._admit_one() or self._take_over()
+
+    @property
+    def next_due_s(self) -> float:
+        """When somebody who waits elsewhere may come here next."""
+        if self._move_after_s is None:
+            return inf
+        since_s = [self._crowd.paused_s[other._paused[0]] for other in self.others if other._paused]
+        return min(since_s, default=inf) + self._move_after_s
 
     def _take_over(self) -> bool:
         """Let in the one that has waited elsewhere for long enough; not past those who wait here."""

@@ -7,9 +7,11 @@ import pytest
 from concur.controllers import CATALOG
 from concur.routing import ROUTERS
 from concur.sim.errors import ScenarioError
+from concur.sim.record.fleet import downtimes
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario
+from concur.sim.show.figures import timeline_figure
 from concur.sim.world import simulate as world
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
@@ -141,6 +143,15 @@ def test_an_engine_comes_back_with_an_empty_cache_and_its_counters_never_fall() 
             assert (samples[name].diff().dropna() >= 0).all(), name
             assert samples[name].iloc[-1] > samples[name].loc[outage["at_s"] - 0.5 :].iloc[0], name
     assert any("engine 1 was down from 4.0 s to 7.0 s" in text for text in record.run["warnings"])
+
+
+def test_the_figure_of_a_run_shows_when_an_engine_was_down() -> None:
+    scenario = outage_scenario(ALL_IN_TURN[:2], {"gate": "per_engine"})
+    record = simulate(scenario)
+    assert downtimes(record.engines) == [(0, 2.0, 5.0), (1, 4.0, 7.0)]
+    texts = [text.get_text() for ax in timeline_figure(record).axes for text in ax.texts]
+    assert texts.count("engine 1 down") == 4
+    assert downtimes(simulate(outage_scenario([], {"gate": "per_engine"})).engines) == []
 
 
 def test_an_outage_after_the_last_call_changes_nothing() -> None:
