@@ -33,6 +33,7 @@ from concur.sim.runs.progress import counting, say, say_if_many, tallying, warn
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.scenario.sections import ControllerConfig
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.remarks import warnings_of_workloads
 from concur.sim.show.report import num_figures, write_report
 from concur.sim.show.run_folders import ComparisonFolder
@@ -147,7 +148,8 @@ def _show(
     elif has_seeds:
         print_tables(interval_table(table, is_wide=wide))
     else:
-        print_tables(comparison_table(ordered, is_wide=wide), phase_table(_noteworthy(ordered)))
+        shown = _noteworthy(ordered)
+        print_tables(comparison_table(ordered, is_wide=wide), *engines_tables(shown), phase_table(shown))
     if drawn and not as_json:
         print_tables(bands_table(drawn))
 
