@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.fleet_death import RESULT as FLEET_DEATH
 from benchmarks.fleets import ARMS, SESSIONS
+from benchmarks.fleets import PUBLISHED as PUBLISHED_FLEETS
 from benchmarks.offload_study import LAWS as OFFLOAD_LAWS
 from benchmarks.offload_study import TIERS, rows_of
 from benchmarks.result_files import ROOT, best_cap, mean, read
 from concur.sim.runs.policies import best_static_cap
+from concur.sim.scenario.toml_files import read_toml
 from concur.sim.step_time.profile import load_profile
 
 PAGES: Final = (
@@ -287,6 +290,57 @@ def fleet_shapes() -> Rows:
         yield shape, "yes" if holds else "no"
 
 
+def fleet_waits() -> Rows:
+    """Return what shorter waits of tools do to the default router, beside what was published."""
+    yield (
+        "sessions at a time",
+        "longest wait",
+        "tokens per second",
+        "published",
+        "hit rate",
+        "calls a session",
+    )
+    published = read_toml(PUBLISHED_FLEETS, what="published numbers")["four_replicas"]
+    of = dict(zip(published["sessions"], published["tokens_per_s"]["default"], strict=True))
+    for point, row in read("fleet_waits").items():
+        sessions, _, rest = point.partition(" sessions, ")
+        told = of[int(sessions)]
+        error = row["tokens_per_s"] / told - 1
+        yield (
+            sessions,
+            rest,
+            f"{row['tokens_per_s']:,} ({100 * error:+.0f} %)",
+            f"{told:,}",
+            f"{row['hit_rate']:.3f}",
+            f"{row['calls_per_session']:.2f}",
+        )
+
+
+def fleet_live() -> Rows:
+    """Return what became of the agents of a fleet whose second server was killed, in both worlds."""
+    result = json.loads(FLEET_DEATH.read_text(encoding="utf-8"))
+    live, simulated = result["live"], result["simulated"]
+    yield "", "live", "simulated"
+    for name, text in (
+        ("agents", "agents that came to their end"),
+        ("calls", "calls answered"),
+        ("calls_by_engine", "of them by the server that lived, and by the one that died"),
+        ("prompt_tokens", "prompt tokens"),
+        ("output_tokens", "output tokens"),
+        ("moves", "calls on another server than the one before"),
+        ("moved_agents", "agents whose last answers are from another server than their first"),
+        ("hit_rate", "hit rate"),
+        ("at_gates_in_the_end", "slots held at the end"),
+    ):
+        yield text, *(_told(world[name]) for world in (live, simulated))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
+
+
 def _speed_up(result: Mapping[str, Any], policy: str) -> str:
     row = result[policy]
     if "speed_up" in row:
@@ -466,6 +520,8 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "families": families,
     "fleets": fleets,
     "fleet_shapes": fleet_shapes,
+    "fleet_live": fleet_live,
+    "fleet_waits": fleet_waits,
     "families_all": families_all,
     "families_metrics": families_metrics,
     "sweep": sweep,
