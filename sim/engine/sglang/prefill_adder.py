@@ -49,7 +49,7 @@ class PrefillAdder:
         self._chunk_tokens = (
             None if config.chunked_prefill_size == -1 else config.chunked_prefill_size - num_mixed
         )
-        self._expected_tokens = num_mixed + sum(
+        self._expected_tokens: float = num_mixed + sum(
             [
                 min(req.num_left_tokens, CLIP_MAX_NEW_TOKENS) * (1.0 if req.ignores_eos else new_token_ratio)
                 for req in running
