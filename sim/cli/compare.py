@@ -34,6 +34,7 @@ from concur.sim.runs.progress import counting, say_if_many, warn
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.scenario.engine_texts import engine_variants
 from concur.sim.scenario.scenario import load_scenario
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.run_folders import ComparisonFolder
 from concur.sim.show.seeds_report import write_seeds_page
 from concur.sim.show.tables import bands_table, comparison_table, interval_table, phase_table, print_tables
@@ -126,7 +127,8 @@ def _show(comparison: Comparison, drawn: Sequence[PolicyBands], *, as_json: bool
     elif has_seeds:
         print_tables(interval_table(table, is_wide=wide))
     else:
-        print_tables(comparison_table(ordered, is_wide=wide), phase_table(_noteworthy(ordered)))
+        shown = _noteworthy(ordered)
+        print_tables(comparison_table(ordered, is_wide=wide), *engines_tables(shown), phase_table(shown))
     if drawn and not as_json:
         print_tables(bands_table(drawn))
 

@@ -12,9 +12,9 @@ from concur.sim.runs.policies import in_order
 from concur.sim.runs.progress import warn
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.show.engines_report import check_engines_folder, note_engines, write_engines_page
-from concur.sim.show.engines_table import ByEngine, engines_table
 from concur.sim.show.run_folders import REPORT
 from concur.sim.show.seeds_report import write_seeds_page
+from concur.sim.show.side_by_side import ByEngine, engines_table
 from concur.sim.show.tables import print_tables
 
 

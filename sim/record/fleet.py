@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from concur.sim.record.metrics import time_average
 from concur.sim.record.phases import hit_rate
@@ -30,6 +31,20 @@ def sum_of_metrics(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return dict(each[0])
     names = dict.fromkeys(name for metrics in each for name in metrics)
     return {name: sum(metrics.get(name, 0) for metrics in each) for name in names}
+
+
+def downtimes(engines: pd.DataFrame) -> list[tuple[int, float, float]]:
+    """Return (engine, from, to) of every stretch of samples at which an engine was down, in seconds."""
+    found = []
+    for engine_index in sorted(set(engines["engine_index"])):
+        samples = engines[engines["engine_index"] == engine_index]
+        is_down = samples["is_up"].to_numpy() == 0
+        times_s = samples["t_s"].to_numpy(np.float64)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], is_down, [False]])))
+        for first, after in edges.reshape(-1, 2):
+            end_s = times_s[min(after, len(times_s) - 1)]
+            found.append((int(engine_index), float(times_s[first]), float(end_s)))
+    return found
 
 
 def _of(table: Columns, index: int) -> Columns:

@@ -16,12 +16,12 @@ from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import by_policy
 from concur.sim.runs.policies import of_one_workload
-from concur.sim.show.engines_table import ByEngine, engines_table, warnings_of_engines
 from concur.sim.show.front import facts_html, seeds_verdict, verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.run_folders import REPORT
+from concur.sim.show.side_by_side import ByEngine, engines_table, warnings_of_engines
 
 _ENGINES: Final = "engines.json"
 

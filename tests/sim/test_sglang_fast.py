@@ -104,13 +104,19 @@ def config_of(scenario: Scenario) -> SglangConfig:
     return scenario.engine
 
 
+def raw_of(scenario: Scenario) -> dict[str, Any]:
+    return config_of(scenario).model_dump()
+
+
 @modes
+@pytest.mark.parametrize("release", ["0.5.23", "0.5.8"])
 @pytest.mark.parametrize("build", [build_sglang_core, build_fast_sglang_core])
 def test_a_copy_in_the_middle_of_a_run_is_the_same_engine(
-    build: Callable[..., Any], is_overlapped: bool
+    build: Callable[..., Any], release: str, is_overlapped: bool
 ) -> None:
     scenario, workload = retracting_world(is_overlapped=is_overlapped)
-    core = build(config_of(scenario), make_step_time(scenario.step_time))
+    config = SglangConfig(**raw_of(scenario) | {"release": release})
+    core = build(config, make_step_time(scenario.step_time))
     simulate(scenario, workload, core=core, end_s=1.5)
     twin = deepcopy(core)
     assert run_to_end(twin) == run_to_end(core)
@@ -126,7 +132,9 @@ def run_to_end(core: EngineCore) -> tuple[Any, ...]:
     return calls, astuple(core.stats), astuple(core.totals)
 
 
-def test_the_default_engine_is_the_fast_one() -> None:
+def test_the_default_engine_is_the_fast_one_and_an_older_release_takes_the_reference() -> None:
     scenario, _ = retracting_world(is_overlapped=True)
     assert isinstance(core_of(scenario), FastSglangCore)
+    older = scenario.model_copy(update={"engine": SglangConfig(**raw_of(scenario) | {"release": "0.5.8"})})
+    assert not isinstance(core_of(older), FastSglangCore)
     assert not isinstance(reference_core_of(scenario), FastSglangCore)

@@ -9,7 +9,7 @@ from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request
-from concur.sim.engine.sglang.core import SglangCore
+from concur.sim.engine.sglang.core import SglangCore, build_sglang_core
 from concur.sim.engine.sglang.leap import Decodes, Flight, Memory, fly
 from concur.sim.engine.sglang.output import BatchOutput
 from concur.sim.engine.sglang.req import Req
@@ -164,7 +164,12 @@ class FastSglangCore(SglangCore):
         )
 
 
-def build_fast_sglang_core(config: SglangConfig, step_time: StepTime) -> FastSglangCore:
-    """Return the fastest engine that does what a scenario asks for, its cache empty."""
+def build_fast_sglang_core(config: SglangConfig, step_time: StepTime) -> SglangCore:
+    """Return the fastest engine that does what a scenario asks for, its cache empty.
+
+    Only the rules of 0.5.23 are leapt over; another release is simulated step by step.
+    """
+    if config.release != "0.5.23":
+        return build_sglang_core(config, step_time)
     tree = RadixTree(config.pool_tokens, config.page_size)
     return FastSglangCore(config, step_time, FastScheduler(config, tree))
