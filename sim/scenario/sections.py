@@ -108,15 +108,18 @@ class RecordConfig(Section):
 
 
 class CompareConfig(Section):
-    """`[compare]`: the policies that `concur compare` runs when it is told none, and on which seeds.
+    """`[compare]`: the policies that `concur compare` runs when it is told none, on which seeds and engines.
 
-    No `seeds`: the one of the scenario. `interval_s`: seconds between two decisions of every policy that is
+    No `seeds`: the one of the scenario. No `engines`: the one of the scenario; else the same agents under the
+    same policies on each of them, `["vllm", "sglang", "sglang+schedule_policy=lpm"]`, see
+    `concur.sim.scenario.engine_texts`. `interval_s`: seconds between two decisions of every policy that is
     named by its text, here or on the command line; none: each law's own.
     """
 
     controllers: tuple[str, ...] = ()
     interval_s: float | None = Field(None, ge=1e-3, le=1e9)
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = ()
+    engines: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
