@@ -2,8 +2,8 @@
 
 `python -m benchmarks.tier_matrix TRACE...` in the environment of `make test-vllm`: whole agents of the named
 traces, as many as `NUM_AGENTS` says, where the tests shorten all five (`tests/parity/test_offloading.py`).
-It prints a line a world, keeps the sums in `examples/results/tier_matrix.json`, and ends with 1 if a step
-differs.
+It prints a line a world, keeps the sums so far in `examples/results/tier_matrix.json`, and ends with 1 if a
+step differs.
 """
 
 import sys
@@ -20,7 +20,7 @@ from concur.validate.parity.worlds import World
 from tests.parity.scenarios import TIERS, TRACE_CASES, TraceCase, offloading, trace_world
 
 BANDWIDTHS_BYTES_PER_S: Final = (48.5e9, 2e9)
-NUM_AGENTS: Final = {"weka": 6, "tau_airline": 48, "react_hotpotqa": 256, "lmcache_miniswe": 20} | {
+NUM_AGENTS: Final = {"weka": 6, "tau_airline": 48, "react_hotpotqa": 64, "lmcache_miniswe": 20} | {
     "sweagent_demos": 22
 }
 """Of each trace; their calls are all that the trace has."""
@@ -75,8 +75,8 @@ def line(name: str, cell: Cell, result: ParityResult) -> str:
     )
 
 
-def compare(case: TraceCase) -> tuple[Result, bool]:
-    """Return the sums over all worlds of a trace, and whether every step of them was identical."""
+def compare(case: TraceCase) -> Iterator[Result]:
+    """Yield the sums over the worlds of a trace so far, world by world."""
     row: Result = {"vllm_version": vllm_version(), "num_agents": NUM_AGENTS[name_of(case)], "num_worlds": 0}
     row |= {"num_identical": 0} | dict.fromkeys(_SUMMED, 0)
     for cell in cells():
@@ -89,7 +89,7 @@ def compare(case: TraceCase) -> tuple[Result, bool]:
         row["num_identical"] += result.difference is None
         for name in _SUMMED:
             row[name] += covered[name]
-    return row, row["num_worlds"] == row["num_identical"]
+        yield row
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -102,9 +102,10 @@ def main(arguments: Sequence[str]) -> int:
     kept = read("tier_matrix") if (RESULTS / "tier_matrix.json").is_file() else {}
     are_identical = True
     for name in arguments or by_name:
-        kept[name], is_identical = compare(by_name[name])
-        are_identical &= is_identical
-        write("tier_matrix", {each: kept[each] for each in by_name if each in kept})
+        for row in compare(by_name[name]):
+            kept[name] = row
+            write("tier_matrix", {each: kept[each] for each in by_name if each in kept})
+        are_identical &= kept[name]["num_worlds"] == kept[name]["num_identical"]
     return 0 if are_identical else 1
 
 
