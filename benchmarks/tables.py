@@ -13,13 +13,16 @@ from benchmarks.fleets import ARMS, SESSIONS
 from benchmarks.fleets import PUBLISHED as PUBLISHED_FLEETS
 from benchmarks.offload_study import LAWS as OFFLOAD_LAWS
 from benchmarks.offload_study import TIERS, rows_of
+from benchmarks.releases import KINDS as RELEASE_KINDS
 from benchmarks.result_files import ROOT, best_cap, mean, read
+from concur.sim.engine.config import RELEASES
 from concur.sim.runs.policies import best_static_cap
 from concur.sim.scenario.toml_files import read_toml
 from concur.sim.step_time.profile import load_profile
 
 PAGES: Final = (
     "README.md",
+    "docs/pages/concepts/exact.md",
     "docs/pages/concepts/step-times.md",
     "docs/pages/results/batches.md",
     "docs/pages/results/families.md",
@@ -272,6 +275,32 @@ def offload() -> Rows:
             *(_interval(row["ratio"], 2) for row in rows.values()),
             f"{_interval(best['ratio'], 2)} ({best['policy'].partition('=')[2]})",
         )
+
+
+def releases() -> Rows:
+    """Return what was compared of each release of vLLM, kind by kind; a dash where nothing was."""
+    result = read("releases")
+    yield ("vLLM", *RELEASE_KINDS)
+    for release in RELEASES:
+        rows = [result.get(f"{release}: {kind}") for kind in RELEASE_KINDS]
+        versions = {row["vllm_version"] for row in rows if row is not None}
+        if versions:
+            yield (*versions, *map(_compared, rows))
+
+
+def _compared(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    verdict = "" if row["identical"] else "**differs**: "
+    return f"{verdict}{row['num_worlds']} worlds, {row['num_steps']:,} steps"
+
+
+def tier_matrix() -> Rows:
+    """Return what was compared with an offload tier, trace by trace: sums over its worlds."""
+    yield ("trace", "agents", "worlds", "identical", "steps", "loads", "stores", "flushes", "preemptions")
+    counts = ("num_agents", "num_worlds", "num_identical", "num_steps", "num_loads", "num_stores")
+    for name, row in read("tier_matrix").items():
+        yield (name, *(f"{row[count]:,}" for count in (*counts, "num_flushes", "num_preemptions")))
 
 
 def fleets() -> Rows:
@@ -530,4 +559,6 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "live": live,
     "offload": offload,
     "published": published,
+    "releases": releases,
+    "tier_matrix": tier_matrix,
 }
