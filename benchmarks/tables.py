@@ -327,8 +327,8 @@ def fleet_live() -> Rows:
         ("calls_by_engine", "of them by the server that lived, and by the one that died"),
         ("prompt_tokens", "prompt tokens"),
         ("output_tokens", "output tokens"),
-        ("moves", "calls on another server than the one before"),
-        ("moved_agents", "agents whose last answers are from another server than their first"),
+        ("moves", "attempts on another server than the one before"),
+        ("moved_agents", "numbers of the agents that were answered by both"),
         ("hit_rate", "hit rate"),
         ("at_gates_in_the_end", "slots held at the end"),
     ):
