@@ -290,6 +290,21 @@ def fleet_shapes() -> Rows:
         yield shape, "yes" if holds else "no"
 
 
+def fleet_twin() -> Rows:
+    """Return makespans and hit rates of one plan for a fleet, of its rivals, and of the best caps."""
+    result = read("fleet_twin")
+    arms = list(next(iter(result.values())))
+    yield "makespan (s), hit rate", *result
+    for arm in arms:
+        yield (
+            f"**{arm}**" if arm.startswith("fleet_twin") else arm,
+            *(
+                f"{_interval(rows[arm]['makespan_s'], 1)}, {rows[arm]['hit_rate']['mean']:.3f}"
+                for rows in result.values()
+            ),
+        )
+
+
 def fleet_waits() -> Rows:
     """Return what shorter waits of tools do to the default router, beside what was published."""
     yield (
@@ -521,6 +536,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "fleets": fleets,
     "fleet_shapes": fleet_shapes,
     "fleet_live": fleet_live,
+    "fleet_twin": fleet_twin,
     "fleet_waits": fleet_waits,
     "families_all": families_all,
     "families_metrics": families_metrics,
