@@ -95,8 +95,13 @@ $(SGLANG_BIN)/.installed: pyproject.toml tests/parity/requirements-sglang.txt
 	$(SGLANG_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/requirements-sglang.txt
 	@touch $@
 
-test-sglang: $(SGLANG_BIN)/.installed
+# The release of the paper's time, laid over the same environment: only its Python files are needed.
+$(SGLANG_VENV)/0.5.8/sglang: $(SGLANG_BIN)/.installed
+	$(SGLANG_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(SGLANG_VENV)/0.5.8 sglang==0.5.8
+
+test-sglang: $(SGLANG_BIN)/.installed $(SGLANG_VENV)/0.5.8/sglang
 	$(SGLANG_BIN)/python -m pytest -q -n auto -m sglang -W ignore --durations=5
+	PYTHONPATH=$(SGLANG_VENV)/0.5.8 $(SGLANG_BIN)/python -m pytest -q -n auto -m sglang -W ignore tests/parity/test_sglang_058.py
 
 # Other releases of vLLM, each laid over the same environment; N random worlds each. Needs a package index.
 N ?= 100

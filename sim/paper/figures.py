@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from concur.sim.paper import a1, fig1, sensitivity, table2
+from concur.sim.paper.engines_figure import engines_figure
 from concur.sim.paper.numbers import find_printed, printed
 from concur.sim.paper.parts import Part
 from concur.sim.paper.settings import READINGS
@@ -293,6 +294,7 @@ FIGURES: Final[Mapping[str, Callable[[Part], Figure]]] = {
     "table2": table2_figure,
     "fig6": fig6_figure,
     "a1": a1_figure,
+    "engines": engines_figure,
     "sensitivity": sensitivity_figure,
 }
 """Each part's figure."""

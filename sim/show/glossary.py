@@ -13,6 +13,7 @@ _WORDS: Final = {
     "speed-up": "makespan without control over this one: above 1 is faster",
     "of best": "makespan of the best static cap over this one: above 1 is faster than any fixed cap",
     "of best cap": "makespan of the best static cap over this one: above 1 is faster than any fixed cap",
+    "of first": "makespan of the same policy on the engine named first over this one: above 1 is faster here",
     "hits": "share of prompt tokens that were found in the prefix cache",
     "hits, later calls": "the same, without each agent's first call, which has nothing to find",
     "recompute": "share of the time spent on computing again what had been computed and was evicted",

@@ -68,6 +68,7 @@ class Served:
     number: int
     prompt: tuple[int, ...]
     cached_tokens: int
+    priority: int = 0
     sent_s: list[float] = field(default_factory=list)
     is_complete: bool = False
 
@@ -88,6 +89,7 @@ class FakeServer:
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._hanging = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator["FakeServer"]:
@@ -102,6 +104,7 @@ class FakeServer:
         app.router.add_get("/health", _ok)
         app.router.add_get("/version", self._version)
         app.router.add_get("/v1/models", self._models)
+        self._loop = asyncio.get_running_loop()
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
@@ -134,6 +137,11 @@ class FakeServer:
             is_over.set()
             thread.join()
 
+    def die_from_outside(self) -> None:
+        """Die, for a caller in another thread than the one that serves."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.die(), self._loop).result()
+
     async def die(self) -> None:
         """Refuse connections and cut those that are open, at once, as a killed process does."""
         assert self._runner is not None
@@ -153,7 +161,7 @@ class FakeServer:
         if fault == HANG:
             await self._hanging.wait()
         body = await request.json()
-        served = self._schedule(number, body["prompt"])
+        served = self._schedule(number, body["prompt"], body.get("priority", 0))
         num_tokens = body["max_tokens"] - (fault == SHORT)
         try:
             if body.get("stream"):
@@ -165,12 +173,12 @@ class FakeServer:
         finally:
             self._running.pop(number)
 
-    def _schedule(self, number: int, prompt: Sequence[int]) -> Served:
+    def _schedule(self, number: int, prompt: Sequence[int], priority: int) -> Served:
         blocks = list(_block_names(prompt, self.engine.block_size))
         known = next((n for n, block in enumerate(blocks) if block not in self._blocks), len(blocks))
         cached = min(known, (len(prompt) - 1) // self.engine.block_size) * self.engine.block_size
         self._blocks.update(blocks)
-        served = Served(number, tuple(prompt), cached)
+        served = Served(number, tuple(prompt), cached, priority)
         self.served.append(served)
         self._running[number] = len(prompt)
         self.most_running = max(self.most_running, len(self._running))

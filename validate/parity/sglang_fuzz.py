@@ -24,8 +24,14 @@ class FuzzResult:
         return None if self.failure is None else self.failure[1]
 
 
-def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] = lambda: None) -> FuzzResult:
-    """Compare `num_worlds` random worlds with SGLang's scheduler, from the seed.
+def fuzz(
+    num_worlds: int,
+    seed_number: int,
+    *,
+    release: str = "0.5.23",
+    on_progress: Callable[[], None] = lambda: None,
+) -> FuzzResult:
+    """Compare `num_worlds` random worlds with SGLang's scheduler, from the seed; `release` is installed.
 
     Raises
     ------
@@ -43,7 +49,7 @@ def fuzz(num_worlds: int, seed_number: int, *, on_progress: Callable[[], None] =
             failed.append((world, result.difference))
         return result.difference is None
 
-    search(is_identical, sglang_worlds(), num_worlds, seed_number, on_progress=on_progress)
+    search(is_identical, sglang_worlds(release), num_worlds, seed_number, on_progress=on_progress)
     return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 from mypy_extensions import mypyc_attr
 
 from concur.sim.engine.sglang.scheduler import Scheduler
+from concur.sim.engine.sglang.v058 import RadixTree058, Scheduler058
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.engine.stepping import StepCore, StepScheduler
 from concur.sim.kv.radix import RadixTree
@@ -31,6 +32,7 @@ class SglangCore(StepCore):
         super()._decide(until_s)
         if self.is_idle:
             self._sglang.rest()
+            self.stats = self._sglang.make_stats()
 
 
 def build_sglang_core(config: SglangConfig, step_time: StepTime) -> SglangCore:
@@ -40,4 +42,6 @@ def build_sglang_core(config: SglangConfig, step_time: StepTime) -> SglangCore:
 
 def build_sglang_scheduler(config: SglangConfig) -> Scheduler:
     """Return SGLang's scheduler on an empty radix tree."""
+    if config.release == "0.5.8":
+        return Scheduler058(config, RadixTree058(config.pool_tokens, config.page_size))
     return Scheduler(config, RadixTree(config.pool_tokens, config.page_size))
