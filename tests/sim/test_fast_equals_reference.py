@@ -26,6 +26,7 @@ from tests.parity.scenarios import (
     with_priorities,
 )
 
+FEW_OF_LONG = 12  # agents of up to 131k tokens: they starve the small pool, and overflow the one at the knee
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
@@ -47,7 +48,9 @@ def assert_same_bytes(fast: RunRecord, reference: RunRecord, folder: Path) -> No
 @pytest.mark.parametrize("pool", ["starved", "knee", "ample"])
 @pytest.mark.parametrize("case", TRACE_CASES, ids=lambda case: case.file.split(".")[0])
 def test_real_traces(case: TraceCase, pool: str, is_async: bool, tmp_path: Path) -> None:
-    assert_same_bytes(*both(*trace_world(case, pool, is_async=is_async)), tmp_path)
+    scenario, workload = trace_world(case, pool, is_async=is_async)
+    few = Workload(workload.agents[:FEW_OF_LONG] if "weka" in case.file else workload.agents, workload.source)
+    assert_same_bytes(*both(scenario, few), tmp_path)
 
 
 @modes
