@@ -21,6 +21,8 @@ from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.kv.history import History
 
 Run = tuple[int, int, int]
@@ -64,6 +66,7 @@ def num_common(one: Key, other: Key) -> int:
     return total
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Node:
     """Some tokens behind those of its parent; `lock_ref` requests use it or something behind it."""
 
@@ -86,6 +89,7 @@ def _twin_of(node: Node, parent: Node | None, memo: dict[int, Any]) -> Node:
     return twin
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixTree:
     """The tree and the pool behind it: every token is available, in the tree, or a request's own.
 

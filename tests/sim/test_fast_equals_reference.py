@@ -16,7 +16,15 @@ from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
 from tests.helpers import make_scenario
-from tests.parity.scenarios import CORNERS, TRACE_CASES, TraceCase, corner, trace_world
+from tests.parity.scenarios import (
+    CORNERS,
+    TRACE_CASES,
+    TraceCase,
+    corner,
+    latecomers_world,
+    trace_world,
+    with_priorities,
+)
 
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
@@ -53,6 +61,23 @@ def test_corners(name: str, is_async: bool, tmp_path: Path) -> None:
 def test_random_worlds(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     fast, reference = both(*world)
     event(f"falls back: {falls_back(fast)}")
+    assert_same_bytes(fast, reference, tmp_path_factory.mktemp("worlds"))
+
+
+@modes
+@pytest.mark.parametrize("name", [*CORNERS, "latecomers"])
+def test_corners_under_priority(name: str, is_async: bool, tmp_path: Path) -> None:
+    make = latecomers_world if name == "latecomers" else CORNERS[name]
+    fast, reference = both(*with_priorities(make(is_async=is_async)))
+    assert_same_bytes(fast, reference, tmp_path)
+    assert name == "lone" or not falls_back(fast)
+
+
+@given(worlds(least_agents=6).map(with_priorities))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_worlds_under_priority(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
+    fast, reference = both(*world)
+    event(f"falls back: {falls_back(fast)}, preempts: {fast.metrics['num_preemptions'] > 0}")
     assert_same_bytes(fast, reference, tmp_path_factory.mktemp("worlds"))
 
 

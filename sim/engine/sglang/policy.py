@@ -8,6 +8,8 @@ early, because the others will find what it computes.
 from math import inf
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.kv.radix import Key, RadixTree, cut
 
@@ -16,6 +18,7 @@ _REFRESH_INTERVAL: Final = 32  # passes, WAITING_PREFIX_REFRESH_INTERVAL
 _SHORT_MATCH_TOKENS: Final = 32  # IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD, and ..._DEPRIORITIZE_THRESHOLD
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SchedulePolicy:
     """The order of one engine's queue; with `lpm` the queue itself is sorted."""
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.kv.radix import RadixTree
@@ -26,6 +28,7 @@ class Verdict(Enum):
     OTHER = auto()  # the pass has computed enough
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PrefillAdder:
     """The budgets of one pass: `admitted` in order, the last is `new_chunked` if it gets a part only.
 
@@ -49,7 +52,7 @@ class PrefillAdder:
         self._chunk_tokens = (
             None if config.chunked_prefill_size == -1 else config.chunked_prefill_size - num_mixed
         )
-        self._expected_tokens = num_mixed + sum(
+        self._expected_tokens: float = num_mixed + sum(
             [self._tokens_to_come(req, new_token_ratio) for req in running]
         )
         self._current_tokens = num_mixed

@@ -20,6 +20,8 @@ and the token in flight of whoever is retracted is lost.
 from collections import deque
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.engine.sglang.output import BatchOutput
@@ -36,6 +38,7 @@ _RETRACT_DECODE_STEPS: Final = 20
 """Tokens per request that stays, freed with each retraction (`SGLANG_RETRACT_DECODE_STEPS`)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Scheduler:
     """Queues and decisions of one engine; knows nothing of time.
 

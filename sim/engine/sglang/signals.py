@@ -8,6 +8,8 @@ request has ended.
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.output import SchedulerStats
 from concur.sim.engine.request import Request
 from concur.sim.engine.sglang.output import BatchOutput
@@ -17,6 +19,7 @@ _DECODE_LOG_INTERVAL: Final = 40
 """Decode steps between two refreshes of the gauges (`decode_log_interval`)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Signals:
     """Gauges as last refreshed, and counters so far, under the names of `SchedulerStats`."""
 
@@ -32,11 +35,16 @@ class Signals:
 
     def note_batch(self, output: BatchOutput, *, num_queued: int) -> None:
         """Refresh the gauges, if it is time, after a batch; `sglang:token_usage` has two digits."""
-        if not output.is_extend:
-            self._num_decode_steps += 1
-            if self._num_decode_steps % _DECODE_LOG_INTERVAL:
-                return
-        self._refresh(output.num_running if output.is_extend else len(output.reqs), num_queued)
+        if output.is_extend:
+            self._refresh(output.num_running, num_queued)
+        else:
+            self.note_decodes(len(output.reqs), num_queued=num_queued)
+
+    def note_decodes(self, num_running: int, *, num_queued: int) -> None:
+        """Refresh the gauges, if it is time, after a step in which so many decoded."""
+        self._num_decode_steps += 1
+        if self._num_decode_steps % _DECODE_LOG_INTERVAL == 0:
+            self._refresh(num_running, num_queued)
 
     def note_idle(self) -> None:
         """Refresh the gauges of an engine at rest if they still show running requests."""

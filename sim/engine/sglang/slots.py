@@ -6,10 +6,13 @@ Semantics of SGLang 0.5.23, `mem_cache/common.py`, `mem_cache/allocation.py` and
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.kv.radix import RadixTree
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Slots:
     """Rows and tokens of one engine's requests; a request holds a row from its first extend to its end."""
 
