@@ -19,6 +19,7 @@ from benchmarks.fast import why_not
 TESTS: Final = (
     "tests/sim/test_engine_core.py",
     "tests/sim/test_fast_equals_reference.py",
+    "tests/sim/test_sglang_fast.py",
     "tests/sim/test_driver.py",
     "tests/sim/test_compare.py",
     "tests/laws/test_families.py",

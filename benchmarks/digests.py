@@ -1,7 +1,7 @@
 """Digests of many small runs: to tell whether two forms or two states of the code do the same.
 
-The worlds are those of the parity suite, and random ones from a fixed seed, with and without a second tier,
-each on the fast core and on the reference.
+The worlds are those of the parity suites, and random ones from a fixed seed, of vLLM with and without a
+second tier and of SGLang, each on the fast core and on the reference.
 """
 
 import hashlib
@@ -9,22 +9,26 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from concur.sim.engine.vllm import fast
 from concur.sim.record.record import RunRecord
 from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
+from concur.validate.parity.sglang_worlds import sglang_worlds
 from concur.validate.parity.worlds import World, worlds
+from tests.parity import sglang_scenarios as of_sglang
 from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, trace_world
 
 FORM: Final = "form"
 """Beside the digests: the suffix of the file that the fast core was loaded from."""
-_NUM_RANDOM: Final = 150  # of each kind: synchronous and ahead, then with a second tier
+_NUM_RANDOM: Final = 150  # of each kind: synchronous and ahead, then with a second tier, then of SGLang
 _NOT_OF_THE_RUN: Final = ("versions", "git_commit")
 
 
@@ -61,17 +65,31 @@ def _worlds() -> Iterator[tuple[str, World]]:
         for case in TRACE_CASES:
             for pool in case.pools:
                 yield f"{case.file}, async {is_async}, {pool}", trace_world(case, pool, is_async=is_async)
+    yield from _sglang_worlds()
     for has_tier in (False, True):
-        for number, world in enumerate(_random_worlds(has_tier=has_tier)):
+        for number, world in enumerate(_random(worlds(with_host_cache=has_tier), int(has_tier))):
             yield f"random {number}, tier {has_tier}", world
+    for number, world in enumerate(_random(sglang_worlds(), 2)):
+        yield f"random {number}, sglang", world
 
 
-def _random_worlds(*, has_tier: bool) -> list[World]:
+def _sglang_worlds() -> Iterator[tuple[str, World]]:
+    for is_overlapped, page_size in product((False, True), (1, 16)):
+        how = f"sglang, overlap {is_overlapped}, pages of {page_size}"
+        for name, make in of_sglang.CORNERS.items():
+            yield f"{name}, {how}", make(is_overlapped=is_overlapped, page_size=page_size)
+        for name, policy in product(of_sglang.BEGINNINGS, ("fcfs", "lpm")):
+            engine = {"page_size": page_size, "schedule_policy": policy}
+            world = of_sglang.trace_world(name, "starved", is_overlapped=is_overlapped, **engine)
+            yield f"{name}, {policy}, {how}", world
+
+
+def _random(strategy: SearchStrategy[World], number: int) -> list[World]:
     drawn: list[World] = []
 
-    @seed(int(has_tier))
+    @seed(number)
     @settings(max_examples=_NUM_RANDOM, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(worlds(with_host_cache=has_tier))
+    @given(strategy)
     def draw(world: World) -> None:
         drawn.append(world)
 

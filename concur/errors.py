@@ -3,6 +3,7 @@
 ConcurError
 ├── ParameterError     a parameter is outside its bound, or unknown
 └── GateError          the gate was told of an event that cannot follow the previous one
+    └── NoEngineError  no engine of a fleet is up
 """
 
 
@@ -16,6 +17,10 @@ class ParameterError(ConcurError, ValueError):
 
 class GateError(ConcurError, RuntimeError):
     """Report an agent event out of order, e.g. a step that ends without having begun."""
+
+
+class NoEngineError(GateError):
+    """Report a call that can go nowhere, for no engine of the fleet is up."""
 
 
 def require(holds: bool, name: str, value: object, bound: str, remedy: str = "") -> None:

@@ -14,6 +14,7 @@ from concur.gateway.config import GatewayConfig
 from concur.gateway.control import Control
 from concur.gateway.downstream import refusal_response
 from concur.gateway.errors import GatewayError, Refusal
+from concur.gateway.fleet_control import FleetControl
 from concur.gateway.forward import Forwarder, client_session
 from concur.gateway.logs import EventLog, utc_now
 from concur.gateway.metrics import Metrics
@@ -69,7 +70,8 @@ class Gateway:
         self._start_s = asyncio.get_running_loop().time()
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(client_session(self.config.limits.connect_s))
-            self.control = Control(self.config, session, self.metrics, self._log, self.now_s)
+            kind = Control if self.config.fleet is None else FleetControl
+            self.control = kind(self.config, session, self.metrics, self._log, self.now_s)
             await self.control.start()
             await self._serve(stack, session)
             try:
@@ -105,6 +107,8 @@ class Gateway:
             self._log,
             key=self._key,
             on_served=control.served,
+            on_failed=control.failed,
+            upstream_of=control.upstream_of,
         )
         control.num_held = lambda: self.service.num_held
         control.num_left = lambda: sum(self.sessions.num_ended.values())

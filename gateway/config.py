@@ -10,13 +10,17 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from concur.gateway.identity import CLIENTS, SECRET_HEADERS, ClientRule
+from concur.routing import router_params
 from concur.sim.scenario.sections import ControllerConfig, GateConfig
 from concur.sim.scenario.toml_files import explain, parse_override, read_toml, set_key, toml_value
-from concur.sim.section import Section
+from concur.sim.section import ParameterSection, Section
 
 MAX_BODY_BYTES: Final = 1 << 30
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+SessionRouting = Literal[
+    "session", "session_moving", "least_loaded", "round_robin", "power_of_two", "vllm_dp"
+]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -131,8 +135,26 @@ class HeldGateConfig(GateConfig):
     are_ends_told: bool = False
 
 
+class HeldFleetConfig(ParameterSection):
+    """`[fleet]`: several upstreams, each with a gate and a law of its own, behind a router.
+
+    `routing` is a router of the catalog that looks at sessions and loads alone, for a prompt is not looked
+    into; its parameters may be written flat. A session is a tree of agents.
+    """
+
+    routing: SessionRouting = "session"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        router_params(self.routing, self.parameters)
+        return self
+
+
 class GatewayConfig(Section):
     """All of it.
+
+    Without `fleet` several upstreams are one pool under one gate.
 
     `fail_open`: when the gate is no longer controlled (a law that raises), calls pass; else they are refused.
     """
@@ -150,6 +172,7 @@ class GatewayConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
     record: RecordConfig = RecordConfig()
+    fleet: HeldFleetConfig | None = None
 
     @field_validator("upstreams", mode="after")
     @classmethod

@@ -17,6 +17,7 @@ from concur.gateway.metrics import Metrics
 from concur.gateway.record import ServedCall, Stretch
 from concur.live.controlling import ControlledGate, StaleTick
 from concur.live.errors import MetricNamesError, ScrapeError
+from concur.live.fleet import ControlledFleet
 from concur.live.scrape import MetricsScraper
 from concur.signals import UNLIMITED, Snapshot
 from concur.sim.world.gate import gate_of
@@ -67,16 +68,38 @@ class Control:
         self._clock = clock
         self._num_told = 0
         self._scraper = MetricsScraper(session, config.upstreams, clock=clock)
-        law = config.controller
+        self.gate: ControlledGate | ControlledFleet = self._make_gate()
+
+    def failed(self, upstream: str) -> None:
+        """Take note that a call has not reached an upstream: one gate for all has nothing to do then."""
+
+    def told_of(self, upstream: str) -> dict[str, Any]:
+        """Return what the status page says of an upstream: nothing where one gate stands before all."""
+        return {}
+
+    def upstream_of(self, engine: int | None) -> str | None:
+        """Return the address of the engine that a gate has chosen; `None` where it chooses none."""
+        return None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader has to say."""
+        return self._scraper.warnings
+
+    def _make_gate(self) -> ControlledGate | ControlledFleet:
+        law = self._config.controller
         controller = make_controller(law.kind, wrappers=law.wrappers, **law.parameters)
-        self.gate = ControlledGate(
+        return ControlledGate(
             controller,
-            gate_of(config.gate, law.kind, controller.window),
+            gate_of(self._config.gate, law.kind, controller.window),
             self._read,
-            clock=clock,
+            clock=self._clock,
             on_tick=self._on_tick,
             on_stale=self._on_stale,
         )
+
+    async def _start_reading(self) -> Snapshot:
+        return await self._scraper.start()
 
     async def start(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Read the engines for the first time; they may take `limits.start_s` to be there.
@@ -91,7 +114,7 @@ class Control:
         until_s = self._clock() + self._config.limits.start_s
         while True:
             try:
-                self.first = self.last = await self._scraper.start()
+                self.first = self.last = await self._start_reading()
             except MetricNamesError:
                 raise
             except ScrapeError as error:
@@ -115,7 +138,7 @@ class Control:
             self._tell()
 
     def _tell(self) -> None:
-        warnings = self._scraper.warnings
+        warnings = self.warnings
         for warning in warnings[self._num_told :]:
             self._log.write("warning", source="metrics", message=warning)
         self._num_told = len(warnings)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from concur.errors import NoEngineError
 from concur.gateway.config import GatewayConfig
 from concur.gateway.downstream import Downstream
 from concur.gateway.errors import Refusal, SupersededError
@@ -22,6 +23,7 @@ from concur.gateway.requests import make_call, object_of, read_body
 from concur.gateway.sessions import Session, Sessions, Waiting, call_digest, choose_upstream
 from concur.live.errors import ControlError
 from concur.live.gate import AsyncGate, Step
+from concur.routing import RoutedCall
 
 _GONE: Final = 499  # a word of nginx for a client that closed its request
 OnServed = Callable[[ServedCall], None]
@@ -43,7 +45,11 @@ class _Told:
 
 
 class Service:
-    """Serve calls. `key` is sent upstream in place of the clients'; `is_open`: the gate has failed."""
+    """Serve calls. `key` is sent upstream in place of the clients'; `is_open`: the gate has failed.
+
+    `upstream_of` says where an engine that a fleet's gate has chosen is; `on_failed` is told which did not
+    answer.
+    """
 
     def __init__(
         self,
@@ -56,6 +62,8 @@ class Service:
         *,
         key: str | None = None,
         on_served: OnServed = lambda _call: None,
+        on_failed: Callable[[str], None] = lambda _upstream: None,
+        upstream_of: Callable[[int | None], str | None] = lambda _engine: None,
     ) -> None:
         self.num_held = 0
         self.num_running = 0
@@ -69,6 +77,8 @@ class Service:
         self._log = log
         self._key = key
         self._on_served = on_served
+        self._on_failed = on_failed
+        self._engine_url = upstream_of
         self._rules = config.identity.rules
         self._num_unknown = 0
         self._turns: set[asyncio.Task[Step]] = set()
@@ -131,6 +141,10 @@ class Service:
         except Refusal as refusal:
             told.refused = refusal.kind
             return await self._refused(refusal, down, request)
+        except NoEngineError as error:
+            told.refused = "no_engine"
+            nowhere = Refusal(503, "no_engine", f"{error}; send it again", retry_after_s=5)
+            return await self._refused(nowhere, down, request)
         except asyncio.CancelledError:
             self._metrics.gone.labels(told.stage).inc()
             raise
@@ -165,6 +179,8 @@ class Service:
             step = await self._turn(call, session, down, stack)
             told.wait_s = self._gate.now_s() - ready_s
             self._metrics.wait_s.observe(told.wait_s)
+            chosen = self._engine_url(step.engine) if step is not None else None
+            session.upstream = chosen or session.upstream
             outcome = await self._run(call, session.upstream, down, told)
             if outcome.usage is not None and step is not None:
                 step.usage = outcome.usage
@@ -190,7 +206,9 @@ class Service:
         if earlier is not None:
             await asyncio.wait({earlier})
         waiting = Waiting(self._gate.now_s())
-        turn: asyncio.Task[Step] = asyncio.create_task(stack.enter_async_context(session.agent.step()))
+        turn: asyncio.Task[Step] = asyncio.create_task(
+            stack.enter_async_context(session.agent.step(RoutedCall(session.agent_id, session.root, 0)))
+        )
         waiting.turn = turn
         session.waiting[digest] = waiting
         self._turns.add(turn)
@@ -232,6 +250,7 @@ class Service:
         except Refusal:
             self._metrics.broken.labels(upstream).inc()
             self._sessions.upstream_failed(upstream)
+            self._on_failed(upstream)
             raise
         finally:
             self.num_running -= 1

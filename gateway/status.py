@@ -37,6 +37,7 @@ def status(config: GatewayConfig, control: Control, sessions: Sessions, service:
         },
         "upstreams": [
             {"url": url, "agents": sum(session.upstream == url for session in sessions)}
+            | control.told_of(url)
             for url in config.upstreams
         ],
         "samples": [sample_json(sample) for sample in control.samples],

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from concur.controllers import CATALOG
+from concur.routing import ROUTERS, EngineLoad, RoutedCall, RouterSpec
 from concur.sim.importers.importer import Notes
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.show.glossary import metric_meanings
@@ -140,6 +141,20 @@ def test_the_importer_of_the_page_reads_its_format(tmp_path: Path) -> None:
     assert [step.new_prompt_tokens for step in agent.steps] == [100, 30]
     assert agent.steps[0].tool_latency_s == 1.5
     assert list(notes.left_out) == ["a call without a session"]
+
+
+def test_the_router_of_the_page_keeps_sessions_where_they_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = names_of("\n".join(blocks("contributing/router.md")))
+    assert [names[each] for each in ("first", "again", "other")] == [1, 1, 0]
+    spec = RouterSpec(names["SettledParams"], names["Settled"])
+    monkeypatch.setitem(ROUTERS.own, "settled", spec)
+    fleet = {"num_engines": 3, "routing": "settled", "stats_interval_s": 1.0}
+    run = simulate(make_scenario(workload={"num_agents": 12}, fleet=fleet))
+    assert run.metrics["num_moves"] == 0
+    assert set(run.requests["engine_index"]) == {0, 1, 2}
+    asked = RoutedCall("a", session="a", prompt_tokens=1)
+    names["router"].lost(1)
+    assert names["router"].route(asked, [EngineLoad(), EngineLoad()], time_s=2.0) == 0, "settles anew"
 
 
 def test_the_engine_of_the_page_carries_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

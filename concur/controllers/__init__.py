@@ -4,7 +4,7 @@ A new law is a new file and one line in `CATALOG`; a law in a package of its own
 the entry-point group `concur.controllers` (`concur.catalog`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from concur.controllers.base import (
 )
 from concur.controllers.concur import Concur, ConcurParams
 from concur.controllers.fixed import CapParams, NoParams, no_control, static_cap
+from concur.controllers.fleet_twin import twins
 from concur.controllers.gradient import Gradient, GradientParams
 from concur.controllers.hybrid import Hybrid, HybridParams
 from concur.controllers.ledger import LedgerLaw, LedgerParams
@@ -46,17 +47,23 @@ __all__ = [
     "hurry_of",
     "interval_of",
     "make_controller",
+    "make_controllers",
     "make_gate",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerSpec:
-    """One line of the catalog: parameters, constructor, and the gate that holds the slots."""
+    """One line of the catalog: parameters, constructor, and the gate that holds the slots.
+
+    `build_all`, of a law that decides for several gates together, makes one for each; it is told how many
+    there are, and after which wait agents move to another gate, `None` if they never do by themselves.
+    """
 
     params: type[ControllerParams]
     build: Callable[[Any], Controller]
     gate: type[Gate] = AgentGate
+    build_all: Callable[[Any, int, float | None], Sequence[Controller]] | None = None
 
 
 _OWN: Final = {
@@ -70,6 +77,7 @@ _OWN: Final = {
     "gradient": ControllerSpec(GradientParams, Gradient),
     "hybrid": ControllerSpec(HybridParams, Hybrid),
     "twin": ControllerSpec(TwinParams, Twin),
+    "fleet_twin": ControllerSpec(TwinParams, Twin, build_all=twins),
 }
 CATALOG: Final[Catalog[ControllerSpec]] = Catalog(
     "concur.controllers",
@@ -104,7 +112,33 @@ def make_controller(kind: str, *, wrappers: tuple[str, ...] = (), **given: Any) 
     ParameterError
         See `controller_params`; or if a wrapper is unknown.
     """
-    controller = CATALOG[kind].build(controller_params(kind, given))
+    return _guarded(CATALOG[kind].build(controller_params(kind, given)), wrappers)
+
+
+def make_controllers(
+    kind: str,
+    number: int,
+    *,
+    move_after_s: float | None = None,
+    wrappers: tuple[str, ...] = (),
+    **given: Any,
+) -> list[Controller]:
+    """Build a controller for each of several gates, those of one law that decides for all of them together.
+
+    `move_after_s`: the seconds after which agents that wait may go to another gate, `None` if they stay.
+
+    Raises
+    ------
+    ParameterError
+        As `make_controller`.
+    """
+    spec, params = CATALOG[kind], controller_params(kind, given)
+    if spec.build_all is None:
+        return [_guarded(spec.build(params), wrappers) for _ in range(number)]
+    return [_guarded(each, wrappers) for each in spec.build_all(params, number, move_after_s)]
+
+
+def _guarded(controller: Controller, wrappers: tuple[str, ...]) -> Controller:
     for name in wrappers:
         if name not in WRAPPERS:
             raise ParameterError(f"wrapper = {name!r} but must be one of {', '.join(WRAPPERS)}")

@@ -38,19 +38,17 @@ from concur.measures.flows import Freshness
 from concur.measures.misses import MissMeter
 from concur.measures.residents import (
     Ledger,
-    prefix_tokens,
     read_ledger,
     shared_tokens,
     stranger_tokens,
 )
 from concur.measures.usage import calls_without_usage
 from concur.measures.waits import open_for_overdue
-from concur.signals import UNBOUNDED, UNLIMITED, AgentView, Snapshot, TokenBudget
-from concur.twin.calls import CallPool
+from concur.signals import UNBOUNDED, UNLIMITED, Snapshot, TokenBudget
+from concur.twin.batch import Batch
 from concur.twin.costs import CostMeter
 from concur.twin.future import Policy
-from concur.twin.lives import Lives
-from concur.twin.plan import Planner
+from concur.twin.plan import Planned, Planner
 
 _START: Final = Policy(admit_frac=8.0, slack_frac=0.3, window=UNLIMITED)
 _EARLY_S, _EARLY_EVERY_S = 30.0, 4.0  # a plan of a young batch is worth little: plan again soon
@@ -92,7 +90,7 @@ class Twin:
     pool_frac = 0.95
     """Of the pool, for the plan; see the module docstring."""
 
-    def __init__(self, params: TwinParams) -> None:
+    def __init__(self, params: TwinParams, batch: Batch | None = None, gate: int = 0) -> None:
         self.params = params
         self.window = self._bound = params.initial_window
         self.budget: TokenBudget = UNBOUNDED
@@ -102,9 +100,9 @@ class Twin:
         self._freshness = Freshness(params.interval_s)
         self._costs = CostMeter()
         self._misses = MissMeter()
-        self._calls = CallPool()
-        self._lives = Lives()
-        self._here: dict[str, AgentView] = {}
+        self._batch = batch or Batch()
+        self._calls, self._lives = self._batch.calls, self._batch.lives
+        self._gate = gate
         self._state: dict[str, LogValue] = {}
 
     @property
@@ -122,7 +120,7 @@ class Twin:
         self._bound = min(self._bound, self.window)  # a wrapper may have overruled the last decision
         costs = self._costs.update(snapshot)
         self._misses.update(snapshot)
-        num_ended = self._observe(snapshot)
+        num_ended = self._batch.observe(snapshot, self._gate)
         if self._freshness.is_stale(snapshot):
             self._state = {"is_stale": 1}
             return self.window
@@ -134,8 +132,7 @@ class Twin:
         else:
             ledger = read_ledger(snapshot.agents, snapshot.block_size)
             pool_tokens = self._pool_tokens(snapshot, ledger)
-            if snapshot.time_s >= self._next_plan_s and len(snapshot.agents) > 1 and active:
-                self._plan(snapshot, ledger, pool_tokens)
+            self._look_ahead(snapshot, ledger, pool_tokens, active)
             self._state |= {f"{name[:-2]}_us": 1e6 * cost for name, cost in asdict(costs).items()}
             self._bound_by(pool_tokens)
             self._pace(active, num_ended)
@@ -145,35 +142,17 @@ class Twin:
         """Return the policy in force, and what the last plan expects."""
         return self._state
 
-    def _observe(self, snapshot: Snapshot) -> int:
-        """Take in the calls that have ended and the agents that have left; return how many calls."""
-        here = {agent.agent_id: agent for agent in snapshot.agents}
-        known = self._here | here
-        for call in snapshot.calls:
-            agent = known.get(call.agent_id)
-            self._calls.add(call, prefix_tokens(agent) if agent is not None else 0)
-        calls_made = {call.agent_id: call.call_index + 1 for call in snapshot.calls}
-        for agent_id in sorted((self._here.keys() | calls_made.keys()) - here.keys()):
-            was = self._here.get(agent_id)
-            num_calls = max(calls_made.get(agent_id, 0), was.steps_done if was is not None else 0)
-            if num_calls:
-                self._lives.ended(num_calls)
-            self._calls.left(agent_id)
-        self._lives.see([agent.steps_done for agent in snapshot.agents])
-        self._here = here
-        return len(snapshot.calls)
-
     def _pool_tokens(self, snapshot: Snapshot, ledger: Ledger) -> float:
         """Return the tokens that agents can have for themselves."""
         strangers = stranger_tokens(snapshot, ledger, growth_tokens=self._calls.growth_tokens)
         return max(1.0, self.pool_frac * (snapshot.pool_tokens - strangers))
 
-    def _plan(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float) -> None:
+    def _look_ahead(self, snapshot: Snapshot, ledger: Ledger, pool_tokens: float, active: int) -> None:
+        """Plan, if it is time to."""
         time_s = snapshot.time_s
-        is_early = time_s < _EARLY_S
-        self._next_plan_s = time_s + (
-            _EARLY_EVERY_S if is_early else max(self.params.plan_every_s, _EVERY_FRAC * time_s)
-        )
+        if time_s < self._next_plan_s or len(snapshot.agents) < 2 or not active:
+            return
+        self._next_plan_s = next_plan_s(time_s, self.params.plan_every_s)
         planned = self._planner.plan(
             snapshot,
             self._policy,
@@ -182,8 +161,12 @@ class Twin:
             self._costs.costs,
             pool_tokens=pool_tokens,
             recomputed_frac=self._misses.recomputed_frac,
-            used_frac=(ledger.private_tokens + ledger.shared_tokens) / pool_tokens,
+            used_frac=ledger.tokens / pool_tokens,
         )
+        self._take(planned, time_s)
+
+    def _take(self, planned: Planned, time_s: float) -> None:
+        """Put a plan that was made then in force."""
         self._policy = planned.policy
         self._state = {
             "expected_end_s": time_s + planned.left_s,
@@ -218,6 +201,11 @@ class Twin:
         max_wait_s = self.params.max_wait_s
         self.window = open_for_overdue(self._bound, snapshot, active=active, max_wait_s=max_wait_s)
         return self.window
+
+
+def next_plan_s(time_s: float, plan_every_s: float) -> float:
+    """Return when to plan after a plan of now: soon while the batch is young, seldom in a long one."""
+    return time_s + (_EARLY_EVERY_S if time_s < _EARLY_S else max(plan_every_s, _EVERY_FRAC * time_s))
 
 
 def _private_frac(snapshot: Snapshot) -> float:

@@ -75,6 +75,21 @@ class FleetGate(ABC):
         return min(UNLIMITED, sum([gate.window for gate in self.gates]))
 
     @property
+    def budget(self) -> TokenBudget:
+        """The sum of the budgets; a newcomer counts as where it counts most."""
+        budgets = [gate.budget for gate in self.gates]
+        return TokenBudget(
+            sum([each.admit_tokens for each in budgets]),
+            sum([each.pause_tokens for each in budgets]),
+            max([each.newcomer_tokens for each in budgets]),
+        )
+
+    @property
+    def num_expired(self) -> int:
+        """Slots that were taken from silent agents."""
+        return sum([gate.num_expired for gate in self.gates])
+
+    @property
     def next_lease_s(self) -> float:
         """Time before which `expire` need not be called; infinite while nothing is due."""
         return min([gate.next_lease_s for gate in self.gates])

@@ -31,6 +31,11 @@ class Ledger:
     in_step_tokens: float
     oldest_steps: int
 
+    @property
+    def tokens(self) -> float:
+        """What they keep in all."""
+        return self.private_tokens + self.shared_tokens
+
 
 class History(Protocol):
     """What has a history in the cache: an `AgentView`, or a member of the gate."""

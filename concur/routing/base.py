@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from concur.errors import GateError, require
+from concur.errors import NoEngineError, require
 
 Part = tuple[Hashable, int]
 """A name for tokens that follow one another, and how many of them a prompt begins with."""
@@ -63,7 +63,7 @@ class Router(Protocol):
 
         Raises
         ------
-        GateError
+        NoEngineError
             If no engine is up.
         """
         ...
@@ -118,10 +118,10 @@ def those_up(engines: Sequence[EngineLoad]) -> list[int]:
 
     Raises
     ------
-    GateError
+    NoEngineError
         If none is.
     """
     up = [number for number, engine in enumerate(engines) if engine.is_up]
     if not up:
-        raise GateError(f"none of the {len(engines)} engines is up; a call can go nowhere")
+        raise NoEngineError(f"none of the {len(engines)} engines is up; a call can go nowhere")
     return up

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -41,7 +41,41 @@ def draw_future(
     pool_tokens: float,
     recomputed_frac: float,
 ) -> Future:
-    """Draw one future of agents in the order of the gate; `spread` is of the lives' tail.
+    """Draw one future of agents in the order of the gate; `spread` is of the lives' tail."""
+    drawn = draw_agents(time_s, agents, calls, lives, rng, spread=spread, pool_tokens=pool_tokens)
+    return future_of(
+        drawn,
+        costs,
+        pool_tokens=pool_tokens,
+        newcomer_tokens=calls.newcomer_tokens,
+        recomputed_frac=recomputed_frac,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Agents with what they will do; `numbers` are their places among all of them.
+
+    Each stands for `scale` of them; `is_cut`: the youngest are left out.
+    """
+
+    numbers: tuple[int, ...]
+    agents: tuple[FutureAgent, ...]
+    scale: int
+    is_cut: bool
+
+
+def draw_agents(
+    time_s: float,
+    agents: Sequence[AgentView],
+    calls: CallPool,
+    lives: Lives,
+    rng: Random,
+    *,
+    spread: float,
+    pool_tokens: float,
+) -> Drawn:
+    """Draw what agents will do.
 
     Of many agents every second, third, ... is drawn and stands for the others too. Where so few fit in the
     pool that this would change how they share it, the youngest are left out instead.
@@ -59,7 +93,20 @@ def draw_future(
             drawn[0] = calls.draw_first(rng)
         future.append(_drawn(agent, drawn, time_s, calls, rng, scale))
         total += rest
-    num_drawn = len(range(first, len(agents), scale))
+    numbers = range(first, len(agents), scale)
+    return Drawn(tuple(numbers[: len(future)]), tuple(future), scale, len(future) < len(numbers))
+
+
+def future_of(
+    drawn: Drawn,
+    costs: StepCosts,
+    *,
+    pool_tokens: float,
+    newcomer_tokens: float,
+    recomputed_frac: float,
+) -> Future:
+    """Return the future of drawn agents on an engine that costs so much and holds so much."""
+    scale = drawn.scale
     thinned = replace(
         costs,
         prefill_token_s=scale * costs.prefill_token_s,
@@ -67,12 +114,12 @@ def draw_future(
         context_token_s=scale * costs.context_token_s,
     )
     return Future(
-        agents=tuple(future),
+        agents=drawn.agents,
         costs=thinned,
         pool_tokens=pool_tokens / scale,
-        newcomer_tokens=calls.newcomer_tokens,
+        newcomer_tokens=newcomer_tokens,
         scale=scale,
-        is_cut=len(future) < num_drawn,
+        is_cut=drawn.is_cut,
         recomputed_frac=recomputed_frac,
     )
 

@@ -12,6 +12,7 @@ preemptions and blocks are left out.
 import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,20 +45,63 @@ class Outcome:
         return self.promised_s if self.end_s is None else (self.end_s + self.promised_s) / 2
 
 
-class Rollout:
-    """One run of the model. Life: construct, then `run`, once."""
+class Crowd:
+    """What agents take along from engine to engine, and how far all of them are.
 
-    def __init__(self, future: Future, policy: Policy) -> None:
+    `contexts` are their private tokens, `next_call` the number of the call that comes next (-1: one is in
+    flight), `paused_s` when they were paused last.
+    """
+
+    def __init__(self, future: Future) -> None:
+        agents = future.agents
+        self.contexts = [agent.context_tokens for agent in agents]
+        self.next_call = [0] * len(agents)
+        self.paused_s = [0.0] * len(agents)
+        self.num_left = len(agents)
+        self.last_s = 0.0
+        self.mark_s: float | None = None
+        self.mark_frac = _CUT_MARK_FRAC if future.is_cut else MARK_FRAC
+        self._num_to_mark = self.mark_frac * sum([len(agent.calls) for agent in agents])
+        self._is_cut = future.is_cut
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is left, or as much is known as a cut future tells."""
+        return not self.num_left or (self._is_cut and self.mark_s is not None)
+
+    def call_done(self, time_s: float) -> None:
+        """Count a call."""
+        self._num_to_mark -= 1
+        if self.mark_s is None and self._num_to_mark <= 0:
+            self.mark_s = time_s
+
+    def outcome(self, time_s: float) -> Outcome:
+        """Return what came of a run that is over at that time."""
+        mark_s = time_s if self.mark_s is None else self.mark_s
+        return Outcome(None if self._is_cut else time_s, mark_s / self.mark_frac)
+
+
+class Rollout:
+    """One run of the model. Life: construct, then `run`, once.
+
+    One engine of several is run step by step instead (`concur.twin.fleet_model`), with the `crowd` that they
+    share and `mine`, the numbers of those who are here at first.
+    """
+
+    def __init__(
+        self, future: Future, policy: Policy, crowd: Crowd | None = None, mine: Sequence[int] | None = None
+    ) -> None:
         self._future = future
         self._agents = agents = future.agents
+        self._crowd = crowd or Crowd(future)
+        self._mine = range(len(agents)) if mine is None else mine
         self._costs = future.costs
         self._newcomer_tokens = future.newcomer_tokens
         self._recomputed_frac = future.recomputed_frac
         self._step_tokens = _STEP_TOKENS / future.scale
         self._window, self._admit_tokens, self._pause_tokens = map(Limit, _bounds(future, policy))
         self._now_s = 0.0
-        self._contexts = [agent.context_tokens for agent in agents]
-        self._next_call = [0] * len(agents)
+        self._contexts, self._next_call = self._crowd.contexts, self._crowd.next_call
         self._held = [0.0] * len(agents)  # tokens that the gate counts
         self._holds = [False] * len(agents)
         self._shares = Shares()  # of slot holders
@@ -70,23 +114,20 @@ class Rollout:
         self._queue: deque[tuple[int, FutureCall, float, float]] = deque()  # with kept and all tokens
         self._paused: list[int] = []
         self._new: deque[int] = deque()
-        self._num_left = len(agents)
-        self._is_cut = future.is_cut
-        self._mark_frac = _CUT_MARK_FRAC if future.is_cut else MARK_FRAC
-        self._num_to_mark = self._mark_frac * sum([len(agent.calls) for agent in agents])
-        self._mark_s: float | None = None
 
     def run(self) -> Outcome:
         """Run to the end of the batch."""
         self._place()
         self._pause_surplus()
         self._admit()
-        while self._num_left and not (self._is_cut and self._mark_s is not None):
-            self._take_due()
-            if not (self._queue and self._prefill()) and not self._move_on():
-                break
-        mark_s = self._now_s if self._mark_s is None else self._mark_s
-        return Outcome(None if self._is_cut else self._now_s, mark_s / self._mark_frac)
+        while not self._crowd.is_over and self._step():
+            pass
+        return self._crowd.outcome(self._now_s)
+
+    def _step(self) -> bool:
+        """Go on to whatever happens next; return whether anything did."""
+        self._take_due()
+        return bool((self._queue and self._prefill()) or self._move_on())
 
     def agrees(self, policy: Policy) -> bool:
         """Tell whether the run would have been the same under another policy."""
@@ -101,7 +142,7 @@ class Rollout:
         """Put everybody where the plan found them, histories in the order in which they were used."""
         agents = self._agents
         running = []
-        for number in sorted(range(len(agents)), key=lambda number: agents[number].heard_s):
+        for number in sorted(self._mine, key=lambda number: agents[number].heard_s):
             agent = agents[number]
             if agent.holds_slot:
                 self._take_slot(number, agent.held_tokens)
@@ -120,7 +161,9 @@ class Rollout:
             self._cache.begin(number, agent.context_tokens, agent.context_tokens, agent.levels)
             heapq.heappush(self._decodes, (math.ceil(agent.decode_tokens), number))
         self._new.extend(
-            number for number, agent in enumerate(agents) if not agent.holds_slot and not agent.context_tokens
+            number
+            for number in self._mine
+            if not agents[number].holds_slot and not agents[number].context_tokens
         )
 
     # The gate.
@@ -141,6 +184,11 @@ class Rollout:
         for group, _ in self._agents[number].levels:
             self._held_tokens -= self._shares.leave(group)
 
+    def _pause(self, number: int) -> None:
+        self._give_slot(number)
+        heapq.heappush(self._paused, number)
+        self._crowd.paused_s[number] = self._now_s
+
     def _is_over(self) -> bool:
         held_tokens, num_active = self._held_tokens, self._num_active
         return self._pause_tokens.is_exceeded(held_tokens) or self._window.is_exceeded(num_active)
@@ -156,25 +204,40 @@ class Rollout:
             ):
                 break
             if self._holds[number] and self._next_call[number] >= 0:
-                self._give_slot(number)
-                heapq.heappush(self._paused, number)
+                self._pause(number)
         paused = set(self._paused)
         self._waits = [wait for wait in self._waits if wait[1] not in paused]
         heapq.heapify(self._waits)
 
     def _admit(self) -> None:
         """Let agents in while there is room: paused ones first, oldest first."""
-        while (self._paused or self._new) and not self._window.is_exceeded(self._num_active + 1):
-            number = self._paused[0] if self._paused else self._new[0]
-            tokens = self._contexts[number] if self._paused else self._newcomer_tokens
-            if self._num_active and self._admit_tokens.is_exceeded(self._held_with(number, tokens)):
-                return
-            if self._paused:
-                heapq.heappop(self._paused)
-            else:
-                self._new.popleft()
-            self._take_slot(number, tokens)
-            heapq.heappush(self._waits, (self._now_s, number))
+        while self._admit_one():
+            pass
+
+    def _admit_one(self) -> bool:
+        """Let one more agent in, if one waits and there is room; return whether."""
+        if not (self._paused or self._new):
+            return False
+        number = self._paused[0] if self._paused else self._new[0]
+        tokens = self._contexts[number] if self._paused else self._newcomer_tokens
+        if not self._has_room(number, tokens):
+            return False
+        if self._paused:
+            heapq.heappop(self._paused)
+        else:
+            self._new.popleft()
+        self._let_in(number, tokens)
+        return True
+
+    def _has_room(self, number: int, tokens: float) -> bool:
+        """Tell whether an agent may come in; alone it always may."""
+        if self._window.is_exceeded(self._num_active + 1):
+            return False
+        return not (self._num_active and self._admit_tokens.is_exceeded(self._held_with(number, tokens)))
+
+    def _let_in(self, number: int, tokens: float) -> None:
+        self._take_slot(number, tokens)
+        heapq.heappush(self._waits, (self._now_s, number))
 
     def _held_with(self, number: int, tokens: float) -> float:
         """Return the tokens that the gate would count if an agent came in."""
@@ -267,22 +330,20 @@ class Rollout:
         wait_s = agent.idle_s if in_flight else agent.calls[self._next_call[number]].wait_s
         self._next_call[number] += 1
         if not in_flight:
-            self._num_to_mark -= 1
-            if self._mark_s is None and self._num_to_mark <= 0:
-                self._mark_s = self._now_s
+            self._crowd.call_done(self._now_s)
         self._after_call(number, context, wait_s)
 
     def _after_call(self, number: int, context: float, wait_s: float) -> None:
         if self._next_call[number] >= len(self._agents[number].calls):
-            self._num_left -= 1
+            self._crowd.num_left -= 1
+            self._crowd.last_s = self._now_s
             self._give_slot(number)
             self._admit()
             return
         self._held_tokens += context - self._held[number]
         self._held[number] = context
         if self._must_pause(number):
-            self._give_slot(number)
-            heapq.heappush(self._paused, number)
+            self._pause(number)
             self._admit()
         else:
             heapq.heappush(self._waits, (self._now_s + wait_s, number))

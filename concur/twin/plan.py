@@ -1,24 +1,24 @@
 """Choose the bounds under which the batch ends soonest, on futures drawn from what is known of it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
-from typing import Final
+from typing import Final, TypeVar
 
 from concur.signals import Snapshot
 from concur.twin.calls import CallPool
 from concur.twin.costs import StepCosts
 from concur.twin.drawing import draw_future, in_order
-from concur.twin.future import Future, Policy
+from concur.twin.future import Future, FutureAgent, Policy
 from concur.twin.lives import SPREADS, Lives
 from concur.twin.model import Outcome, Rollout
 
+_T = TypeVar("_T")
 _MOST_FUTURES: Final = 3 * len(SPREADS)
 _MOST_CALLS: Final = 2000  # of all futures: those of few agents differ much, and cost little
 _NUM_PROMISING: Final = 5  # policies that are tried on more than one future
-_STEPS: Final = (0.72, 0.85, 0.93, 1.08, 1.2, 1.45)  # times the budget in force
 _AFAR: Final = (0.5, 0.7, 0.85, 1.0, 1.3, 1.8, 3.0)  # budgets that every third plan looks at, wherever it is
 _WINDOWS: Final = (0.7, 0.85, 1.2, 1.5)
 _SLACKS: Final = (0.12, 0.3, 0.6, 1.5)
@@ -26,6 +26,9 @@ _LEAST_FRAC, _MOST_FRAC = 0.05, 8.0
 _WORTH_IT: Final = 0.006  # gain below which the nearest policy is kept
 _CUT_COSTS: Final = 1.012  # what a window below the agents that are in has to make up for
 _RELOAD_COSTS: Final = 1.04  # what a tighter bound has to make up for where every miss is reloaded
+
+STEPS: Final = (0.72, 0.85, 0.93, 1.08, 1.2, 1.45)
+"""What a plan tries, times the budget in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Planner:
         """Return the best policy near the one in force, or that one if none is worth a change."""
         agents = in_order(snapshot.agents)
         futures: list[Future] = []
-        while _wants_more(futures):
+        while wants_more([each.agents for each in futures]):
             number = len(futures)
             futures.append(
                 draw_future(
@@ -84,30 +87,31 @@ class Planner:
             of_model = trials[number].outcome(each).cost_s / before[number]
             return of_model * handicap(each, policy, active=active, recomputed_frac=recomputed_frac)
 
-        first = {each: ratio(each, 0) for each in self._tried(policy, active, len(agents), used_frac)}
-        promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
-        others = range(1, len(futures))
-        scores = {
-            each: median([first[each], *[ratio(each, number) for number in others]]) for each in promising
-        }
-        scores[policy] = 1.0
-        least = min(scores.values())
-        close = [each for each in scores if scores[each] <= (1 + _WORTH_IT) * least]
-        best = min(close, key=lambda each: (_distance(each, policy), scores[each]))
-        return Planned(best, scores[best], median([each.outcome(best).left_s for each in trials]))
+        tried = self._tried(policy, active, len(agents), used_frac)
+        best, score = choose(policy, tried, ratio, len(futures), distance)
+        return Planned(best, score, median([each.outcome(best).left_s for each in trials]))
 
     def _tried(self, policy: Policy, active: int, num_agents: int, used_frac: float) -> Iterator[Policy]:
-        fracs = [policy.admit_frac * step for step in _STEPS] + [used_frac]
-        if self.num_plans % 3 == 1:
-            fracs += _AFAR
-        for frac in fracs:
-            yield replace(policy, admit_frac=min(_MOST_FRAC, max(_LEAST_FRAC, frac)))
-        window = min(policy.window, num_agents, math.ceil(1.3 * max(active, 1)))
-        for step in _WINDOWS:
-            yield replace(policy, window=max(1, min(num_agents, round(window * step))))
-        yield replace(policy, window=max(1, num_agents))
-        for slack in _SLACKS:
-            yield replace(policy, slack_frac=slack)
+        return near(policy, active, num_agents, used_frac, self.num_plans)
+
+
+def near(policy: Policy, active: int, num_agents: int, used_frac: float, num_plans: int) -> Iterator[Policy]:
+    """Yield what a plan tries around the policy in force; every third one looks far away too."""
+    yield from (with_budget(policy, policy.admit_frac * step) for step in STEPS)
+    yield with_budget(policy, used_frac)
+    if num_plans % 3 == 1:
+        yield from (with_budget(policy, frac) for frac in _AFAR)
+    window = min(policy.window, num_agents, math.ceil(1.3 * max(active, 1)))
+    for step in _WINDOWS:
+        yield replace(policy, window=max(1, min(num_agents, round(window * step))))
+    yield replace(policy, window=max(1, num_agents))
+    for slack in _SLACKS:
+        yield replace(policy, slack_frac=slack)
+
+
+def with_budget(policy: Policy, admit_frac: float) -> Policy:
+    """Return a policy with another budget, as far as budgets go."""
+    return replace(policy, admit_frac=min(_MOST_FRAC, max(_LEAST_FRAC, admit_frac)))
 
 
 def handicap(policy: Policy, in_force: Policy, *, active: int, recomputed_frac: float) -> float:
@@ -142,14 +146,37 @@ class _Trials:
         return outcome
 
 
-def _wants_more(futures: Sequence[Future]) -> bool:
+def wants_more(futures: Sequence[Sequence[FutureAgent]]) -> bool:
     """Tell whether to draw one more: one of each spread at least, more while that costs little."""
-    num_calls = sum([len(agent.calls) for future in futures for agent in future.agents])
+    num_calls = sum([len(agent.calls) for agents in futures for agent in agents])
     number = len(futures)
     return number % len(SPREADS) > 0 or (number < _MOST_FUTURES and num_calls < _MOST_CALLS)
 
 
-def _distance(one: Policy, other: Policy) -> float:
+def choose(
+    in_force: _T,
+    tried: Iterable[_T],
+    ratio: Callable[[_T, int], float],
+    num_futures: int,
+    how_far: Callable[[_T, _T], float],
+) -> tuple[_T, float]:
+    """Return the best of what is tried, and its median ratio: the nearest of those that are as good.
+
+    All are tried on the first future, the promising ones on every other one too.
+    """
+    first = {each: ratio(each, 0) for each in tried}
+    promising = sorted(first, key=lambda each: first[each])[:_NUM_PROMISING]
+    others = range(1, num_futures)
+    scores = {each: median([first[each], *[ratio(each, number) for number in others]]) for each in promising}
+    scores[in_force] = 1.0
+    least = min(scores.values())
+    close = [each for each in scores if scores[each] <= (1 + _WORTH_IT) * least]
+    best = min(close, key=lambda each: (how_far(each, in_force), scores[each]))
+    return best, scores[best]
+
+
+def distance(one: Policy, other: Policy) -> float:
+    """Return how far two policies are from each other."""
     return (
         abs(math.log(one.admit_frac / other.admit_frac))
         + 0.5 * abs(math.log(one.window / other.window))

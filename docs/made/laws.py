@@ -7,7 +7,7 @@ from typing import Final
 
 from concur.controllers import CATALOG
 
-_ORDER: Final = ("concur", "ledger", "turnover", "vegas", "gradient", "hybrid", "twin")
+_ORDER: Final = ("concur", "ledger", "turnover", "vegas", "gradient", "hybrid", "twin", "fleet_twin")
 _HEAD: Final = """# The laws
 
 A law answers one question every few seconds: how many agents may hold a slot (the *window*). Each is a file

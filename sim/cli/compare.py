@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from concur.sim.cli.compare_engines import compare_engines
+from concur.sim.cli.comparing import Comparison, draw_report, of_whole_seeds
 from concur.sim.cli.options import (
     TAKES_POLICIES,
     Controllers,
@@ -22,19 +24,17 @@ from concur.sim.cli.options import (
     policy_texts,
 )
 from concur.sim.errors import WorkersLostError
-from concur.sim.lab.oracle import expand_oracle
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.bands import PolicyBands, check_has_profile, run_draws
-from concur.sim.runs.compare import Runs, by_policy, policies
+from concur.sim.runs.compare import by_policy
 from concur.sim.runs.intervals import summary
 from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.runs.policies import best_static_run, in_order, is_static_cap
-from concur.sim.runs.progress import counting, say, say_if_many, tallying, warn
+from concur.sim.runs.progress import counting, say_if_many, warn
 from concur.sim.runs.seeds import read_seeds
+from concur.sim.scenario.engine_texts import engine_variants
 from concur.sim.scenario.scenario import load_scenario
-from concur.sim.scenario.sections import ControllerConfig
-from concur.sim.show.remarks import warnings_of_workloads
-from concur.sim.show.report import num_figures, write_report
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.run_folders import ComparisonFolder
 from concur.sim.show.seeds_report import write_seeds_page
 from concur.sim.show.tables import bands_table, comparison_table, interval_table, phase_table, print_tables
@@ -49,6 +49,14 @@ def compare(
     overrides: Overrides = None,
     controllers: Controllers = None,
     seeds: Seeds = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            "--engines",
+            metavar="ENGINE[,ENGINE]",
+            help="vllm, sglang, sglang+KEY=VALUE, ...: the same agents on each, in one table.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Keep each record as it ends, and write a report."),
@@ -65,80 +73,52 @@ def compare(
     On several seeds (`--seeds`, or `compare.seeds`) the table has means and their 95 % intervals. Stopped, it
     shows what has ended; with --out, the same command goes on where it was. With --draws each policy also
     runs on step times that the profile's errors allow as well: bands of the makespan, and which cap is best.
+    With --engines (or `compare.engines`) every policy runs on each of them, in a pool of as many tokens.
     """
     of_seeds = [] if seeds is None else [f"compare.seeds={read_seeds(seeds, '--seeds')}"]
     config = load_scenario(scenario, [*(overrides or ()), *of_seeds])
     texts = policy_texts(context, controllers)
-    has_seeds = bool(config.compare.seeds)
+    names = config.compare.engines if engines is None else engines.split(",")
+    if draws and names:
+        raise typer.BadParameter("--draws is of one engine; leave it or the engines out")
     if draws:
         check_has_profile(config)
     say_if_many(config.workload.num_drawn_agents)
-    runs = Runs(config, config.compare.seeds or (config.seed,), workers=LocalWorkers(jobs))
-    folder = None if out is None else ComparisonFolder(out, has_seeds=has_seeds)
-    if folder is not None:
-        folder.check(config, runs.workloads)
-    warn(warnings_of_workloads(runs.workloads))
-    num_agents = len(next(iter(runs.workloads.values())).agents)
-    with tallying("searching the best static cap") as advance:
-        texts = expand_oracle(texts, runs, say, on_run=advance)
-    chosen = policies(config, texts, num_agents=num_agents)
-    if folder is not None:
-        _know_kept(runs, chosen, folder)
-    records: list[RunRecord] = []
+    if names:
+        variants = engine_variants(
+            config, names, origin="compare.engines" if engines is None else "--engines"
+        )
+        compare_engines(variants, texts, out=out, jobs=jobs, as_json=as_json, wide=wide)
+        return
+    comparison = Comparison(config, out=out, jobs=jobs)
+    warn(comparison.warnings)
+    comparison.choose(texts)
     try:
-        _run_all(runs, chosen, records, folder)
+        comparison.run()
     except (KeyboardInterrupt, WorkersLostError):
-        _say_what_has_ended(records, len(chosen) * len(runs.workloads), folder)
-        _show(records, [], has_seeds=has_seeds, as_json=as_json, wide=wide)
+        comparison.say_what_has_ended()
+        _show(comparison, [], as_json=as_json, wide=wide)
         raise
-    drawn = _run_draws(runs, chosen, draws, LocalWorkers(jobs)) if draws else []
-    _show(records, drawn, has_seeds=has_seeds, as_json=as_json, wide=wide)
-    if folder is not None:
-        ordered, place = in_order(records), folder.clear_report()
-        page = write_seeds_page(ordered, place) if has_seeds else draw_report(ordered, place)
-        _print_places(folder, page, as_json=as_json)
+    drawn = _run_draws(comparison, draws, LocalWorkers(jobs)) if draws else []
+    _show(comparison, drawn, as_json=as_json, wide=wide)
+    if comparison.folder is not None:
+        ordered, place = in_order(comparison.records), comparison.folder.clear_report()
+        page = write_seeds_page(ordered, place) if comparison.has_seeds else draw_report(ordered, place)
+        _print_places(comparison.folder, page, as_json=as_json)
 
 
-def _know_kept(runs: Runs, chosen: Sequence[ControllerConfig], folder: ComparisonFolder) -> None:
-    """Take what an earlier comparison has left, if this very code made it."""
-    kept = folder.kept(runs.scenario, chosen, runs.workloads)
-    for record in kept:
-        runs.know(record)
-    if kept:
-        say(f"{len(kept)} of {len(chosen) * len(runs.workloads)} runs are in {folder.folder} already")
-
-
-def _run_all(
-    runs: Runs, chosen: Sequence[ControllerConfig], records: list[RunRecord], folder: ComparisonFolder | None
-) -> None:
-    """Add each run to `records` as it ends, and keep it in the folder."""
-    with counting("simulating", len(chosen) * len(runs.workloads)) as advance:
-        for record in runs.run(chosen):
-            if folder is not None:
-                folder.keep(record)
-            records.append(record)
-            advance()
-
-
-def _say_what_has_ended(records: Sequence[RunRecord], num_runs: int, folder: ComparisonFolder | None) -> None:
-    kept = "" if folder is None or not records else f"; they are kept in {folder.folder}"
-    say(f"stopped: {len(records)} of {num_runs} runs had ended{kept}")
-
-
-def _run_draws(
-    runs: Runs, chosen: Sequence[ControllerConfig], num_draws: int, workers: LocalWorkers
-) -> list[PolicyBands]:
+def _run_draws(comparison: Comparison, num_draws: int, workers: LocalWorkers) -> list[PolicyBands]:
+    runs, chosen = comparison.runs, comparison.chosen
     with counting("drawing step times", len(chosen) * num_draws) as advance:
         return run_draws(runs.scenario, chosen, runs.workloads, num_draws, workers=workers, on_run=advance)
 
 
-def _show(
-    records: Sequence[RunRecord], drawn: Sequence[PolicyBands], *, has_seeds: bool, as_json: bool, wide: bool
-) -> None:
+def _show(comparison: Comparison, drawn: Sequence[PolicyBands], *, as_json: bool, wide: bool) -> None:
+    records, has_seeds = comparison.records, comparison.has_seeds
     if not records:
         return
     ordered = in_order(records)
-    table = by_policy(_of_whole_seeds(records)) if has_seeds else {}
+    table = by_policy(of_whole_seeds(records)) if has_seeds else {}
     if as_json:
         found = summary(table) if has_seeds else {record.label: record.metrics for record in ordered}
         for each in drawn:
@@ -147,24 +127,10 @@ def _show(
     elif has_seeds:
         print_tables(interval_table(table, is_wide=wide))
     else:
-        print_tables(comparison_table(ordered, is_wide=wide), phase_table(_noteworthy(ordered)))
+        shown = _noteworthy(ordered)
+        print_tables(comparison_table(ordered, is_wide=wide), *engines_tables(shown), phase_table(shown))
     if drawn and not as_json:
         print_tables(bands_table(drawn))
-
-
-def _of_whole_seeds(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the runs of the seeds on which most policies have ended, and the same ones on each."""
-    ended: dict[int, set[str]] = {}
-    for record in records:
-        ended.setdefault(record.run["seed"], set()).add(record.label)
-    most = max(ended.values(), key=len)
-    return [record for record in records if ended[record.run["seed"]] == most]
-
-
-def draw_report(records: Sequence[RunRecord], folder: Path) -> Path:
-    """Write the report of runs under a bar; return the page's path."""
-    with counting("drawing", num_figures(records)) as advance:
-        return write_report(records, folder, on_progress=advance)
 
 
 def _print_places(folder: ComparisonFolder, page: Path, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from concur.sim.cli.options import Jobs, Seeds
 from concur.sim.errors import ScenarioError
-from concur.sim.paper import a1, fig1, fig3, fig6, sensitivity, table1, table2
+from concur.sim.paper import a1, engines, fig1, fig3, fig6, sensitivity, table1, table2
 from concur.sim.paper.page import tables_of, write_results
 from concur.sim.paper.parts import Part
 from concur.sim.paper.runs import Book, Job
@@ -25,6 +25,7 @@ PARTS: Final[dict[str, tuple[Callable[[], list[Job]], Callable[[Book], Part]]]] 
     "table2": (table2.jobs, table2.part),
     "fig6": (fig6.jobs, fig6.part),
     "a1": (a1.jobs, a1.part),
+    "engines": (engines.jobs, engines.part),
     "sensitivity": (sensitivity.jobs, sensitivity.part),
 }
 """What each part needs run, and what it makes of it."""

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from concur.sim.cli.compare import draw_report
+from concur.sim.cli.comparing import draw_report
 from concur.sim.errors import RecordError
 from concur.sim.lab.sweep_report import is_sweep, write_sweep_report
 from concur.sim.record.record import RunRecord, load_record
-from concur.sim.runs.policies import of_one_workload
+from concur.sim.runs.policies import in_order, of_one_workload
 from concur.sim.runs.progress import counting, say
+from concur.sim.show.engines_report import engines_in, write_engines_page
 from concur.sim.show.perfetto import check_trace_name, write_perfetto
 from concur.sim.show.report import check_report_folder, num_figures
 from concur.sim.show.run_folders import REPORT, left_out_below, runs_below
@@ -38,10 +39,8 @@ def report(
     ] = None,
 ) -> None:
     """Write PNG figures and one self-contained HTML page from run records, or one of them as a trace."""
-    if len(runs) == 1 and is_sweep(runs[0]):
-        if perfetto is not None:
-            raise typer.BadParameter("a sweep keeps no timelines; --perfetto needs a run of `compare`")
-        print(f"report: {write_sweep_report(runs[0], out or runs[0] / REPORT)}")
+    if len(runs) == 1 and (page := _page_over_all(runs[0], out, perfetto)):
+        print(f"report: {page}")
         return
     is_comparison = len(runs) == 1 and runs[0].is_dir() and not (runs[0] / "run.json").exists()
     if out is None and perfetto is None and is_comparison:
@@ -62,6 +61,23 @@ def report(
         print(f"trace: {perfetto} (open it at https://ui.perfetto.dev)")
     if out is not None:
         print(f"report: {_seeds_report(records, out) if is_of_seeds else _report(records, out)}")
+
+
+def _page_over_all(folder: Path, out: Path | None, perfetto: Path | None) -> Path | None:
+    """Write the page of a sweep or of a comparison of engines; `None` if the folder is neither."""
+    engines = engines_in(folder)
+    if not engines and not is_sweep(folder):
+        return None
+    if perfetto is not None:
+        kept = "a comparison of engines is many runs" if engines else "a sweep keeps no timelines"
+        raise typer.BadParameter(f"{kept}; --perfetto needs a run of `compare`")
+    place = out or folder / REPORT
+    return _engines_report(folder, engines, place) if engines else write_sweep_report(folder, place)
+
+
+def _engines_report(folder: Path, engines: Sequence[str], out: Path) -> Path:
+    records = {name: in_order([load_record(path) for path in _runs_below(folder / name)]) for name in engines}
+    return write_engines_page(records, out, comparison=folder)
 
 
 def _runs_below(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from concur.sim.record.record import RunRecord, check_writable, write_record
 from concur.sim.runs.progress import counting, say, say_if_many, warn
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import Scenario, load_scenario
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.tables import metrics_table, phase_table, print_tables
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate as run_scenario
@@ -43,7 +44,7 @@ def simulate(
     if as_json:
         print(json.dumps(record.metrics, indent=1))
     else:
-        print_tables(metrics_table(record), phase_table([record]))
+        print_tables(metrics_table(record), *engines_tables([record]), phase_table([record]))
         print(f"record: {folder}")
 
 

@@ -15,13 +15,16 @@ _RESERVED_TOKENS: Final = 5
 class SglangConfig(Section):
     """`[engine]` with `kind = "sglang"`: SGLang's own names and meanings (0.5.23).
 
+    `release` = "0.5.8" takes that release's rules (`concur.sim.engine.sglang.v058`): from 0.5.6 to 0.5.8
+    generated tokens are not cached when a call ends.
+
     `chunked_prefill_size` = -1 prefills every prompt whole. `hierarchical_cache` is HiCache; left out, there
     is none. Not simulated, and so no keys: priorities, other policies and eviction policies than these, data
     parallel attention, speculative decoding, sliding windows.
     """
 
     kind: Literal["sglang"]
-    release: Literal["0.5.23"] = "0.5.23"
+    release: Literal["0.5.23", "0.5.8"] = "0.5.23"
     max_total_num_tokens: int = Field(ge=2, le=MAX_TOKENS)
     page_size: int = Field(1, ge=1, le=1_000_000)
     chunked_prefill_size: int = Field(8192, ge=-1, le=MAX_TOKENS)
@@ -57,6 +60,11 @@ class SglangConfig(Section):
                 f"{self.chunked_prefill_size}, or decodes leave a prefill nothing"
             )
         if self.hierarchical_cache is not None:
+            if self.release != "0.5.23":
+                raise ValueError(
+                    f'release = "{self.release}" but hierarchical_cache has the rules of 0.5.23; set that '
+                    "release, or leave hierarchical_cache out"
+                )
             self.hierarchical_cache.host_tokens(self.pool_tokens, self.page_size)
         return self
 
@@ -120,8 +128,10 @@ class SglangConfig(Section):
 
     def max_new_tokens(self, num_prompt_tokens: int) -> int:
         """Return how many tokens a prompt of that length may be answered with (`init_req_max_new_tokens`)."""
-        pages_tokens = -(-num_prompt_tokens // self.page_size) * self.page_size
         of_length = min(self.context_length, self.pool_tokens) - 1 - num_prompt_tokens - 1
+        if self.release == "0.5.8":  # the pool itself is no bound there
+            return max(0, of_length)
+        pages_tokens = -(-num_prompt_tokens // self.page_size) * self.page_size
         return max(0, min(of_length, self.pool_tokens - pages_tokens - self.page_size - 1))
 
     def refuses(self, num_prompt_tokens: int, num_output_tokens: int) -> bool:

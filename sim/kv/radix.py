@@ -21,6 +21,8 @@ from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.kv.history import History
 
 Run = tuple[int, int, int]
@@ -64,6 +66,7 @@ def num_common(one: Key, other: Key) -> int:
     return total
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Node:
     """Some tokens behind those of its parent; `lock_ref` requests use it or something behind it."""
 
@@ -86,6 +89,7 @@ def _twin_of(node: Node, parent: Node | None, memo: dict[int, Any]) -> Node:
     return twin
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixTree:
     """The tree and the pool behind it: every token is available, in the tree, or a request's own.
 
@@ -155,9 +159,9 @@ class RadixTree:
         counts inserts counts them from `counted_from` on; here nobody does.
         """
         node, position, rest = self._root, 0, self._aligned(key)
-        node.last_access = self._next_tick()
+        self._touch(node)
         while rest and (child := node.children.get(self._page(rest))) is not None:
-            child.last_access = self._next_tick()
+            self._touch(child)
             num_tokens = self.floor(num_common(child.key, rest))
             if num_tokens < child.num_tokens:
                 child = self._split(child, num_tokens)
@@ -261,7 +265,12 @@ class RadixTree:
         node.last_access = self._next_tick()
         return parent
 
+    def _touch(self, node: Node) -> None:
+        """Take note that an insert meets a node."""
+        node.last_access = self._next_tick()
+
     def _refresh_path(self, node: Node) -> None:
+        """Take note that a match ends with a node."""
         tick = self._next_tick()
         above: Node | None = node
         while above is not None:

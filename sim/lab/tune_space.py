@@ -33,6 +33,11 @@ _INTERVAL_S: Final = Range(0.1, 30.0, is_log=True)
 # One agent to more than the pools of the examples hold.
 _INITIAL_WINDOW: Final = Range(1, 256, is_log=True)
 
+_TWIN: Final[Mapping[str, Range]] = {
+    "plan_every_s": Range(2.0, 120.0, is_log=True),  # a fifth of ours to twelve times as long
+    "interval_s": _INTERVAL_S,
+    "initial_window": _INITIAL_WINDOW,
+}
 SPACE: Final[Mapping[str, Mapping[str, Range]]] = {
     "agent_cap": {"cap": Range(1, 1024, is_log=True)},  # cut to the number of agents
     "request_cap": {"cap": Range(1, 1024, is_log=True)},
@@ -57,11 +62,8 @@ SPACE: Final[Mapping[str, Mapping[str, Range]]] = {
         "initial_window": _INITIAL_WINDOW,
     },
     "gradient": {"interval_s": _INTERVAL_S, "initial_window": _INITIAL_WINDOW},
-    "twin": {
-        "plan_every_s": Range(2.0, 120.0, is_log=True),  # a fifth of ours to twelve times as long
-        "interval_s": _INTERVAL_S,
-        "initial_window": _INITIAL_WINDOW,
-    },
+    "twin": _TWIN,
+    "fleet_twin": _TWIN,
     "hybrid": {
         "window_s": Range(2.0, 120.0, is_log=True),  # a few calls to a good part of a batch
         "tool_waits": Range(0.0, 8.0),  # none of the history to nearly all waits (1 - e^-8)

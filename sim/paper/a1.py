@@ -13,7 +13,7 @@ from concur.sim.runs.intervals import Interval, speed_up
 
 U_HIGH: Final = (0.4, 0.5, 0.6, 0.8)
 U_LOW: Final = (0.1, 0.2, 0.3, 0.5)
-_LAW_U_LOW: Final = 0.2  # the column of the paper's constants
+LAW_U_LOW: Final = 0.2  # the column of the paper's constants
 
 
 def jobs() -> list[Job]:
@@ -43,9 +43,9 @@ def _findings(book: Book, reading: Reading) -> list[Finding]:
     found = []
     for u_high_frac, key in ((0.6, "a1.u_high_06"), (0.8, "a1.u_high_08")):
         number = printed(key)
-        ours = _against_half(book, setting, u_high_frac)
+        ours = against_half(book, setting, u_high_frac)
         what = f"speed at U_high {u_high_frac} over 0.5"
-        hits = book.mean(setting, cell(u_high_frac, _LAW_U_LOW), "hit_rate").mean
+        hits = book.mean(setting, cell(u_high_frac, LAW_U_LOW), "hit_rate").mean
         usage = book.mean(setting, NONE, "mean_kv_usage").mean
         why = (
             f"a cut needs hits below 20 %, CONCUR's are {100 * hits:.0f} %; and where it thrashes, without "
@@ -57,10 +57,10 @@ def _findings(book: Book, reading: Reading) -> list[Finding]:
     return found
 
 
-def _against_half(book: Book, setting: Setting, u_high_frac: float) -> Interval:
+def against_half(book: Book, setting: Setting, u_high_frac: float) -> Interval:
     """Return makespan at U_high = 0.5 over that at another, U_low = 0.2, paired by seed."""
-    half = book.runs(setting, cell(0.5, _LAW_U_LOW))
-    other = book.runs(setting, cell(u_high_frac, _LAW_U_LOW))
+    half = book.runs(setting, cell(0.5, LAW_U_LOW))
+    other = book.runs(setting, cell(u_high_frac, LAW_U_LOW))
     return speed_up(other, half)
 
 

@@ -33,13 +33,17 @@ def _setting(reading: Reading) -> Setting:
     return deepseek(16, 40, reading)
 
 
-def _findings(book: Book, reading: Reading) -> list[Finding]:
-    setting = _setting(reading)
-    ours = {
+def measured(book: Book, setting: Setting) -> dict[str, tuple[str, Interval | None]]:
+    """Return what the figure says of a setting: by the printed number's key, its name and our value."""
+    return {
         "warm_up_hits": ("hit rate of the warm-up", _phase_hits(book, setting, "warm_up")),
         "middle": ("middle's share of the run", _phase_share(book, setting, "middle")),
         "recompute": ("recompute's share of the time", book.mean(setting, NONE, "recompute_time_fraction")),
     }
+
+
+def _findings(book: Book, reading: Reading) -> list[Finding]:
+    setting = _setting(reading)
     return [
         Finding(
             reading=reading,
@@ -49,7 +53,7 @@ def _findings(book: Book, reading: Reading) -> list[Finding]:
             ours=interval,
             why=why_hits(book, setting),
         )
-        for key, (what, interval) in ours.items()
+        for key, (what, interval) in measured(book, setting).items()
         if interval is not None
     ]
 

@@ -166,9 +166,9 @@ def _slim(record: RunRecord, setting: Setting) -> RunRecord:
 
 def _link_busy_frac(record: RunRecord) -> float | None:
     """Return the share of the run in which the link to host memory was loading."""
-    link = record.run["scenario"]["engine"]["host_cache"]
+    link = record.run["scenario"]["engine"].get("host_cache")
     tokens = record.metrics["host_tokens"]
-    if not link["capacity_tokens"] or tokens is None:
+    if link is None or not link["capacity_tokens"] or tokens is None:
         return None
     busy_s = tokens * link["kv_bytes_per_token"] / link["bandwidth_bytes_per_s"]
     return float(busy_s / record.metrics["makespan_s"])

@@ -84,8 +84,8 @@ ASSUMPTIONS: Final = (
     ),
     (
         "engine",
-        "vLLM 0.32.0's scheduler; 256 sequences, 8,192 tokens a step, 131,072 of context",
-        "ours; the paper runs SGLang",
+        "vLLM 0.32.0's scheduler, beside it SGLang's: 256 sequences, 8,192 tokens a step, 131,072 of context",
+        "ours; the paper runs SGLang, it does not say which release; 0.5.6 to 0.5.8 are of its time",
     ),
     (
         "host's work between steps",
@@ -129,6 +129,7 @@ class Setting:
     """One machine and one batch. `kv_bytes_per_token` = `None`: as the engine stores it.
 
     `host_cache_ratio`: size of the host tier over the pool's, 0 is none. `pool_frac` shrinks the pool.
+    `sglang_release` = `None`: on vLLM.
     """
 
     key: str
@@ -141,6 +142,7 @@ class Setting:
     pool_frac: float = 1.0
     host_cache_ratio: float = 0.0
     enable_prefix_caching: bool = True
+    sglang_release: str | None = None
 
     @property
     def num_gpu_blocks(self) -> int:
@@ -162,6 +164,25 @@ class Setting:
 
     def scenario(self) -> Scenario:
         """Return the setting as an experiment, without control."""
+        raw = {
+            "workload": self.agents.workload(self.num_agents),
+            "engine": self._vllm() if self.sglang_release is None else self._sglang(),
+            "step_time": {"profile": self.profile},
+        }
+        return parse_scenario(raw, origin=self.title)
+
+    def _sglang(self) -> dict[str, Any]:
+        """Return `[engine]` with as many tokens as vLLM has, and SGLang's defaults but for the sequences."""
+        return {
+            "kind": "sglang",
+            "release": self.sglang_release,
+            "max_total_num_tokens": self.pool_tokens,
+            "max_running_requests": 256,
+            "chunked_prefill_size": 8192,
+            "context_length": 131_072,
+        }
+
+    def _vllm(self) -> dict[str, Any]:
         profile = load_profile(self.profile)
         engine: dict[str, Any] = {
             "block_size": profile.block_size,
@@ -178,12 +199,7 @@ class Setting:
                 "bandwidth_bytes_per_s": LINK_BYTES_PER_S,
                 "kv_bytes_per_token": self.kv_bytes_per_token or profile.kv_bytes_per_token,
             }
-        raw = {
-            "workload": self.agents.workload(self.num_agents),
-            "engine": engine,
-            "step_time": {"profile": self.profile},
-        }
-        return parse_scenario(raw, origin=self.title)
+        return engine
 
 
 def qwen(num_gpus: int, reading: Reading) -> Setting:
@@ -217,6 +233,11 @@ def deepseek(num_gpus: int, num_agents: int, reading: Reading) -> Setting:
 def with_hicache(setting: Setting) -> Setting:
     """Return the setting with a host tier of twice the pool, SGLang's default."""
     return replace(setting, host_cache_ratio=2.0)
+
+
+def on_sglang(setting: Setting, release: str) -> Setting:
+    """Return the setting on SGLang, the same tokens in its pool."""
+    return replace(setting, sglang_release=release)
 
 
 def without_cache(setting: Setting) -> Setting:

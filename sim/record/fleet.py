@@ -4,14 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from concur.sim.record.metrics import time_average
 from concur.sim.record.phases import hit_rate
 from concur.sim.record.tables import Columns
 
 
-def fleet_metrics(requests: Columns, engines: Columns, *, num_engines: int, num_moves: int) -> dict[str, Any]:
+def fleet_metrics(
+    requests: Columns,
+    engines: Columns,
+    *,
+    num_engines: int,
+    num_moves: int,
+    num_calls_aborted: int | None = None,
+) -> dict[str, Any]:
     """Return `num_moves` (calls on another engine than the agent's last one) and a row for each engine.
+
+    With `[[fleet.outages]]` also `num_calls_aborted`, calls that were at an engine when it died.
 
     An engine's row: `num_requests`, `prompt_tokens`, `cached_tokens`, `hit_rate`, `generated_tokens`,
     `throughput_tokens_per_s` (over the makespan of the fleet), `num_preemptions`, `mean_kv_usage`,
@@ -21,7 +31,8 @@ def fleet_metrics(requests: Columns, engines: Columns, *, num_engines: int, num_
     rows = [
         _engine(_of(requests, index), _of(engines, index), index, makespan_s) for index in range(num_engines)
     ]
-    return {"num_moves": num_moves, "engines": rows}
+    aborted = {} if num_calls_aborted is None else {"num_calls_aborted": num_calls_aborted}
+    return {"num_moves": num_moves, **aborted, "engines": rows}
 
 
 def sum_of_metrics(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -30,6 +41,20 @@ def sum_of_metrics(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return dict(each[0])
     names = dict.fromkeys(name for metrics in each for name in metrics)
     return {name: sum(metrics.get(name, 0) for metrics in each) for name in names}
+
+
+def downtimes(engines: pd.DataFrame) -> list[tuple[int, float, float]]:
+    """Return (engine, from, to) of every stretch of samples at which an engine was down, in seconds."""
+    found = []
+    for engine_index in sorted(set(engines["engine_index"])):
+        samples = engines[engines["engine_index"] == engine_index]
+        is_down = samples["is_up"].to_numpy() == 0
+        times_s = samples["t_s"].to_numpy(np.float64)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], is_down, [False]])))
+        for first, after in edges.reshape(-1, 2):
+            end_s = times_s[min(after, len(times_s) - 1)]
+            found.append((int(engine_index), float(times_s[first]), float(end_s)))
+    return found
 
 
 def _of(table: Columns, index: int) -> Columns:

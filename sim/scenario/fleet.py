@@ -1,12 +1,13 @@
 """`[fleet]` of the scenario file: several engines, and what stands in front of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from concur.routing import router_params
-from concur.sim.section import ParameterSection, Section
+from concur.sim.section import ParameterSection, Seconds, Section
 
 MAX_ENGINES: Final = 1024
 _OF_PLACEMENT: Final = ("placement", "move_after_s")
@@ -23,6 +24,25 @@ class EngineOverrides(Section):
     step_time: dict[str, Any] = Field(default_factory=dict)
 
 
+class Outage(Section):
+    """`[[fleet.outages]]`: an engine dies at `at_s`, and is back at `until_s`, its cache empty, or never.
+
+    Its calls are aborted and made again elsewhere; see `concur.sim.world.outages`.
+    """
+
+    engine: int = Field(ge=0)
+    at_s: Seconds
+    until_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.until_s is not None and self.until_s <= self.at_s:
+            raise ValueError(
+                f"until_s = {self.until_s} but must be later than at_s = {self.at_s}; leave it out for never"
+            )
+        return self
+
+
 class FleetConfig(ParameterSection):
     """`[fleet]`: engines behind a router, and one gate or one for each.
 
@@ -32,6 +52,7 @@ class FleetConfig(ParameterSection):
     `placement` there is no router: new agents go to the engine with the most room, others back to theirs, and
     after waiting there for `move_after_s` to another one with room (8 s: what a published run found to give
     the best tail); `placement = "most_room"` asks for the most room first. See `concur.gate.placement`.
+    `outages`: engines that die, and may come back.
     """
 
     num_engines: int | None = Field(None, ge=1, le=MAX_ENGINES)
@@ -40,6 +61,7 @@ class FleetConfig(ParameterSection):
     gate: Literal["global", "per_engine", "placement"] = "global"
     placement: Literal["origin", "most_room"] = "origin"
     move_after_s: Annotated[float, Field(ge=0, le=1e9)] = 8.0
+    outages: tuple[Outage, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -50,6 +72,7 @@ class FleetConfig(ParameterSection):
             )
         if self.size > MAX_ENGINES:
             raise ValueError(f"engines are {self.size} but must be at most {MAX_ENGINES}")
+        self._check_outages()
         if self.gate == "placement":
             if self.routing != type(self).model_fields["routing"].default or self.parameters:
                 raise ValueError(
@@ -64,6 +87,25 @@ class FleetConfig(ParameterSection):
         names = type(params).__dataclass_fields__.keys() - {"seed"}
         self.parameters.update({name: getattr(params, name) for name in sorted(names)})
         return self
+
+    def _check_outages(self) -> None:
+        ends: dict[int, float] = {}
+        for outage in sorted(self.outages, key=lambda each: each.at_s):
+            if outage.engine >= self.size:
+                raise ValueError(
+                    f"outages: engine = {outage.engine} but must be below {self.size}, the number of engines"
+                )
+            if outage.at_s <= ends.get(outage.engine, -1.0):
+                raise ValueError(
+                    f"outages: engine {outage.engine} dies at {outage.at_s} s and has not been back since an "
+                    "earlier outage; let that end before"
+                )
+            ends[outage.engine] = math.inf if outage.until_s is None else outage.until_s
+        if list(ends.values()).count(math.inf) == self.size:
+            raise ValueError(
+                f"outages: all {self.size} engines die and none comes back, so that the run would never end; "
+                "give one of them until_s"
+            )
 
     @property
     def size(self) -> int:

@@ -62,21 +62,28 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        limit = min(self.engine.max_context_tokens, self.engine.pool_tokens)
-        if self.tenant.num_requests and self.tenant.context_tokens > limit:
+        engines, tenant = self.engines, self.tenant
+        if tenant.engine != "all" and tenant.engine >= len(engines):
             raise ValueError(
-                f"tenant.prompt_tokens + output_tokens = {self.tenant.context_tokens} but must be at most "
-                f"{limit}, what the model and the pool hold"
+                f"tenant.engine = {tenant.engine} but must be below {len(engines)}, the number of engines"
             )
-        assert self.engines
+        for number in tenant.engines(len(engines)) if tenant.num_requests else ():
+            engine = engines[number].engine
+            limit = min(engine.max_context_tokens, engine.pool_tokens)
+            if tenant.context_tokens > limit:
+                raise ValueError(
+                    f"tenant.prompt_tokens + output_tokens = {tenant.context_tokens} but must be at most "
+                    f"{limit}, what the model and the pool hold"
+                )
         return self
 
     @model_serializer(mode="wrap")
     def _without_a_fleet(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `fleet` out where there is none: one engine is written as ever."""
+        """Leave out what only a fleet has where there is none: one engine is written as ever."""
         dumped: dict[str, Any] = dump(self)
         if self.fleet is None:
             dumped.pop("fleet", None)
+            dumped.get("tenant", {}).pop("engine", None)
         return dumped
 
     @property

@@ -1,6 +1,7 @@
 """The sections of the scenario file that say who decides, how, and what is kept of it."""
 
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,11 +76,12 @@ class ControllerConfig(ParameterSection):
 
 
 class TenantConfig(Section):
-    """`[tenant]`: someone else on the same engine, whose calls pass no gate; see `concur.sim.world.tenant`.
+    """`[tenant]`: someone else on the engine, whose calls pass no gate; see `concur.sim.world.tenant`.
 
     From `start_s` to `end_s` it keeps `num_requests` calls going, each of `prompt_tokens` that nobody has
     sent before and `output_tokens`; the last ones are left to end. It holds up to `num_requests` *
     (`prompt_tokens` + `output_tokens`) tokens of the pool, which is how a pool shrinks for the agents.
+    `engine`: on which engine of a fleet, by its number, or `all`, with as many calls on each.
     """
 
     num_requests: int = Field(0, ge=0, le=100_000)
@@ -87,6 +89,11 @@ class TenantConfig(Section):
     output_tokens: int = Field(1, ge=1, le=MAX_TOKENS)
     start_s: Seconds = 0.0
     end_s: Seconds = 0.0
+    engine: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
+
+    def engines(self, size: int) -> Sequence[int]:
+        """Return the numbers of the engines that it is on, of a fleet of that size."""
+        return range(size) if self.engine == "all" else (self.engine,)
 
     @property
     def context_tokens(self) -> int:
@@ -101,15 +108,18 @@ class RecordConfig(Section):
 
 
 class CompareConfig(Section):
-    """`[compare]`: the policies that `concur compare` runs when it is told none, and on which seeds.
+    """`[compare]`: the policies that `concur compare` runs when it is told none, on which seeds and engines.
 
-    No `seeds`: the one of the scenario. `interval_s`: seconds between two decisions of every policy that is
+    No `seeds`: the one of the scenario. No `engines`: the one of the scenario; else the same agents under the
+    same policies on each of them, `["vllm", "sglang", "sglang+schedule_policy=lpm"]`, see
+    `concur.sim.scenario.engine_texts`. `interval_s`: seconds between two decisions of every policy that is
     named by its text, here or on the command line; none: each law's own.
     """
 
     controllers: tuple[str, ...] = ()
     interval_s: float | None = Field(None, ge=1e-3, le=1e9)
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = ()
+    engines: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

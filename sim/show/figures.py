@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from concur.signals import UNLIMITED
+from concur.sim.record.fleet import downtimes
 from concur.sim.record.provenance import short_commit
 from concur.sim.record.rates import window_of, windowed_hit_rate, windowed_rate
 from concur.sim.record.record import RunRecord
@@ -32,6 +33,7 @@ COLOURS: Final = {
     "vegas": "#000000",
     "gradient": "#999999",
     "twin": "#332288",
+    "fleet_twin": "#882255",
 }
 _LINE: Final = 200  # characters below a figure
 OTHER_COLOUR: Final = "#666666"
@@ -74,6 +76,7 @@ def timeline_figure(record: RunRecord) -> Figure:
     for ax, plot in zip(axes, (plot_usage, plot_hit_rate, plot_agents, plot_throughput), strict=True):
         shade_phases(ax, record)
         plot(ax, record)
+        mark_outages(ax, record)
         ax.margins(x=0)
     for name, phase in phases_of(record):
         middle_s = (phase["start_s"] + phase["end_s"]) / 2
@@ -115,6 +118,29 @@ def shade_phases(ax: Axes, record: RunRecord) -> list[Artist]:
         ax.axvspan(phase["start_s"], phase["end_s"], color=PHASE_COLOURS[name], lw=0, zorder=0)
         for name, phase in phases_of(record)
     ]
+
+
+def mark_outages(ax: Axes, record: RunRecord) -> list[Artist]:
+    """Hatch the times at which engines of a fleet were down, each with its number."""
+    artists: list[Artist] = []
+    for engine_index, start_s, end_s in downtimes(record.engines):
+        artists.append(
+            ax.axvspan(start_s, end_s, facecolor="none", edgecolor="#CC3311", hatch="//", alpha=0.35, lw=0)
+        )
+        label = f"engine {engine_index} down"
+        middle_s = (start_s + end_s) / 2
+        artists.append(
+            ax.text(
+                middle_s,
+                0.03,
+                label,
+                transform=ax.get_xaxis_transform(),
+                ha="center",
+                fontsize=7,
+                color="#CC3311",
+            )
+        )
+    return artists
 
 
 def plot_usage(ax: Axes, record: RunRecord) -> list[Artist]:

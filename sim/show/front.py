@@ -24,8 +24,8 @@ def facts(records: Sequence[RunRecord]) -> dict[str, str]:
     worlds = dict.fromkeys(str(record.run["world"]) for record in records)
     found = {
         **_machine(run),
-        "engine": _engine(run),
-        "pool": _pool(run["scenario"]["engine"]),
+        "engine": ", ".join(dict.fromkeys(_engine(record.run) for record in records)),
+        "pool": ", ".join(dict.fromkeys(_pool(record.run["scenario"]["engine"]) for record in records)),
         "agents": f"{records[0].metrics['num_agents']:,} of {run['workload']['source']}",
         "seed" if len(seeds) == 1 else "seeds": ", ".join(map(str, seeds)),
         "world": ", ".join(worlds),

@@ -50,9 +50,9 @@ def as_script(name: str, value: Any) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def plots_html() -> str:
-    """Return the places of the plots, and the switches above them."""
-    return _asset("plots.html")
+def plots_html(*, group: str = "seed") -> str:
+    """Return the places of the plots, and the switches above them; `group` is what they switch between."""
+    return _asset("plots.html").replace("$group", html.escape(group))
 
 
 def points_html() -> str:

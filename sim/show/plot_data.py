@@ -15,7 +15,13 @@ _MOST_POINTS: Final = 400  # of a line: a screen has not many more pixels for it
 _FEWEST_POINTS: Final = 80
 _MOST_VALUES: Final = 150_000  # of a page, about six bytes each
 _ON_LIGHT: Final = {"turnover": "#9C8F00"}  # yellow on white, and what is dark on dark, are not seen
-_ON_DARK: Final = {"vegas": "#F2F2F2", "twin": "#A79BFF", "agent_cap": "#4AA3E0", "none": "#F0803C"}
+_ON_DARK: Final = {
+    "vegas": "#F2F2F2",
+    "twin": "#A79BFF",
+    "fleet_twin": "#E58FB5",
+    "agent_cap": "#4AA3E0",
+    "none": "#F0803C",
+}
 
 
 def plot_data(groups: Mapping[str, Sequence[RunRecord]]) -> list[dict[str, Any]]:

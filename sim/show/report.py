@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.figures import (
     cap_curve_figure,
     overview_figure,
@@ -105,6 +106,7 @@ def _page(records: Sequence[RunRecord], names: Iterable[str]) -> str:
         html_table(first, is_short=True),
         plots_html(),
         _folded("The same in seconds", html_table(time_split_table(records)), is_open=not several),
+        *_engines(records),
         "<h2>Phases</h2>",
         _folded("Warm-up, middle and cool-down of each run", phases, is_open=len(records) <= _FEW_RUNS),
         "<h2>Further</h2>",
@@ -113,6 +115,12 @@ def _page(records: Sequence[RunRecord], names: Iterable[str]) -> str:
         warnings_html(warnings_of_runs(records)),
     ]
     return page_text(title, "\n".join(parts), runs=plot_data({f"{records[0].run['seed']}": records}))
+
+
+def _engines(records: Sequence[RunRecord]) -> Iterator[str]:
+    for table in engines_tables(records):
+        yield "<h2>Engines</h2>"
+        yield _folded("What each engine did", html_table(table), is_open=len(records) <= _FEW_RUNS)
 
 
 def _folded(summary: str, body: str, *, is_open: bool = False) -> str:

@@ -174,12 +174,12 @@ def phase_table(records: Sequence[RunRecord]) -> Table:
 
 
 def metrics_table(record: RunRecord) -> Table:
-    """Return every metric of one run but the phases."""
+    """Return every metric of one run but the phases, and but those of each engine of a fleet."""
     table = Table(title=record.label, caption=_caption([record]), show_header=False)
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in record.metrics.items():
-        if name != "phases":
+        if name not in ("phases", "engines"):
             table.add_row(name, _cell(value))
     return table
 

@@ -154,16 +154,22 @@ class Agent:
         )
 
     def _calling(self, call_index: int, step: StepSpec) -> Generator[simpy.Event, object, None]:
-        env = self._env
+        env, agent_id = self._env, self.spec.agent_id
         ready_s = env.now
         call = self._routed(step) if self._place.is_routed else None
-        yield self._gate.turn(self.spec.agent_id, call)
-        self._gate_wait_s += env.now - ready_s
-        if call is None:
-            self._write(step)
-        engine_index = self._gate.gate.take_engine(self.spec.agent_id)
-        request = self._request(call_index, step, engine_index)
-        yield self._place.engines[engine_index].submit(request)
+        is_written, is_answered = call is not None, False
+        while not is_answered:
+            asked_s = env.now
+            yield self._gate.turn(agent_id, call)
+            self._gate_wait_s += env.now - asked_s
+            if not is_written:
+                self._write(step)
+                is_written = True
+            engine_index = self._gate.gate.take_engine(agent_id)
+            request = self._request(call_index, step, engine_index)
+            is_answered = bool((yield self._place.engines[engine_index].submit(request)))
+            if not is_answered:  # its engine has died: the call is asked for again
+                self._gate.wake(self._gate.gate.step_done(agent_id, time_s=env.now))
         self.known_tokens = request.num_tokens - 1  # the last sampled token was not computed
         self._usage = Usage(
             step.prompt_tokens, step.output_tokens, request.num_cached_tokens, step.kept_tokens
@@ -197,6 +203,7 @@ class Agent:
             known_tokens=min(self.known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
             max_new_tokens=step.max_new_tokens,
+            priority=self.spec.priority,
         )
 
     def _leave(self, *, is_in_call: bool) -> None:

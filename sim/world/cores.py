@@ -2,6 +2,7 @@
 
 from concur.sim.engine.core import EngineCore
 from concur.sim.engine.sglang.core import build_sglang_core
+from concur.sim.engine.sglang.fast import build_fast_sglang_core
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.engine.stepping import StepCore
 from concur.sim.engine.vllm.build import build_core, build_reference_core
@@ -12,7 +13,7 @@ from concur.sim.step_time.make import make_step_time
 def core_of(scenario: Scenario) -> EngineCore:
     """Return the fastest core that does what the scenario asks for."""
     if isinstance(scenario.engine, SglangConfig):
-        return reference_core_of(scenario)
+        return build_fast_sglang_core(scenario.engine, make_step_time(scenario.step_time))
     return build_core(scenario.engine, make_step_time(scenario.step_time))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from concur.controllers import make_gate
+from concur.controllers import Controller, make_controllers, make_gate
 from concur.gate import Gate, GateOrders
 from concur.gate.fleet import EngineGates, FleetGate, GlobalGate
 from concur.gate.placement import PlacedGates, PlacementRule
@@ -26,6 +26,19 @@ def num_gates(scenario: Scenario) -> int:
     """Return how many gates, and so how many laws, stand in front of the scenario's engines."""
     fleet = scenario.fleet
     return 1 if fleet is None or fleet.gate == "global" else fleet.size
+
+
+def build_controllers(scenario: Scenario) -> list[Controller]:
+    """Return a law of `[controller]` for each gate that stands in front of the scenario's engines."""
+    config, fleet = scenario.controller, scenario.fleet
+    are_placed = fleet is not None and fleet.gate == "placement"
+    return make_controllers(
+        config.kind,
+        num_gates(scenario),
+        move_after_s=fleet.move_after_s if fleet is not None and are_placed else None,
+        wrappers=config.wrappers,
+        **config.parameters,
+    )
 
 
 def build_router(scenario: Scenario) -> Router | None:

@@ -1,6 +1,6 @@
 """A run that meets what the fast engine cannot do starts again, block by block, and says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from concur.controllers import Law
 from concur.sim.engine.request import Request
@@ -31,21 +31,21 @@ def why_again(
     )
 
 
-def another(new_law: Callable[[], Law], *, than: Law) -> Law:
-    """Return a controller that has not decided anything yet.
+def others(new_laws: Callable[[], Sequence[Law]], *, than: Sequence[Law]) -> list[Law]:
+    """Return controllers that have not decided anything yet.
 
     Raises
     ------
     ScenarioError
-        If the law gives the old one again, which remembers the run that was given up.
+        If the law gives an old one again, which remembers the run that was given up.
     """
-    controller = new_law()
-    if controller is than:
+    controllers = list(new_laws())
+    if any(one is old for one in controllers for old in than):
         raise ScenarioError(
             "this run has to start again, but `law` returned the controller that has already decided in it; "
             "let it make a new one whenever it is called"
         )
-    return controller
+    return controllers
 
 
 def forward_only(on_progress: OnProgress) -> OnProgress:

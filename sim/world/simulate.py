@@ -7,13 +7,13 @@ from functools import partial
 
 import simpy
 
-from concur.controllers import Law, hurry_of, interval_of, make_controller
+from concur.controllers import Law, hurry_of, interval_of
 from concur.decision import decide
 from concur.measures.fleet import sum_of
 from concur.sim.engine.core import EngineCore
 from concur.sim.errors import ScenarioError
 from concur.sim.kv.segments import DuplicateBlockError
-from concur.sim.record.fleet import fleet_metrics, sum_of_metrics
+from concur.sim.record.fleet import fleet_metrics
 from concur.sim.record.metrics import compute_metrics, counts_of, no_metrics
 from concur.sim.record.publish import run_json, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
@@ -24,10 +24,10 @@ from concur.sim.scenario.scenario import Scenario
 from concur.sim.step_time.config import profile_hash
 from concur.sim.workload.spec import Workload
 from concur.sim.world.clock import CONTROL, Clock, Instant
-from concur.sim.world.cores import cores_of, reference_cores_of
+from concur.sim.world.cores import core_of, cores_of, reference_core_of, reference_cores_of
 from concur.sim.world.fleet import Fleet
-from concur.sim.world.gate import num_gates
-from concur.sim.world.restart import OnProgress, another, forward_only, why_again
+from concur.sim.world.gate import build_controllers, num_gates
+from concur.sim.world.restart import OnProgress, forward_only, others, why_again
 from concur.sim.world.society import Society
 from concur.sim.world.tenant import Tenant
 
@@ -64,10 +64,12 @@ def simulate(
         workload = build_workload(scenario)
     else:
         check_fits_everywhere(workload, scenario)
-    new_law = law or partial(_catalog_law, scenario)
+    new_laws = (
+        partial(build_controllers, scenario) if law is None else partial(_laws, law, num_gates(scenario))
+    )
     report = None if on_progress is None else forward_only(on_progress)
     chosen = _chosen(scenario, core, cores)
-    world = _World(scenario, workload, chosen, _laws(new_law, num_gates(scenario)), report)
+    world = _World(scenario, workload, chosen, new_laws(), report, core_of)
     try:
         world.run(end_s)
     except DuplicateBlockError as duplicate:
@@ -75,8 +77,9 @@ def simulate(
         warning = why_again(duplicate, call, scenario, workload, time_s=world.env.now)
         if on_warning is not None:
             on_warning(warning)
-        laws = [another(new_law, than=used) for used in world.controllers]
-        world = _World(scenario, workload, reference_cores_of(scenario), laws, report)
+        laws = others(new_laws, than=world.controllers)
+        cores = reference_cores_of(scenario)
+        world = _World(scenario, workload, cores, laws, report, reference_core_of)
         world.warnings.append(warning)
         world.run(end_s)
     world.sample()
@@ -104,7 +107,7 @@ def _laws(new_law: Callable[[], Law], number: int) -> list[Law]:
     """Return a law for each gate, no two of them one object."""
     laws = [new_law()]
     while len(laws) < number:
-        laws.append(another(new_law, than=laws[-1]))
+        laws += others(lambda: [new_law()], than=laws[-1:])
     return laws
 
 
@@ -118,13 +121,14 @@ class _World:
         cores: Sequence[EngineCore],
         controllers: Sequence[Law],
         on_progress: OnProgress | None,
+        new_core: Callable[[Scenario], EngineCore],
     ) -> None:
         self.scenario = scenario
         self.workload = workload
         self.env = env = Clock()
         self.controllers = controllers
         self.interval_s = interval_of(controllers[0], scenario.controller.interval_s)
-        self.fleet = Fleet(env, scenario, cores, controllers)
+        self.fleet = Fleet(env, scenario, cores, controllers, new_core)
         self.tables = RunTables() if scenario.fleet is None else RunTables.of_fleet()
         self.warnings: list[str] = []
         self._on_progress = on_progress
@@ -135,12 +139,19 @@ class _World:
         self.society = Society(
             self.workload, fleet, on_call=self.tables.requests.append, on_leave=self._on_leave
         )
-        after_all = 1 + max(spec.index for spec in self.workload.agents)
-        Tenant(self.env, fleet.engines[0], fleet.histories, self.scenario.tenant, first_index=after_all)
+        self._start_tenants()
         fleet.start()
         self.env.process(self._sampling())
         for number, controller in enumerate(self.controllers):
             self.env.process(self._controlling(number, controller))
+
+    def _start_tenants(self) -> None:
+        fleet, tenant = self.fleet, self.scenario.tenant
+        first = 1 + max(spec.index for spec in self.workload.agents)
+        for number in tenant.engines(len(fleet.engines)):
+            engine = fleet.engines[number]
+            Tenant(self.env, engine, fleet.histories, tenant, engine_index=number, first_index=first)
+            first += tenant.num_requests
 
     def run(self, end_s: float | None) -> None:
         """Run until all agents have ended, or to `end_s` if that is before."""
@@ -162,6 +173,8 @@ class _World:
             left_s, hurry_s = number * self.interval_s - self.env.now, hurry_of(law)
             number += left_s <= hurry_s
             yield Instant(self.env, CONTROL, min(left_s, hurry_s))
+            if not self.fleet.is_deciding(gate_number):
+                continue
             tick = decide(law, gate, self.fleet.reading_for(gate_number))
             self.tables.ticks.append(tick_row(tick, engine_index=engine_index))
             if not tick.is_in_force(gate):
@@ -193,7 +206,6 @@ class _World:
         tables = self.tables.finished()
         columns = {name: columns_of(table) for name, table in tables.items()}
         engines = [each.engine for each in self.fleet.scenarios]
-        steps = [core.totals.num_steps for core in self.fleet.cores]
         metrics = (
             no_metrics() | counts_of(columns)
             if not is_complete
@@ -204,18 +216,19 @@ class _World:
                 pool_tokens=sum(engine.pool_tokens for engine in engines),
                 block_size=min(engine.unit_tokens for engine in engines),
                 num_agents_skipped=self.workload.num_agents_skipped,
-                num_engine_steps=sum(steps),
+                num_engine_steps=self.fleet.num_steps,
                 slo=self.scenario.slo,
                 num_engines=len(engines),
             )
         )
-        metrics |= sum_of_metrics([core.host_metrics() for core in self.fleet.cores])
+        metrics |= self.fleet.host_metrics()
         if "engines" in columns and len(columns["requests"]["finished_s"]):
             metrics |= fleet_metrics(
                 columns["requests"],
                 columns["engines"],
                 num_engines=len(engines),
                 num_moves=self.fleet.gate.num_moves,
+                num_calls_aborted=self.fleet.num_calls_aborted,
             )
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         run = run_json(
@@ -228,15 +241,11 @@ class _World:
                 *self.workload.warnings,
                 *dict.fromkeys(text for core in self.fleet.cores for text in core.warnings()),
                 *self.society.turns.warnings(),
+                *self.fleet.outages.told(self.env.now),
                 *self.warnings,
             ],
         )
         return RunRecord(run if is_complete else run | {"complete": False}, tables)
-
-
-def _catalog_law(scenario: Scenario) -> Law:
-    config = scenario.controller
-    return make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
 
 
 def _of_foreign_law(record: RunRecord, name: str, interval_s: float) -> RunRecord:

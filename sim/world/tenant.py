@@ -1,10 +1,11 @@
-"""Someone else on the same engine, of a fleet the first one: calls that pass no gate and no agent makes.
+"""Someone else on an engine: calls that pass no gate and no agent makes.
 
 What a background tenant holds, the agents cannot have: their pool shrinks while it is there. Its calls are
 not in the record's tables, but the engine's gauges and counters include them, as a live engine's do.
 """
 
 from collections.abc import Generator
+from typing import Final
 
 import simpy
 
@@ -14,13 +15,26 @@ from concur.sim.world.clock import Clock
 from concur.sim.world.engine import Engine
 from concur.sim.world.histories import FleetHistories
 
+_RETRY_S: Final = 1.0
+
 
 class Tenant:
-    """Keep `num_requests` calls going; `first_index` is the first index after those of the agents."""
+    """Keep `num_requests` calls going at an engine; `first_index` is the first index that nobody else has.
+
+    While its engine is down it waits, and begins again a second after a call was aborted.
+    """
 
     def __init__(
-        self, env: Clock, engine: Engine, histories: FleetHistories, config: TenantConfig, *, first_index: int
+        self,
+        env: Clock,
+        engine: Engine,
+        histories: FleetHistories,
+        config: TenantConfig,
+        *,
+        engine_index: int,
+        first_index: int,
     ) -> None:
+        self._engine_index = engine_index
         self._env = env
         self._histories = histories
         self._engine = engine
@@ -33,8 +47,10 @@ class Tenant:
         yield env.timeout(config.start_s)
         call_index = 0
         while env.now < config.end_s:
-            yield self._engine.submit(self._request(index, call_index))
+            is_answered = yield self._engine.submit(self._request(index, call_index))
             call_index += 1
+            if not is_answered:
+                yield env.timeout(_RETRY_S)
 
     def _request(self, index: int, call_index: int) -> Request:
         config = self._config
@@ -46,7 +62,7 @@ class Tenant:
             call_index=call_index,
             num_prompt_tokens=config.prompt_tokens,
             max_tokens=config.output_tokens,
-            history=self._histories.on(written, 0),
+            history=self._histories.on(written, self._engine_index),
             known_tokens=0,
             arrival_s=self._env.now,
         )

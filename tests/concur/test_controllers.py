@@ -64,7 +64,7 @@ def test_app_limited_lets_cuts_through() -> None:
 @pytest.mark.parametrize("kind", sorted(CATALOG))
 def test_every_law_says_how_often_it_wants_to_decide(kind: str, wrappers: tuple[str, ...]) -> None:
     required = {"cap": 4} if "cap" in kind else {}
-    default_s = 1.0 if kind in ("hybrid", "twin") else 5.0
+    default_s = 1.0 if kind in ("hybrid", "twin", "fleet_twin") else 5.0
     assert make_controller(kind, wrappers=wrappers, **required).interval_s == default_s
     assert make_controller(kind, wrappers=wrappers, **required, interval_s=0.7).interval_s == 0.7
 

@@ -11,7 +11,7 @@ from concur.gate import AgentGate, Gate
 from concur.gate.fleet import EngineGates, FleetGate, GlobalGate
 from concur.gate.placement import PlacedGates, PlacementRule
 from concur.routing import RoutedCall, make_router
-from concur.signals import UNBOUNDED, Usage
+from concur.signals import UNBOUNDED, TokenBudget, Usage
 
 
 def placed(*windows: int, after_s: float = 5.0, most_room: bool = False) -> PlacedGates:
@@ -168,6 +168,17 @@ class TestPlacement:
         assert ask(gate, "a", 2.0) == []
         assert gate.gate_of("a") == 1
         assert engines_of(gate, gate.leave("b", time_s=3.0)) == [("a", 1)], "it was admitted before"
+
+
+def test_nobody_moves_back_while_it_moves_though_its_origin_seems_to_have_room_without_it() -> None:
+    gate = placed(4, 1)
+    gate.resize(0, 4, time_s=0.0, budget=TokenBudget(600.0, 900.0, 50.0))
+    assert call(gate, "b", 0.0, tokens=199) == [("b", 0)]
+    assert ask(gate, "x", 1.0) == [("x", 1)]
+    gate.arrive("a", time_s=2.0, prefix_group="g", shared_prefix_tokens=500)
+    assert ask(gate, "a", 2.0) == [], "200, 50 and its prefix are too much; without the prefix they fit"
+    assert engines_of(gate, gate.leave("x", time_s=3.0)) == [("a", 1)]
+    assert gate.gate_of("a") == 1
 
 
 def test_an_agent_in_a_call_does_not_move() -> None:

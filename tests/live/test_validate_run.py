@@ -1,6 +1,8 @@
 """`concur validate run --engine URL` as a user meets it, on a fake server whose engine never evicts."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from concur.sim.record.record import load_record
 from concur.validate.live import live_cli
 from concur.validate.live.fake_server import FakeEngine, FakeServer
+from concur.validate.live.server import Server, ServerOptions, attach
 from tests.helpers import concur
 
 SCENARIO = """
@@ -243,6 +246,79 @@ def test_a_fleet_is_replayed_on_as_many_servers_and_simulated_beside(folder: Pat
     assert len(one.served) + len(other.served) == len(live.requests) == len(simulated.requests)
     assert set(live.requests["engine_index"]) == set(simulated.requests["engine_index"]) == {0, 1}
     assert live.run["engine"]["urls"] == [one.url, other.url]
+
+
+class Started:
+    """In the place of vLLM: a fake server for each that the verb starts, which `kill` lets die."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self.fakes: list[FakeServer] = []
+        self.folders: list[str] = []
+
+    @contextmanager
+    def __call__(self, options: ServerOptions, folder: Path, **_: Any) -> Iterator[Server]:
+        fake = FakeServer(self._engine)
+        self.fakes.append(fake)
+        self.folders.append(folder.name)
+        with fake.in_thread():
+            server = attach(fake.url)
+            yield Server(server.url, server.model, server.facts, kill=fake.die_from_outside)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Started:
+    made = Started(FakeEngine(16, 901, token_s=0.03))
+    monkeypatch.setattr(live_cli, "started", made)
+    monkeypatch.setattr(live_cli, "_check_startable", lambda engine, config: None)
+    return made
+
+
+def test_a_server_is_started_for_each_engine_of_a_fleet_and_serves_all_runs(
+    folder: Path, run: Run, start: Started
+) -> None:
+    status, _, told = run("--engine", "cpu", *FLEET, "--no-judge", policies="agent_cap=1..2..1")
+    assert status == 0, told
+    assert start.folders == ["0", "1"]
+    runs = [load_record(path.parent) for path in (folder / "o" / "live").glob("*/run-0/run.json")]
+    assert len(runs) == 2
+    assert sum(len(fake.served) for fake in start.fakes) == sum(len(record.requests) for record in runs)
+
+
+def test_an_outage_kills_a_server_in_the_middle_and_every_run_has_new_ones(
+    folder: Path, run: Run, start: Started
+) -> None:
+    outage = ("--set", "fleet.outages=[{engine = 1, at_s = 0.1}]", "--set", "workload.num_agents=12")
+    longer = ("--set", "workload.mean_steps=4")  # long enough for the death to be noticed
+    status, _, told = run(
+        "--engine", "cpu", *FLEET, *outage, *longer, "--no-judge", policies="agent_cap=1..2..1"
+    )
+    assert status == 0, told
+    assert start.folders == ["0", "1", "0", "1"]
+    for world in ("live", "sim"):
+        for path in (folder / "o" / world).glob("**/run.json"):
+            record = load_record(path.parent)
+            assert record.is_complete
+            assert sorted(record.requests.groupby("agent_index").size().index) == list(range(12))
+            assert any("engine 1" in text for text in record.run["warnings"])
+            is_up = record.engines.groupby("engine_index")["is_up"].last()
+            assert is_up.to_list() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "outage", "said"),
+    [
+        ("http://127.0.0.1:9,http://127.0.0.1:8", "{engine = 1, at_s = 0.1}", "can be killed"),
+        ("cpu", "{engine = 1, at_s = 0.1, until_s = 9.0}", "only the simulator starts engines again"),
+    ],
+)
+def test_outages_that_nobody_can_make_are_refused_before_anything_is_started(
+    folder: Path, run: Run, start: Started, engine: str, outage: str, said: str
+) -> None:
+    status, _, told = run("--engine", engine, *FLEET, "--set", f"fleet.outages=[{outage}]")
+    assert status == 2
+    assert said in " ".join(told.split())
+    assert not start.fakes
 
 
 def test_a_fleet_needs_as_many_addresses_as_engines(folder: Path, run: Run) -> None:

@@ -27,6 +27,7 @@ ODD: dict[str, dict[str, Any]] = {
     "gradient": {"initial_window": 4},
     "hybrid": {"window_s": 7.0, "initial_window": 6, "max_window": 11},
     "twin": {"plan_every_s": 7.0, "initial_window": 6},
+    "fleet_twin": {"plan_every_s": 7.0, "initial_window": 6},
 }
 
 

@@ -1,6 +1,7 @@
 """Sweeps over fleets: the same numbers on joblib's workers and on a Ray cluster of several nodes."""
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,18 @@ def test_a_fleet_is_swept_like_any_other_key(folder: Path, monkeypatch: pytest.M
     one = runs[runs["fleet.num_engines"] == 1]
     assert one.groupby("policy")["makespan_s"].nunique().eq(1).all(), "one engine: nowhere else to go"
     assert runs["makespan_s"].nunique() > 4
+
+
+def test_a_command_shows_a_fleet_engine_by_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert concur(monkeypatch, "simulate", "s.toml", "--out", "r") == 0
+    assert "num_moves: none" in capsys.readouterr().out
+    options = ("--controllers", "none", "agent_cap=2", "--out", "o", "--jobs", "1")
+    assert concur(monkeypatch, "compare", "s.toml", *options) == 0
+    shown = capsys.readouterr().out
+    assert "mean usage" in shown
+    assert re.search(r"num_moves: none \d+, agent_cap=2 \d+", shown)
 
 
 @pytest.mark.filterwarnings("ignore")

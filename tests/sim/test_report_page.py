@@ -1,5 +1,6 @@
 """The report's page: it needs nothing but itself, says first what came of the runs, and shows all of them."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -12,9 +13,10 @@ from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import by_policy
 from concur.sim.runs.policies import of_one_workload
 from concur.sim.scenario.policy_texts import parse_controllers
+from concur.sim.show.engines_table import engines_tables
 from concur.sim.show.front import facts, seeds_verdict, verdict
 from concur.sim.show.glossary import glossary
-from concur.sim.show.pages import as_script, page_text
+from concur.sim.show.pages import as_script, page_text, table_rows
 from concur.sim.show.plot_data import plot_data, point_data
 from concur.sim.show.report import write_report
 from concur.sim.show.seeds_report import write_seeds_page
@@ -61,6 +63,18 @@ def test_every_table_is_on_the_page(page: str, records: list[RunRecord]) -> None
         assert {str(column.header) for column in table.columns} <= headings
     assert {"useful prefill", "decode", "idle"} <= headings
     assert page.count("<table>") == 3
+
+
+def test_a_run_of_a_fleet_says_what_each_engine_did(tmp_path: Path) -> None:
+    record = simulate(make_scenario(**TIGHT, fleet={"num_engines": 2, "gate": "per_engine"}))
+    page = write_report([record], tmp_path).read_text(encoding="utf-8")
+    (table,) = engines_tables([record])
+    rows = table_rows(table)
+    assert [row[2] for row in rows] == [f"{each['num_requests']:,}" for each in record.metrics["engines"]]
+    assert "<dd>2 x vLLM" in page
+    assert 'aria-label="engines"' in page
+    assert html.escape(str(table.caption)) in page
+    assert not list(engines_tables([simulate(make_scenario())]))
 
 
 def test_the_verdict_comes_first_and_one_warning_last(page: str) -> None:

@@ -88,3 +88,52 @@ def test_a_tenant_holds_blocks_while_it_is_there_and_is_not_in_the_tables() -> N
 def test_a_tenant_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ScenarioError, match=r"tenant\.prompt_tokens \+ output_tokens = 20400"):
         make_scenario(tenant=TENANT | {"prompt_tokens": 20_000})
+
+
+@pytest.mark.parametrize(("engine", "busy"), [("all", [0, 1, 2]), (1, [1])])
+def test_a_tenant_is_on_the_engine_of_a_fleet_that_it_names_or_on_all(
+    engine: int | str, busy: list[int]
+) -> None:
+    scenario = make_scenario(tenant=TENANT | {"engine": engine}, fleet={"num_engines": 3})
+    record = simulate(scenario, make_workload(make_agent(0, [(100, 50)] * 12, wait_s=2.0)))
+    held = record.engines.groupby("engine_index")["kv_cache_usage_frac"].max()
+    assert list(held[held > 2 * 6000 / (2000 * 16)].index) == busy
+    assert record.run["scenario"]["tenant"]["engine"] == engine
+
+
+def test_a_tenant_outlives_the_death_of_its_engine() -> None:
+    fleet = {"num_engines": 2, "outages": [{"engine": 1, "at_s": 8.0, "until_s": 12.0}]}
+    scenario = make_scenario(tenant=TENANT | {"engine": 1}, fleet=fleet)
+    record = simulate(scenario, make_workload(make_agent(0, [(100, 50)] * 12, wait_s=2.0)))
+    held = record.engines[record.engines["engine_index"] == 1].set_index("t_s")["kv_cache_usage_frac"]
+    assert held.loc[7.0] > 0.3
+    assert held.loc[8.5:11.5].max() == 0
+    assert held.loc[14.0:18.0].max() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"tenant": {"engine": 1}}, r"tenant\.engine = 1 but must be below 1"),
+        ({"tenant": {"engine": 2}, "fleet": {"num_engines": 2}}, r"tenant\.engine = 2 but must be below 2"),
+        ({"tenant": {"engine": "some"}, "fleet": {"num_engines": 2}}, "engine"),
+        (
+            {
+                "tenant": TENANT,
+                "fleet": {
+                    "engines": [{"count": 1}, {"engine": {"num_gpu_blocks": 301, "max_model_len": 4000}}]
+                },
+            },
+            r"tenant\.prompt_tokens \+ output_tokens = 6400 but must be at most 4000",
+        ),
+    ],
+)
+def test_a_tenant_on_an_engine_that_is_not_there_or_too_small_is_refused(
+    sections: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        make_scenario(**sections)
+
+
+def test_of_one_engine_nothing_is_written_of_where_a_tenant_is() -> None:
+    assert "engine" not in make_scenario(tenant=TENANT).model_dump()["tenant"]

@@ -4,14 +4,18 @@ Never a source of results: its "engine" is a sleep per token. It knows which tok
 its (never-evicting) prefix cache, and when it really sent each one. Faults are scripted by the number of the
 request, counted from 0: completions in `Faults.calls`, readings of /metrics in `Faults.metrics`.
 
+`python -m concur.validate.live.fake_server` serves until it is interrupted, to try the gateway on; a prompt
+is a list of token numbers there.
+
 Token i of an answer to a prompt of n tokens is `10 + (n + i) % 2000`.
 """
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -64,6 +68,7 @@ class Served:
     number: int
     prompt: tuple[int, ...]
     cached_tokens: int
+    priority: int = 0
     sent_s: list[float] = field(default_factory=list)
     is_complete: bool = False
 
@@ -84,10 +89,11 @@ class FakeServer:
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._hanging = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["FakeServer"]:
-        """Serve on a free port of this machine until the end of the block."""
+    async def running(self, port: int = 0) -> AsyncIterator["FakeServer"]:
+        """Serve on a port of this machine, 0 for any that is free, until the end of the block."""
         app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_post("/v1/completions", self._complete)
         if self.engine.is_dev:
@@ -98,9 +104,10 @@ class FakeServer:
         app.router.add_get("/health", _ok)
         app.router.add_get("/version", self._version)
         app.router.add_get("/v1/models", self._models)
+        self._loop = asyncio.get_running_loop()
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.url = _address(self._runner)
         try:
@@ -130,6 +137,11 @@ class FakeServer:
             is_over.set()
             thread.join()
 
+    def die_from_outside(self) -> None:
+        """Die, for a caller in another thread than the one that serves."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.die(), self._loop).result()
+
     async def die(self) -> None:
         """Refuse connections and cut those that are open, at once, as a killed process does."""
         assert self._runner is not None
@@ -149,7 +161,7 @@ class FakeServer:
         if fault == HANG:
             await self._hanging.wait()
         body = await request.json()
-        served = self._schedule(number, body["prompt"])
+        served = self._schedule(number, body["prompt"], body.get("priority", 0))
         num_tokens = body["max_tokens"] - (fault == SHORT)
         try:
             if body.get("stream"):
@@ -161,12 +173,12 @@ class FakeServer:
         finally:
             self._running.pop(number)
 
-    def _schedule(self, number: int, prompt: Sequence[int]) -> Served:
+    def _schedule(self, number: int, prompt: Sequence[int], priority: int) -> Served:
         blocks = list(_block_names(prompt, self.engine.block_size))
         known = next((n for n, block in enumerate(blocks) if block not in self._blocks), len(blocks))
         cached = min(known, (len(prompt) - 1) // self.engine.block_size) * self.engine.block_size
         self._blocks.update(blocks)
-        served = Served(number, tuple(prompt), cached)
+        served = Served(number, tuple(prompt), cached, priority)
         self.served.append(served)
         self._running[number] = len(prompt)
         self.most_running = max(self.most_running, len(self._running))
@@ -302,3 +314,14 @@ async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
 def _address(runner: web.AppRunner) -> str:
     host, port = runner.addresses[0][:2]
     return f"http://{host}:{port}"
+
+
+async def _serve(port: int) -> None:
+    async with FakeServer(FakeEngine(num_gpu_blocks=20_001, token_s=0.02)).running(port) as server:
+        print(f"a pretended engine at {server.url}; ctrl-c ends it")
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(int(sys.argv[1]) if len(sys.argv) > 1 else 8000))

@@ -4,14 +4,14 @@
 
 What a router is told of a prompt is what the simulator tells it: the names of its blocks, not its tokens. A
 call whose every attempt fails on the way, at a server whose metrics cannot be read either, is made again at
-another one; the record says so. An agent fails as on one server: when the call is refused, or no server is
-left.
+another one; the record says so. `[[fleet.outages]]` kill their servers. An agent fails as on one server: when
+the call is refused, or no server is left.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from concur.controllers import make_controller
 from concur.decision import Tick
 from concur.errors import require
 from concur.live.controlling import StaleTick
@@ -24,9 +24,10 @@ from concur.signals import Snapshot, Usage
 from concur.sim.record.publish import StepWork, engine_row, since, tick_row, timeline_row
 from concur.sim.record.record import RunRecord
 from concur.sim.record.tables import RunTables
+from concur.sim.scenario.fleet import Outage
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
-from concur.sim.world.gate import build_fleet_gate, build_router, num_gates
+from concur.sim.world.gate import build_controllers, build_fleet_gate, build_router
 from concur.sim.world.histories import FleetHistories, Written
 from concur.validate.errors import UnansweredError
 from concur.validate.live.client import Completion, RetryPolicy
@@ -77,9 +78,13 @@ class FleetRun(LiveRun):
     ) -> None:
         number = len(scenario.engines)
         require(len(servers) == number, "servers", len(servers), f"{number}, as the scenario has engines")
+        for outage in scenario.fleet.outages if scenario.fleet is not None else ():
+            can_die = servers[outage.engine].kill is not None
+            require(can_die, "outages.engine", outage.engine, "a server that can be killed, with `kill`")
         self._servers = tuple(servers)
         self._firsts: list[Snapshot] = []
         self._states: list[str] = []
+        self._unexplained: list[tuple[list[StaleTick], StaleTick]] = []
         super().__init__(scenario, workload, servers[0], retry=retry, stream=stream, on_progress=on_progress)
         self.tables = RunTables.of_fleet()
         self._names = FleetHistories([each.engine.name_tokens for each in scenario.engines])
@@ -92,6 +97,7 @@ class FleetRun(LiveRun):
 
     def record(self) -> RunRecord:
         """Return the record of what was done."""
+        self._note_unexplained()
         return make_record(
             self.scenario,
             self.workload,
@@ -106,12 +112,26 @@ class FleetRun(LiveRun):
             engine=self._firsts[0] if self._firsts else None,
         )
 
+    async def _all_tasks(self) -> None:
+        outages = self.scenario.fleet.outages if self.scenario.fleet is not None else ()
+        killing = [asyncio.create_task(self._kill(outage)) for outage in outages]
+        try:
+            await super()._all_tasks()
+        finally:
+            for task in killing:
+                task.cancel()
+            await asyncio.gather(*killing, return_exceptions=True)
+
+    async def _kill(self, outage: Outage) -> None:
+        """End a server at its time; that it is gone is seen as that of any other."""
+        kill = self._servers[outage.engine].kill
+        assert kill is not None
+        await asyncio.sleep(max(0.0, outage.at_s - self.now_s()))
+        await asyncio.to_thread(kill)
+
     def _make_gate(self) -> ControlledFleet:
         config, router = self.scenario.controller, build_router(self.scenario)
-        controllers = [
-            make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
-            for _ in range(num_gates(self.scenario))
-        ]
+        controllers = build_controllers(self.scenario)
         fleet = build_fleet_gate(self.scenario, [each.window for each in controllers], router)
         return ControlledFleet(
             controllers,
@@ -147,18 +167,20 @@ class FleetRun(LiveRun):
         call = self._routed(spec, step)
         while True:
             async with agent.step(call) as turn:
-                done = await self._complete(turn, history.prompt(call_index), step)
+                done = await self._complete(turn, history.prompt(call_index), step, self._priority(spec))
             if done is not None:
                 break
         return self._note(
             spec, call_index, step, done, ready_s=ready_s, began_s=turn.began_s, engine_index=turn.engine
         )
 
-    async def _complete(self, turn: Step, prompt: Sequence[int], step: StepSpec) -> Completion | None:
+    async def _complete(
+        self, turn: Step, prompt: Sequence[int], step: StepSpec, priority: int
+    ) -> Completion | None:
         """Make a call at its engine; `None` if that has died and another one is up."""
         assert turn.engine is not None
         try:
-            done = await self._clients[turn.engine].complete(prompt, step.output_tokens)
+            done = await self._clients[turn.engine].complete(prompt, step.output_tokens, priority=priority)
         except UnansweredError:
             if await self._answers(turn.engine):
                 raise
@@ -203,9 +225,17 @@ class FleetRun(LiveRun):
         """Note a decision that was not taken; on an engine that is down there is nothing to decide."""
         is_of_one = len(self.gate.controllers) == len(self._servers)
         if not is_of_one or self.gate.fleet.loads[number].is_up:
-            self.faults.stale_ticks.append(tick)
+            self._unexplained.append((self.faults.stale_ticks, tick))
+
+    def _note_unexplained(self) -> None:
+        """Count what could not be read for a fault; not what the death of an engine has explained."""
+        for faults, tick in self._unexplained:
+            faults.append(tick)
+        self._unexplained.clear()
 
     def _on_state(self, engine: int, is_up: bool) -> None:
+        if not is_up:
+            self._unexplained.clear()
         state = "answers again" if is_up else "does not answer"
         self._states.append(f"engine {engine} ({self._servers[engine].url}) {state} at {self.now_s():.1f} s")
 
@@ -213,8 +243,9 @@ class FleetRun(LiveRun):
         try:
             snapshot = await self.gate.read_all()
         except ScrapeError as error:
-            self.faults.missed_samples.append(StaleTick(self.now_s(), str(error)))
+            self._unexplained.append((self.faults.missed_samples, StaleTick(self.now_s(), str(error))))
         else:
+            self._note_unexplained()
             self._sample(snapshot, snapshot.time_s)
 
     def _sample(self, snapshot: Snapshot, time_s: float) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from concur.validate.confront.verdicts import Confrontation
 from concur.validate.errors import EngineDiffersError, ServerError, VllmMissingError
 from concur.validate.live.devices import why_no_gpu
 from concur.validate.live.live_runs import (
+    LiveRun,
     check_server_of_runs,
     load_worlds,
     plan,
@@ -48,7 +50,7 @@ def run(
         typer.Option(
             "--engine",
             metavar="cpu|gpu|URL[,URL...]",
-            help="Start a server, or use one that runs; of a fleet, one address for each engine.",
+            help="Start servers, one for each engine of a fleet, or use those that run.",
         ),
     ] = "cpu",
     model: Annotated[
@@ -81,14 +83,14 @@ def run(
         check_writable(folder)
     check_report_folder(out / "report")
     options = server_options(config, engine, model, load_format, out / "server" if record_steps else None)
-    if runs:
+    for batch in _batches(config, runs):
         with _servers(config, engine, options, out / "server") as servers:
             for alone, server in zip(config.engines, servers, strict=True):
                 say(f"vLLM {server.facts.get('vllm', '')} answers at {server.url}, model {server.model}")
                 check_server(alone, workload, server)
             check_server_of_runs(out, servers[0])
             with one_bar_each() as on_progress:
-                for record in run_live(config, workload, servers, runs, on_progress):
+                for record in run_live(config, workload, servers, batch, on_progress):
                     if not record.is_complete:
                         _say_and_exit(record.run)
     with counting("simulating", len(chosen)) as advance:
@@ -127,20 +129,41 @@ def server_options(
     )
 
 
+def _batches(config: Scenario, runs: Sequence[LiveRun]) -> list[Sequence[LiveRun]]:
+    """Return the runs that share their servers: none where a run kills one."""
+    if config.fleet is not None and config.fleet.outages:
+        return [[each] for each in runs]
+    return [runs] if runs else []
+
+
 @contextmanager
 def _servers(
     config: Scenario, engine: str, options: ServerOptions, folder: Path
 ) -> Iterator[Sequence[Server]]:
-    """Yield a server for each engine of the scenario; of a fleet they must run already."""
+    """Yield a server for each engine of the scenario: those that run already, or new ones."""
     if config.fleet is None:
         with _server(engine, options, folder) as server:
             yield [server]
         return
-    urls = [url for url in engine.split(",") if url not in ("", "cpu", "gpu")]
+    if engine in ("cpu", "gpu"):
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(
+                    _server(engine, replace(options, engine=alone.vllm), folder / str(number))
+                )
+                for number, alone in enumerate(config.engines)
+            ]
+        return
+    if config.fleet.outages:
+        raise ServerError(
+            f"fleet.outages: a server that is started here can be killed, one at {engine} cannot; leave "
+            "fleet.outages out and kill it by hand, or use --engine cpu"
+        )
+    urls = [url for url in engine.split(",") if url]
     if len(urls) != len(config.engines):
         raise ServerError(
             f"--engine {engine} names {len(urls)} servers but the scenario has {len(config.engines)} "
-            "engines; start as many, and name their addresses with commas between them"
+            "engines; start as many, and name their addresses with commas between them, or use --engine cpu"
         )
     with waiting(f"asking {engine}"):
         servers = [attach(url) for url in urls]

@@ -49,6 +49,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "long_prefill_token_threshold": "long-prefill-token-threshold",
     "scheduler_reserve_full_isl": "scheduler-reserve-full-isl",
     "watermark": "watermark",
+    "scheduling_policy": "scheduling-policy",
 }
 """What of `[engine]` decides a run's numbers, and vLLM's flag for it."""
 
@@ -77,11 +78,15 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. Calls must name `model`; `facts` are what decides a run's numbers."""
+    """A server that answers. Calls must name `model`; `facts` are what decides a run's numbers.
+
+    `kill`, of one that was started here, ends it in the middle of whatever it does.
+    """
 
     url: str
     model: str
     facts: dict[str, Any]
+    kill: Callable[[], None] | None = field(default=None, compare=False)
 
     def reset_prefix_cache(self, *, within_s: float = 10.0) -> None:
         """Empty the prefix cache, so that the next run starts cold.
@@ -144,7 +149,8 @@ def started(
         try:
             _wait_until_ready(process, url, log_path, options.start_s, on_wait or _in_silence)
             server = attach(url)
-            yield Server(server.url, server.model, server.facts | {"flags": _without_paths(flags)})
+            facts = server.facts | {"flags": _without_paths(flags)}
+            yield Server(server.url, server.model, facts, kill=lambda: stop(process))
         finally:
             stop(process)
 

@@ -116,14 +116,11 @@ def _publish_arguments(config: SglangConfig) -> Any:
     return arguments
 
 
-def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any, Any]:
-    """Return the tree, the pools of rows and of tokens behind it, and what it was made of."""
+def _pools(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any]:
+    """Return the pools of rows and of tokens."""
     import torch
     from sglang.srt.mem_cache.allocator import PagedTokenToKVPoolAllocator, TokenToKVPoolAllocator
-    from sglang.srt.mem_cache.cache_init_params import CacheInitParams
     from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
-    from sglang.srt.mem_cache.unified_cache.components import ComponentType
-    from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
     rows = ReqToTokenPool(
         size=config.max_running_requests,
@@ -140,16 +137,7 @@ def _cache(config: SglangConfig, longest_tokens: int) -> tuple[Any, Any, Any, An
             size, config.page_size, torch.bfloat16, "cpu", memory, need_sort=False
         )
     )
-    parameters = CacheInitParams(
-        disable=False,
-        req_to_token_pool=rows,
-        token_to_kv_pool_allocator=tokens,
-        page_size=config.page_size,
-        eviction_policy="lru",
-        chunked_prefill_size=config.chunked_prefill_size,
-        tree_components=(ComponentType.FULL,),
-    )
-    return UnifiedRadixCache(parameters), rows, tokens, parameters
+    return rows, tokens
 
 
 class SglangEngine:
@@ -162,14 +150,17 @@ class SglangEngine:
         self, config: SglangConfig, longest_tokens: int, transfers: HostTransfers | None = None
     ) -> None:
         sglang_version()
-        arguments = _publish_arguments(config)
-        self.tree, self._rows, self.tokens, parameters = _cache(config, longest_tokens)
+        arguments = self._publish(config)
+        self._rows, self.tokens = _pools(config, longest_tokens)
+        self.tree = self._make_tree(config)
         self.counters = HiCacheCounters()
         if transfers is not None:
             self.tree.metrics_collector = self.counters
+            parameters = self._cache_parameters(config, chunked_prefill_size=config.chunked_prefill_size)
             attach(self.tree, parameters, arguments, transfers)
         self._model = SimpleNamespace(
             is_encoder_decoder=False,
+            is_matryoshka=False,
             vocab_size=VOCABULARY,
             is_multimodal=False,
             hf_eos_token_id={1},
@@ -192,10 +183,38 @@ class SglangEngine:
             report_prefill_stats=lambda **options: None,
             report_decode_stats=lambda *values, **options: None,
         )
-        self.scheduler = self._scheduler(config, arguments)
-        self.results = self._results(config)
+        self.scheduler = self._make_scheduler(config, arguments)
+        self.scheduler.result_queue = deque()
+        self.results = self._make_results(config)
 
-    def _scheduler(self, config: SglangConfig, arguments: Any) -> Any:
+    def _publish(self, config: SglangConfig) -> Any:
+        return _publish_arguments(config)
+
+    def _make_tree(self, config: SglangConfig) -> Any:
+        from sglang.srt.mem_cache.unified_cache.components import ComponentType
+        from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
+
+        return UnifiedRadixCache(
+            self._cache_parameters(
+                config,
+                chunked_prefill_size=config.chunked_prefill_size,
+                tree_components=(ComponentType.FULL,),
+            )
+        )
+
+    def _cache_parameters(self, config: SglangConfig, **others: Any) -> Any:
+        from sglang.srt.mem_cache.cache_init_params import CacheInitParams
+
+        return CacheInitParams(
+            disable=False,
+            req_to_token_pool=self._rows,
+            token_to_kv_pool_allocator=self.tokens,
+            page_size=config.page_size,
+            eviction_policy="lru",
+            **others,
+        )
+
+    def _make_scheduler(self, config: SglangConfig, arguments: Any) -> Any:
         from sglang.srt.disaggregation.utils import DisaggregationMode
         from sglang.srt.managers.schedule_batch import ScheduleBatch
         from sglang.srt.managers.schedule_policy import SchedulePolicy
@@ -215,7 +234,6 @@ class SglangEngine:
             page_size=config.page_size,
             waiting_queue=[],
             running_batch=ScheduleBatch(reqs=[], batch_is_full=False),
-            result_queue=deque(),
             enable_overlap=not config.disable_overlap_schedule,
             enable_skip_finishing_decode=not config.disable_overlap_schedule,
             forward_ct=0,
@@ -248,7 +266,7 @@ class SglangEngine:
         scheduler.new_token_ratio_tracker = NewTokenRatioTracker.from_config()
         return scheduler
 
-    def _results(self, config: SglangConfig) -> Any:
+    def _make_results(self, config: SglangConfig) -> Any:
         from sglang.srt.disaggregation.utils import DisaggregationMode
         from sglang.srt.managers.scheduler_components.batch_result_processor import (
             SchedulerBatchResultProcessor,

@@ -30,10 +30,11 @@ def fuzz(
     num_worlds: int,
     seed_number: int,
     *,
-    drawn_from: Callable[[], SearchStrategy[World]] = sglang_worlds,
+    drawn_from: Callable[[], SearchStrategy[World]] | None = None,
+    release: str = "0.5.23",
     on_progress: Callable[[], None] = lambda: None,
 ) -> FuzzResult:
-    """Compare `num_worlds` random worlds with SGLang's scheduler, from the seed.
+    """Compare `num_worlds` random worlds with SGLang's scheduler, from the seed; `release` is installed.
 
     Raises
     ------
@@ -51,7 +52,8 @@ def fuzz(
             failed.append((world, result.difference))
         return result.difference is None
 
-    search(is_identical, drawn_from(), num_worlds, seed_number, on_progress=on_progress)
+    worlds = sglang_worlds(release) if drawn_from is None else drawn_from()
+    search(is_identical, worlds, num_worlds, seed_number, on_progress=on_progress)
     return FuzzResult(len(passed), total_coverage(passed), failed[-1] if failed else None)
 
 

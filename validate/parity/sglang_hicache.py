@@ -141,7 +141,7 @@ def has_transfers(tree: Any) -> bool:
 
 def host_memory(tree: Any) -> dict[str, int]:
     """Return what is free on the host, and what is on its way; nothing without HiCache."""
-    controller = tree.cache_controller
+    controller = getattr(tree, "cache_controller", None)  # releases before 0.5.9 have none
     if controller is None:
         return {}
     return {

@@ -31,6 +31,8 @@ from concur.sim.step_time.make import make_step_time
 from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 from concur.validate.errors import OutOfScopeError
+from concur.validate.parity.sglang_058 import SglangScheduler058
+from concur.validate.parity.sglang_engine import sglang_version
 from concur.validate.parity.sglang_hicache import host_memory
 from concur.validate.parity.sglang_scheduler import SglangScheduler
 
@@ -212,7 +214,7 @@ def memory_of(scheduler: SteppedScheduler) -> Memory:
             is_full=bool(its.running_batch.batch_is_full),
             available_tokens=int(engine.tokens.available_size()),
             evictable_tokens=int(engine.tree.evictable_size()),
-            new_token_ratio=float(its.new_token_ratio_tracker.current),
+            new_token_ratio=scheduler.new_token_ratio,
             **host_memory(engine.tree),
         )
     assert isinstance(scheduler, Scheduler)
@@ -254,7 +256,7 @@ def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], R
     """
     config = _config_of(scenario)
     transfers = transfers_of(config)
-    theirs = Recorder(SglangScheduler(config, workload, transfers))
+    theirs = Recorder(_theirs(config, workload, transfers))
     record = simulate(scenario, workload, core=_core(scenario, theirs, transfers))
     return theirs.steps, record
 
@@ -288,6 +290,15 @@ def run_parity(scenario: Scenario, workload: Workload) -> Result:
     """
     expected, record = sglangs_steps(scenario, workload)
     return Result(_coverage(expected, workload, record), first_difference(scenario, workload, expected))
+
+
+def _theirs(config: SglangConfig, workload: Workload, transfers: HostTransfers | None) -> SglangScheduler:
+    installed = sglang_version()
+    if installed != config.release:
+        raise OutOfScopeError(
+            f'engine.release = "{config.release}" but SGLang {installed} is installed; compare with that one'
+        )
+    return (SglangScheduler058 if config.release == "0.5.8" else SglangScheduler)(config, workload, transfers)
 
 
 def _config_of(scenario: Scenario) -> SglangConfig:

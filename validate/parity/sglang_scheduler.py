@@ -37,7 +37,8 @@ class SglangScheduler:
         self, config: SglangConfig, workload: Workload, transfers: HostTransfers | None = None
     ) -> None:
         longest_tokens = max(agent.peak_context_tokens for agent in workload.agents)
-        self.engine = SglangEngine(config, longest_tokens, transfers)
+        self._transfers = transfers
+        self.engine = self._make_engine(config, longest_tokens)
         self.sglang = self.engine.scheduler
         self._config = config
         self._tokens = TokenBook(workload)
@@ -46,9 +47,12 @@ class SglangScheduler:
         self._num_retractions: dict[str, int] = {}
         self._stats = SchedulerStats()
         self._host_hit_tokens = 0
-        reporter = self.sglang.metrics_reporter
-        reporter.report_prefill_stats = self._report_prefill
-        reporter.report_decode_stats = self._report_decode
+        self._listen()
+
+    @property
+    def new_token_ratio(self) -> float:
+        """How much of their limits the requests are expected to write."""
+        return float(self.sglang.new_token_ratio_tracker.current)
 
     def add_request(self, request: Request) -> None:
         """Hand a request to SGLang, with its token ids; an answer that ends by itself ends with an EOS."""
@@ -64,7 +68,7 @@ class SglangScheduler:
         req = Req(
             request.request_id,
             "",
-            array("q", prompt),
+            self._token_ids(prompt),
             parameters,
             eos_token_ids={output[-1]},
             vocab_size=VOCABULARY,
@@ -80,12 +84,7 @@ class SglangScheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Let SGLang decide the next batch, and translate what it decided."""
-        scheduler = self.sglang
-        plan = scheduler.get_next_batch_to_run(
-            running_batch=scheduler.running_batch, last_batch=scheduler.last_batch
-        )
-        scheduler.running_batch = plan.running_batch
-        batch = scheduler.last_batch = plan.batch_to_run
+        batch = self._decide()
         output = DecidedBatch()
         output.preempted = self._newly_retracted()
         if batch:
@@ -101,7 +100,8 @@ class SglangScheduler:
             self.engine.results.process_batch_result_decode(batch, result)
         else:
             self.engine.results.process_batch_result_prefill(batch, result)
-        self.engine.tree.flush_pending_backups()
+        if self._transfers is not None:
+            self.engine.tree.flush_pending_backups()
         for req in open_before:
             self._copy_progress(req, time_s)
         return [self._finish(req, time_s) for req in open_before if req.finished()]
@@ -120,12 +120,40 @@ class SglangScheduler:
 
     def tier_metrics(self) -> dict[str, float]:
         """Return what went from one tier to the other, as SGLang counts it."""
-        return self.engine.counters.tier_metrics() | {"host_hit_tokens": self._host_hit_tokens}
+        counted = {} if self._transfers is None else self.engine.counters.tier_metrics()
+        return counted | {"host_hit_tokens": self._host_hit_tokens}
 
     def rest(self) -> None:
         """Do what SGLang does when there is nothing to do (`on_idle`)."""
         self.sglang.new_token_ratio_tracker.reset()
         self.sglang.last_batch = None
+        if self._stats.num_requests_running:  # `_maybe_log_idle_metrics`
+            self._refresh_gauges(0)
+
+    def _make_engine(self, config: SglangConfig, longest_tokens: int) -> SglangEngine:
+        return SglangEngine(config, longest_tokens, self._transfers)
+
+    def _listen(self) -> None:
+        """Refresh the gauges when SGLang reports."""
+        reporter = self.sglang.metrics_reporter
+        reporter.report_prefill_stats = self._report_prefill
+        reporter.report_decode_stats = self._report_decode
+
+    def _token_ids(self, tokens: list[int]) -> Any:
+        return array("q", tokens)
+
+    def _num_middle_chunks(self, req: Any) -> int:
+        return int(req.inflight_middle_chunks)
+
+    def _decide(self) -> Any:
+        """Let SGLang decide the next batch, or none."""
+        scheduler = self.sglang
+        plan = scheduler.get_next_batch_to_run(
+            running_batch=scheduler.running_batch, last_batch=scheduler.last_batch
+        )
+        scheduler.running_batch = plan.running_batch
+        scheduler.last_batch = plan.batch_to_run
+        return plan.batch_to_run
 
     def _translate(self, batch: Any, output: DecidedBatch) -> None:
         is_decode, decoding = batch.forward_mode.is_decode(), {id(req) for req in batch.decoding_reqs or ()}
@@ -162,7 +190,7 @@ class SglangScheduler:
         result = GenerationBatchResult(next_token_ids=torch.tensor(tokens, dtype=torch.int64))
         kept = batch if self._config.disable_overlap_schedule else batch.copy()
         if kept is not batch:
-            kept.prefill_stats = batch.prefill_stats
+            kept.prefill_stats = getattr(batch, "prefill_stats", None)  # 0.5.8 has none
         scheduler.result_queue.append((kept, result))
 
     def _about_to_sample(self) -> set[int]:
@@ -171,7 +199,7 @@ class SglangScheduler:
             id(req)
             for batch, _ in self.sglang.result_queue
             for req in batch.reqs
-            if batch.forward_mode.is_decode() or req.inflight_middle_chunks <= 0
+            if batch.forward_mode.is_decode() or self._num_middle_chunks(req) <= 0
         }
 
     def _next_token(self, req: Any, *, ahead: bool) -> int:
@@ -204,11 +232,13 @@ class SglangScheduler:
         stats.prefix_cache_queries_tokens += request.num_prompt_tokens
         stats.prefix_cache_hits_tokens += req.cached_tokens
         stats.generation_tokens += len(req.output_ids)
-        request.num_host_tokens = req.cached_tokens_host
+        if self._transfers is not None:
+            request.num_host_tokens = req.cached_tokens_host
         return request
 
     def _report_prefill(self, *, prefill_stats: Any, **others: Any) -> None:
-        self._host_hit_tokens += prefill_stats.log_host_hit_tokens
+        if self._transfers is not None:
+            self._host_hit_tokens += prefill_stats.log_host_hit_tokens
         self._refresh_gauges(prefill_stats.num_running_reqs.total)
 
     def _report_decode(self, *others: Any, running_batch: Any, **options: Any) -> None:
@@ -221,5 +251,8 @@ class SglangScheduler:
         available, evictable = self.engine.tokens.available_size(), self.engine.tree.evictable_size()
         stats.num_requests_running = num_running
         stats.num_requests_waiting = len(self.sglang.waiting_queue)
-        stats.kv_cache_usage_frac = round((size - available - evictable) / size, 2)
+        stats.kv_cache_usage_frac = self._shown((size - available - evictable) / size)
         stats.kv_cache_resident_frac = (size - available) / size
+
+    def _shown(self, usage: float) -> float:
+        return round(usage, 2)

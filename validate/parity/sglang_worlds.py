@@ -17,14 +17,14 @@ from concur.validate.parity.worlds import World, any_agent, any_controller, any_
 
 
 @st.composite
-def sglang_worlds(draw: st.DrawFn) -> World:
+def sglang_worlds(draw: st.DrawFn, release: str = "0.5.23") -> World:
     """Draw a scenario and its workload; no call is cut short."""
     is_crowd = draw(st.booleans())
     agents: list[AgentSpec] = []
     for index in range(draw(st.integers(6, 16) if is_crowd else st.integers(1, 10))):
         agents.append(draw(any_agent(index, agents)))
     agents = draw(_crowds(agents) if is_crowd else _limits(agents))
-    engine = draw(_engines(agents)) | (draw(_starved(agents)) if is_crowd else {})
+    engine = draw(_engines(agents)) | (draw(_starved(agents)) if is_crowd else {}) | {"release": release}
     scenario = parse_scenario(
         {
             "workload": {"generator": "react", "num_agents": len(agents)},

@@ -7,6 +7,7 @@ from mypy_extensions import mypyc_attr
 from concur.sim.engine.sglang.hicache_core import HiCacheCore, HiCacheScheduler
 from concur.sim.engine.sglang.scheduler import Scheduler
 from concur.sim.engine.sglang.transfers import HostTransfers
+from concur.sim.engine.sglang.v058 import RadixTree058, Scheduler058
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.engine.stepping import StepCore, StepScheduler
 from concur.sim.kv.hiradix import HiRadixTree
@@ -34,6 +35,7 @@ class SglangCore(StepCore):
         super()._decide(until_s)
         if self.is_idle:
             self._sglang.rest()
+            self.stats = self._sglang.make_stats()
 
 
 def build_sglang_core(config: SglangConfig, step_time: StepTime) -> StepCore:
@@ -58,6 +60,8 @@ def core_around(
 
 def build_sglang_scheduler(config: SglangConfig, transfers: HostTransfers | None = None) -> Scheduler:
     """Return SGLang's scheduler on an empty radix tree; with `transfers` on one with an empty host behind."""
+    if config.release == "0.5.8":
+        return Scheduler058(config, RadixTree058(config.pool_tokens, config.page_size))
     tier = config.hierarchical_cache
     if tier is None or transfers is None:
         return Scheduler(config, RadixTree(config.pool_tokens, config.page_size))

@@ -8,6 +8,8 @@ early, because the others will find what it computes.
 from math import inf
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.kv.radix import Key, RadixTree, cut
 
@@ -16,6 +18,7 @@ _REFRESH_INTERVAL: Final = 32  # passes, WAITING_PREFIX_REFRESH_INTERVAL
 _SHORT_MATCH_TOKENS: Final = 32  # IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD, and ..._DEPRIORITIZE_THRESHOLD
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SchedulePolicy:
     """The order of one engine's queue; with `lpm` the queue itself is sorted."""
 
@@ -51,10 +54,15 @@ class SchedulePolicy:
             key = req.key(num_tokens)
             num_matched, req.matched = self._tree.match(key)
             req.prefix_tokens = req.protected_tokens = num_matched
-            req.num_matched_tokens = min(num_matched + self._tree.away_tokens(req.matched), num_tokens - 1)
+            num_found = num_matched + self._tree.away_tokens(req.matched)
+            req.num_matched_tokens = self._num_credited(num_found, num_tokens)
             if num_matched <= _SHORT_MATCH_TOKENS and num_tokens >= _SHORT_MATCH_TOKENS:
                 beginning = cut(key, _SHORT_MATCH_TOKENS)[0]
                 if beginning in beginnings:
                     last.add(req)
                 beginnings.add(beginning)
         waiting.sort(key=lambda req: inf if req in last else -req.num_matched_tokens)
+
+    def _num_credited(self, num_matched: int, num_tokens: int) -> int:
+        """Return how much of a match counts: the last token is computed anyway."""
+        return min(num_matched, num_tokens - 1)

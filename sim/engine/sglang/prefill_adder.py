@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.kv.radix import RadixTree
@@ -26,6 +28,7 @@ class Verdict(Enum):
     OTHER = auto()  # the pass has computed enough
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PrefillAdder:
     """The budgets of one pass: `admitted` in order, the last is `new_chunked` if it gets a part only.
 
@@ -49,16 +52,18 @@ class PrefillAdder:
         self._chunk_tokens = (
             None if config.chunked_prefill_size == -1 else config.chunked_prefill_size - num_mixed
         )
-        self._expected_tokens = num_mixed + sum(
-            [
-                min(req.num_left_tokens, CLIP_MAX_NEW_TOKENS) * (1.0 if req.ignores_eos else new_token_ratio)
-                for req in running
-            ]
+        self._expected_tokens: float = num_mixed + sum(
+            [self._tokens_to_come(req, new_token_ratio) for req in running]
         )
         self._current_tokens = num_mixed
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the pass computes so much already that nobody else is tried."""
+        return self.verdict() is Verdict.OTHER
+
     def verdict(self) -> Verdict:
-        """Tell whether another candidate may be tried."""
+        """Tell what is left of the budgets."""
         if self._left_tokens <= 0 or self._usable_tokens - self._current_tokens <= 0:
             return Verdict.NO_TOKEN
         if self._input_tokens <= 0 or (self._chunk_tokens is not None and self._chunk_tokens <= 0):
@@ -135,6 +140,11 @@ class PrefillAdder:
         self._input_tokens -= pages_tokens
         if self._chunk_tokens is not None:
             self._chunk_tokens -= pages_tokens
+
+    def _tokens_to_come(self, req: Req, new_token_ratio: float) -> float:
+        """Return how much one of those who run is expected to write."""
+        ratio = 1.0 if req.ignores_eos else new_token_ratio
+        return min(req.num_left_tokens, CLIP_MAX_NEW_TOKENS) * ratio
 
     @property
     def _usable_tokens(self) -> int:

@@ -7,6 +7,8 @@ init = min(0.7 * conservativeness, 1), least = 0.14 * init; every decode step lo
 from collections.abc import Sequence
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 
 _INIT: Final = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO
@@ -14,6 +16,7 @@ _LEAST_FACTOR: Final = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
 _DECAY_STEPS: Final = 600  # SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class NewTokenRatio:
     """The estimate of this moment, 0 to 1."""
 

@@ -1,9 +1,12 @@
 """What SGLang's scheduler keeps of a request (0.5.23, `managers/schedule_batch.py::Req`)."""
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.request import Request
 from concur.sim.kv.radix import Key, Node, key_of
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Req:
     """One request in SGLang's scheduler; it lives from its arrival to its last token.
 

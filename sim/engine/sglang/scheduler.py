@@ -20,6 +20,8 @@ and the token in flight of whoever is retracted is lost.
 from collections import deque
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.engine.sglang.output import BatchOutput
@@ -36,6 +38,7 @@ _RETRACT_DECODE_STEPS: Final = 20
 """Tokens per request that stays, freed with each retraction (`SGLANG_RETRACT_DECODE_STEPS`)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Scheduler:
     """Queues and decisions of one engine; knows nothing of time.
 
@@ -111,6 +114,7 @@ class Scheduler:
         """Take note that there is nothing to do: the estimate of answers starts anew (`on_idle`)."""
         self.ratio.reset()
         self._last = None
+        self._signals.note_idle()
 
     def _someone_runs(self) -> bool:
         last = self._last.reqs if self._last is not None and self._last.is_extend else []
@@ -133,7 +137,7 @@ class Scheduler:
             if stay and not self.running:
                 self.is_full = False  # that batch is the running one now, and was never full
             self.running = self.running + stay
-        self._drop({req for req in self.running if req.is_finished})
+        self._drop_finished()
 
     def _drop(self, reqs: set[Req]) -> None:
         """Let some leave those who run: there may be room again."""
@@ -171,14 +175,12 @@ class Scheduler:
         """Try the chunk that goes on, then those who wait, until one does not get in."""
         self._policy.order(self.waiting)
         num_mixed = len(self.running) if self.config.enable_mixed_chunk else 0
-        adder = PrefillAdder(
-            self.config, self.tree, self.running, new_token_ratio=self.ratio.current, num_mixed=num_mixed
-        )
+        adder = self._new_adder(num_mixed)
         if self.chunked is not None:
             self.chunked.fill_tokens = self.chunked.request.num_tokens
             self.chunked = adder.add_chunked(self.chunked)
         for req in self.waiting:
-            if adder.verdict() is Verdict.OTHER:
+            if adder.is_spent:
                 break
             num_rows = self._slots.num_free_rows + sum(each.has_row for each in adder.admitted)
             if len(adder.admitted) >= min(self._num_seats, num_rows):
@@ -192,6 +194,12 @@ class Scheduler:
                     self.is_full = bool(adder.admitted or self.running)
                 break
         return adder
+
+    def _new_adder(self, num_mixed: int) -> PrefillAdder:
+        """Return the budgets of a pass."""
+        return PrefillAdder(
+            self.config, self.tree, self.running, new_token_ratio=self.ratio.current, num_mixed=num_mixed
+        )
 
     @property
     def _num_seats(self) -> int:
@@ -223,8 +231,8 @@ class Scheduler:
 
     def _mix_in(self, output: BatchOutput) -> None:
         """Let the decodes join a prefill, if there is room for their next tokens too."""
-        self._drop(self._finishing_in_flight())
-        if not self.running or not self._slots.has_room(self.running):
+        self._drop(self._leaving())
+        if not self.running or not self._may_mix():
             return
         self._launch_decode(output)
         for req in self.running:
@@ -237,15 +245,15 @@ class Scheduler:
 
     def _decode(self) -> BatchOutput | None:
         """Let all that run decode (`update_running_batch`); `None` skips the step."""
-        finishing = self._finishing_in_flight()
-        self._drop(finishing)
+        leaving = self._leaving()
+        self._drop(leaving)
         if not self.running:
             self.is_full = False
             return None
         output = BatchOutput(is_extend=False)
         if self._slots.has_room(self.running):
             self.ratio.decay_step()
-        elif finishing:  # they free theirs at the end of the step in flight
+        elif self._will_free_room(leaving):
             self.is_full = False
             return None
         else:
@@ -258,6 +266,22 @@ class Scheduler:
         self._slots.append(self.running)
         for req in self.running:
             output.add_decode(req)
+
+    def _drop_finished(self) -> None:
+        """Let those who have their last token go before anybody is tried."""
+        self._drop({req for req in self.running if req.is_finished})
+
+    def _may_mix(self) -> bool:
+        """Tell whether there is room for the decodes beside the prefill."""
+        return self._slots.has_room(self.running)
+
+    def _will_free_room(self, leaving: set[Req]) -> bool:
+        """Tell whether waiting for the step in flight helps: those who leave free theirs at its end."""
+        return bool(leaving)
+
+    def _leaving(self) -> set[Req]:
+        """Return those who run and do not decode again."""
+        return self._finishing_in_flight()
 
     def _finishing_in_flight(self) -> set[Req]:
         """Return those who run and get the last token that they may have from the batch in flight."""
@@ -321,8 +345,7 @@ class Scheduler:
 
     def _finish(self, req: Req, time_s: float) -> None:
         request = req.request
-        req.fill_tokens = request.num_tokens
-        self._slots.checkpoint(req, req.kv_tokens)
+        self._slots.checkpoint_at_end(req)
         self._slots.release(req)
         request.status = RequestStatus.FINISHED
         request.finished_s = time_s

@@ -6,10 +6,13 @@ Semantics of SGLang 0.5.23, `mem_cache/common.py`, `mem_cache/allocation.py` and
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.req import Req
 from concur.sim.kv.radix import RadixTree
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Slots:
     """Rows and tokens of one engine's requests; a request holds a row from its first extend to its end."""
 
@@ -50,24 +53,24 @@ class Slots:
             req.request.num_computed_tokens = req.kv_tokens
 
     def checkpoint(self, req: Req, up_to: int) -> None:
-        """Put what a request has computed into the tree, whole pages, and lock it there.
-
-        Where that goes beyond the prompt, the prompt becomes a node of its own: it may outlive the answer.
-        """
+        """Put what a request has computed into the tree, whole pages, and lock it there."""
         tree = self.tree
         num_cached = tree.floor(min(up_to, req.fill_tokens))
-        num_prompt = tree.floor(req.request.num_prompt_tokens)
         node = tree.insert(
             req.key(num_cached), owned_from=req.protected_tokens, counted_from=req.inserted_tokens
         )
         req.inserted_tokens = num_cached
-        if 0 < num_prompt < num_cached:
-            tree.insert(req.key(num_prompt), owned_from=num_prompt, counted_from=num_prompt)
+        self._set_prompt_apart(req, num_cached)
         if req.locked is not None:
             tree.unlock(req.locked)
         tree.lock(node)
         req.locked = node
         req.protected_tokens = num_cached
+
+    def checkpoint_at_end(self, req: Req) -> None:
+        """Put all that a finished request has computed into the tree: the answer, but its last token."""
+        req.fill_tokens = req.request.num_tokens
+        self.checkpoint(req, req.kv_tokens)
 
     def release(self, req: Req) -> None:
         """Take all slots of a request that are not the tree's."""
@@ -77,3 +80,9 @@ class Slots:
         req.locked = None
         req.has_row = False
         self.num_free_rows += 1
+
+    def _set_prompt_apart(self, req: Req, num_cached: int) -> None:
+        """Where more than the prompt is cached, make that a node of its own: it may outlive the answer."""
+        num_prompt = self.tree.floor(req.request.num_prompt_tokens)
+        if 0 < num_prompt < num_cached:
+            self.tree.insert(req.key(num_prompt), owned_from=num_prompt, counted_from=num_prompt)
