@@ -86,6 +86,11 @@ def test_what_is_not_simulated_is_refused(tier: dict[str, Any], message: str) ->
         scenario_with(tier)
 
 
+def test_a_release_whose_rules_it_does_not_have_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r'release = "0.5.8" but hierarchical_cache has the rules of'):
+        scenario_with({}, release="0.5.8")
+
+
 @pytest.mark.parametrize(
     ("tier", "expected"),
     [({"hicache_ratio": 1.5}, 36_016), ({"hicache_size": 1, "kv_bytes_per_token": 10**5}, 10_016)],
