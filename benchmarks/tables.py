@@ -511,6 +511,12 @@ def paper() -> Rows:
         yield setting, f"{found['lengthened']['printed']:.2f}", *ours, f"{cap[1]}, {hybrid[1]}"
 
 
+def paper_engines() -> Rows:
+    """Return how many of the printed numbers each engine reproduces."""
+    page = json.loads((ROOT / "examples" / "paper_sglang" / "paper.json").read_text(encoding="utf-8"))
+    yield from page["tables"]["engines"][0]["rows"]
+
+
 def live() -> Rows:
     """Return simulated against live, on the CPU build."""
     path = ROOT / "validate" / "results" / "cpu_tiny" / "confrontation.json"
@@ -572,6 +578,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "sweep": sweep,
     "tune": tune,
     "paper": paper,
+    "paper_engines": paper_engines,
     "live": live,
     "offload": offload,
     "published": published,

@@ -159,9 +159,9 @@ class RadixTree:
         counts inserts counts them from `counted_from` on; here nobody does.
         """
         node, position, rest = self._root, 0, self._aligned(key)
-        self._touch(node)
+        node.last_access = self._next_tick()
         while rest and (child := node.children.get(self._page(rest))) is not None:
-            self._touch(child)
+            child.last_access = self._next_tick()
             num_tokens = self.floor(num_common(child.key, rest))
             if num_tokens < child.num_tokens:
                 child = self._split(child, num_tokens)
@@ -265,12 +265,7 @@ class RadixTree:
         node.last_access = self._next_tick()
         return parent
 
-    def _touch(self, node: Node) -> None:
-        """Take note that an insert meets a node."""
-        node.last_access = self._next_tick()
-
     def _refresh_path(self, node: Node) -> None:
-        """Take note that a match ends with a node."""
         tick = self._next_tick()
         above: Node | None = node
         while above is not None:

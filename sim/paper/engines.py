@@ -14,7 +14,7 @@ from concur.sim.paper import a1, fig3
 from concur.sim.paper.numbers import Printed, printed
 from concur.sim.paper.parts import Part, number, plus_minus
 from concur.sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, request_cap
-from concur.sim.paper.settings import READINGS, Reading, Setting, deepseek, on_sglang, qwen
+from concur.sim.paper.settings import Reading, Setting, deepseek, on_sglang, qwen
 from concur.sim.paper.verdict import INPUT, VERDICTS, judge
 from concur.sim.runs.intervals import Interval
 
@@ -24,6 +24,9 @@ ENGINES: Final[Mapping[str, Callable[[Setting], Setting]]] = {
     "SGLang 0.5.8": lambda setting: on_sglang(setting, "0.5.8"),
 }
 """Each engine, and how a setting is put on it."""
+
+NAMES: Final[Mapping[Reading, str]] = {"as printed": "engines", "lengthened": "engines_lengthened"}
+"""What the part of a reading is called."""
 
 _U_HIGH: Final = {"a1.u_high_06": 0.6, "a1.u_high_08": 0.8}
 
@@ -41,32 +44,25 @@ class Row:
         return judge(self.printed, self.ours[engine])
 
 
-def jobs() -> list[Job]:
-    """Return what the tables need run."""
+def jobs(reading: Reading) -> list[Job]:
+    """Return what the tables of a reading need run."""
     wanted = []
-    for reading in READINGS:
-        for put in ENGINES.values():
-            wanted += [
-                Job(put(setting), (NONE, request_cap(setting), CONCUR)) for setting in _settings(reading)
-            ]
-            tighter = tuple(a1.cell(high, a1.LAW_U_LOW) for high in _U_HIGH.values())
-            wanted.append(Job(put(qwen(2, reading)), (agent_cap(64), *tighter)))
+    for put in ENGINES.values():
+        wanted += [Job(put(setting), (NONE, request_cap(setting), CONCUR)) for setting in _settings(reading)]
+        tighter = tuple(a1.cell(high, a1.LAW_U_LOW) for high in _U_HIGH.values())
+        wanted.append(Job(put(qwen(2, reading)), (agent_cap(64), *tighter)))
     return wanted
 
 
-def part(book: Book) -> Part:
-    """Return the tables; the findings stay those of the other parts."""
-    found = {reading: rows(book, reading) for reading in READINGS}
+def part(book: Book, reading: Reading) -> Part:
+    """Return the tables of a reading; the findings stay those of the other parts."""
+    found = rows(book, reading)
     return Part(
-        name="engines",
-        title="The same on SGLang, the paper's engine",
+        name=NAMES[reading],
+        title=f"The same on SGLang, the paper's engine: agents {reading}",
         findings=(),
-        tables=[
-            _shares_table(found),
-            *(_numbers_table(found[reading], reading) for reading in READINGS),
-            *(_hits_table(book, reading) for reading in READINGS),
-        ],
-        series=dict(found.items()),
+        tables=[_shares_table(found), _numbers_table(found, reading), _hits_table(book, reading)],
+        series={"rows": found},
     )
 
 
@@ -147,21 +143,19 @@ def _fig6(book: Book, setting: Setting) -> dict[str, tuple[str, Interval]]:
     }
 
 
-def _shares_table(found: Mapping[Reading, list[Row]]) -> Table:
+def _shares_table(own: list[Row]) -> Table:
     caption = "printed numbers that a scheduler has to do with, HiCache's left out, by verdict"
     table = Table(title="how many numbers each engine reproduces", caption=caption)
-    table.add_column("reading")
     table.add_column("engine")
     for verdict in VERDICTS:
         if verdict != INPUT:
             table.add_column(verdict, justify="right")
     table.add_column("share reproduced", justify="right")
-    for reading, own in found.items():
-        for engine in ENGINES:
-            counts = {verdict: sum(row.verdict(engine) == verdict for row in own) for verdict in VERDICTS}
-            del counts[INPUT]
-            share = next(iter(counts.values())) / len(own)
-            table.add_row(reading, engine, *map(str, counts.values()), f"{100 * share:.0f} %")
+    for engine in ENGINES:
+        counts = {verdict: sum(row.verdict(engine) == verdict for row in own) for verdict in VERDICTS}
+        del counts[INPUT]
+        share = next(iter(counts.values())) / len(own)
+        table.add_row(engine, *map(str, counts.values()), f"{100 * share:.0f} %")
     return table
 
 

@@ -295,6 +295,7 @@ FIGURES: Final[Mapping[str, Callable[[Part], Figure]]] = {
     "fig6": fig6_figure,
     "a1": a1_figure,
     "engines": engines_figure,
+    "engines_lengthened": engines_figure,
     "sensitivity": sensitivity_figure,
 }
 """Each part's figure."""

@@ -45,17 +45,6 @@ def test_it_evicts_as_many_tokens_as_it_needs_however_many_are_free() -> None:
     assert tree.available_tokens == 60
 
 
-def test_a_suffix_that_is_split_off_is_as_recent_as_the_match_that_did_it() -> None:
-    tree = RadixTree058(60, 1)
-    tree.take(50)
-    tree.insert(((1, 0, 40),), owned_from=0)
-    tree.insert(((2, 0, 10),), owned_from=0)
-    assert tree.match(((1, 0, 15),))[0] == 15
-    tree.make_room(11)  # first the other, which is the least recent, then the suffix
-    assert tree.match(((2, 0, 10),))[0] == 0
-    assert tree.match(((1, 0, 40),))[0] == 15
-
-
 def test_it_takes_limits_that_the_pool_does_not_hold() -> None:
     engine = old(max_total_num_tokens=100, page_size=16, chunked_prefill_size=-1).engine
     assert isinstance(engine, SglangConfig)

@@ -16,48 +16,23 @@ from concur.sim.engine.sglang.scheduler import Scheduler
 from concur.sim.engine.sglang.signals import Signals
 from concur.sim.engine.sglang.slots import Slots
 from concur.sim.engine.sglang_config import SglangConfig
-from concur.sim.kv.radix import Key, Node, RadixTree
+from concur.sim.kv.radix import RadixTree
 
 
 class RadixTree058(RadixTree):
-    """Recency is a clock that is read once for a match or an insert; a new node reads it later.
+    """Eviction frees as many tokens as are needed, not as many as are missing.
 
-    The clock (`time.monotonic()`) never stands still between two readings: a tick for each will do. That a
-    request is matched again after its insert changes no order, for its whole path is the most recent anyway.
+    Recency is otherwise too, to no effect: the clock (`time.monotonic()`) is read once for a match or an
+    insert, all nodes of its path get that time, and a request is matched again after its insert. What one
+    match or insert meets is one path, of which one node at most is without children and can be evicted (or
+    two after a split, the older one first in both releases); only the order of matches and inserts counts,
+    and that is the same.
     """
-
-    def __init__(self, capacity_tokens: int, page_size: int) -> None:
-        super().__init__(capacity_tokens, page_size)
-        self._now = 0.0
-
-    def match(self, key: Key) -> tuple[int, Node]:
-        """Look up a key; the path gets one and the same time."""
-        self._now = self._next_tick()
-        return super().match(key)
-
-    def insert(self, key: Key, *, owned_from: int, counted_from: int = 0) -> Node:
-        """Put tokens into the tree; all nodes that it meets get one and the same time."""
-        self._now = self._next_tick()
-        return super().insert(key, owned_from=owned_from)
 
     def make_room(self, num_tokens: int) -> None:
         """Evict so many tokens if fewer are available, however many are (`evict_from_tree_cache`)."""
         if num_tokens > self.available_tokens:
             super().make_room(self.available_tokens + num_tokens)
-
-    def _touch(self, node: Node) -> None:
-        node.last_access = self._now
-
-    def _refresh_path(self, node: Node) -> None:
-        above: Node | None = node
-        while above is not None:
-            above.last_access = max(above.last_access, self._now)  # a node that was just made keeps its own
-            above = above.parent
-
-    def _split(self, node: Node, num_tokens: int) -> Node:
-        parent = super()._split(node, num_tokens)
-        node.last_access = self._now
-        return parent
 
 
 class Slots058(Slots):
