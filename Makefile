@@ -20,7 +20,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 CLIENTS_VENV := .venv-clients
 CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
 
-.PHONY: help demo notebook test test-fast test-vllm test-releases test-sglang test-clients validate results notebooks docs fast slow bench bench-peers bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm test-releases test-sglang test-clients validate results figures notebooks docs fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,7 +32,8 @@ help:
 	@echo "make test-sglang  the same with SGLang's own scheduler (installs SGLang in .venv-sglang)"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
-	@echo "make results    the pages' tables of simulations again, and which numbers changed; most of an hour"
+	@echo "make results    the pages' tables of simulations again, and which numbers changed; hours, ONLY=\"react sweep\" less"
+	@echo "make figures    the pages' figures again from the committed results, PNG and PDF; seconds"
 	@echo "make notebooks  run the notebooks and store what they show"
 	@echo "make docs       the documentation as a site in build/docs, its links checked; needs no network to be read"
 	@echo "make fast       compile the hot modules in place, for two times the speed and more; make slow undoes it"
@@ -137,6 +138,10 @@ validate: $(VALIDATION)/profile.json
 # ONLY="react hurts/host_cache" makes these only.
 results: $(BIN)/.installed-dev
 	$(BIN)/python -W ignore -m benchmarks.results $(ONLY)
+
+# ONLY="fleets trees" draws these only.
+figures: $(BIN)/.installed-dev
+	$(BIN)/python -W ignore -m benchmarks.figures $(ONLY)
 
 notebooks: $(BIN)/.installed-dev
 	$(BIN)/python -W ignore -m benchmarks.notebooks $(ONLY)

@@ -42,6 +42,7 @@ MODULES: Final = (
     "concur/sim/engine/vllm/fast.py",
     "concur/sim/engine/vllm/hybrid.py",
     "concur/sim/engine/vllm/leap.py",
+    "concur/sim/engine/vllm/policy.py",
     "concur/sim/engine/vllm/scheduler.py",
     "concur/sim/kv/cache.py",
     "concur/sim/kv/history.py",

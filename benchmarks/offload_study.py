@@ -20,7 +20,7 @@ from concur.sim.runs.intervals import mean_interval
 from concur.sim.runs.parallel import run_tasks
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.scenario.scenario import load_scenario
-from concur.sim.show.figures import png_bytes, style
+from concur.sim.show.figures import COLOURS, png_bytes, style
 from concur.sim.world.simulate import simulate
 
 SCENARIO: Final = ROOT / "examples" / "tau_airline.toml"
@@ -136,7 +136,7 @@ def figure(result: Mapping[str, Result]) -> Figure:
     drawn = Figure(figsize=(9.5, 3.4), layout="constrained")
     axes = drawn.subplots()
     laws = [law for law in (*LAWS, "best cap") if law != "none"]
-    colours = ("#D55E00", "#E69F00", "#0072B2", "#999999")
+    colours = [COLOURS.get(law, COLOURS["agent_cap"]) for law in laws]
     for offset, (law, colour) in enumerate(zip(laws, colours, strict=True)):
         rows = [rows_of(result, tier)[law] for tier in TIERS]
         axes.bar(
@@ -151,7 +151,7 @@ def figure(result: Mapping[str, Result]) -> Figure:
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(TIERS)), [tier.replace(", ", "\n") for tier in TIERS])
     axes.set_ylabel("makespan over that without control")
-    axes.legend(ncols=len(laws))
+    drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(laws))
     return drawn
 
 

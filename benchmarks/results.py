@@ -4,7 +4,8 @@ Each result is a JSON file in `examples/results`: what its command prints, cut t
 but the best one, only the makespan. The tables are then written from these files (`benchmarks.tables`).
 `tests/test_readme.py` holds the pages to the files, and what is cheap of the files to new runs.
 
-`make results ONLY="react hurts/host_cache"` runs these only.
+`make results ONLY="react hurts/host_cache"` runs these only. Everything takes hours on two cores; without the
+studies, most of one. What needs vLLM or `concur validate` has a command of its own, on its page.
 """
 
 import json
@@ -51,6 +52,18 @@ JUDGEMENTS: Final = {
     "judge_orders": "concur judge examples/judge/*.toml --out runs/judge_orders --seeds 12..15",
     "judge_arrivals": "concur judge examples/judge/held_back/*.toml --out runs/judge_arrivals",
 }
+STUDIES: Final = {
+    "offload": "benchmarks.offload_study",
+    "trees": "benchmarks.tree_knee",
+    "fleets": "benchmarks.fleets",
+    "fleet_waits": "benchmarks.fleet_waits",
+    "fleet_twin": "benchmarks.fleet_twin",
+    "twin_fidelity": "benchmarks.twin_fidelity",
+    "twin_ablations": "benchmarks.twin_ablations",
+}
+"""Results of a module of their own, which writes them, draws their figure, and takes minutes."""
+ELSEWHERE: Final = {"releases": "make test-releases", "tier_matrix": "python -m benchmarks.tier_matrix"}
+"""Results that need vLLM, and so another environment."""
 SWEEP: Final = "concur sweep examples/sweep.toml --out runs/sweep"
 TUNE: Final = "concur tune examples/react.toml --controllers concur --out runs/tune"
 _TUNING_SEEDS: Final = (0, 1)
@@ -129,6 +142,12 @@ def tuned() -> Result:
     return _cut_digits(result)
 
 
+def study(name: str) -> Result:
+    """Run the module of a study; return what it has written."""
+    subprocess.run([sys.executable, "-W", "ignore", "-m", STUDIES[name]], cwd=ROOT, check=True)
+    return read(name)
+
+
 def domain() -> Result:
     """Return how far the headline runs (seed 0) leave the domain of their step-time profile."""
     result: Result = {}
@@ -151,21 +170,24 @@ def beyond(run: RunRecord) -> Result:
     }
 
 
-def _makers() -> dict[str, Callable[[], Result]]:
+def makers() -> dict[str, Callable[[], Result]]:
+    """Return what makes each result, in the order of one run."""
     comparisons = {name: lambda command=command: compare(command) for name, command in COMPARISONS.items()}
     judgements = {name: lambda command=command: judgement(command) for name, command in JUDGEMENTS.items()}
-    return {**judgements, **comparisons, "engines": engines, "sweep": sweep, "tune": tuned, "domain": domain}
+    studies = {name: lambda name=name: study(name) for name in STUDIES}
+    others = {"engines": engines, "sweep": sweep, "tune": tuned, "domain": domain}
+    return {**judgements, **comparisons, **others, **studies}
 
 
 def main() -> None:
     """Make all results, or those named, again; write what changed, and the tables."""
-    makers = _makers()
-    unknown = set(sys.argv[1:]) - set(makers)
+    known = makers()
+    unknown = set(sys.argv[1:]) - set(known)
     if unknown:
-        sys.exit(f"no result is called {', '.join(sorted(unknown))}; there are {', '.join(makers)}")
-    for name in sys.argv[1:] or makers:
+        sys.exit(f"no result is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for name in sys.argv[1:] or known:
         old = read(name) if (RESULTS / f"{name}.json").exists() else {}
-        new = makers[name]()
+        new = known[name]()
         changes = list(differences(old, new)) if old else ["new"]
         print("\n  ".join([f"{name}: {len(changes)} changes", *changes]), flush=True)
         write(name, new)

@@ -8,15 +8,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.fleet_death import RESULT as FLEET_DEATH
 from benchmarks.fleets import ARMS, SESSIONS
+from benchmarks.fleets import PUBLISHED as PUBLISHED_FLEETS
 from benchmarks.offload_study import LAWS as OFFLOAD_LAWS
 from benchmarks.offload_study import TIERS, rows_of
+from benchmarks.releases import KINDS as RELEASE_KINDS
 from benchmarks.result_files import ROOT, best_cap, mean, read
+from concur.sim.engine.config import RELEASES
 from concur.sim.runs.policies import best_static_cap
+from concur.sim.scenario.toml_files import read_toml
 from concur.sim.step_time.profile import load_profile
 
 PAGES: Final = (
     "README.md",
+    "docs/pages/concepts/exact.md",
     "docs/pages/concepts/step-times.md",
     "docs/pages/results/batches.md",
     "docs/pages/results/engines.md",
@@ -297,6 +303,32 @@ def offload() -> Rows:
         )
 
 
+def releases() -> Rows:
+    """Return what was compared of each release of vLLM, kind by kind; a dash where nothing was."""
+    result = read("releases")
+    yield ("vLLM", *RELEASE_KINDS)
+    for release in RELEASES:
+        rows = [result.get(f"{release}: {kind}") for kind in RELEASE_KINDS]
+        versions = {row["vllm_version"] for row in rows if row is not None}
+        if versions:
+            yield (*versions, *map(_compared, rows))
+
+
+def _compared(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    verdict = "" if row["identical"] else "**differs**: "
+    return f"{verdict}{row['num_worlds']} worlds, {row['num_steps']:,} steps"
+
+
+def tier_matrix() -> Rows:
+    """Return what was compared with an offload tier, trace by trace: sums over its worlds."""
+    yield ("trace", "agents", "worlds", "identical", "steps", "loads", "stores", "flushes", "preemptions")
+    counts = ("num_agents", "num_worlds", "num_identical", "num_steps", "num_loads", "num_stores")
+    for name, row in read("tier_matrix").items():
+        yield (name, *(f"{row[count]:,}" for count in (*counts, "num_flushes", "num_preemptions")))
+
+
 def fleets() -> Rows:
     """Return tokens per second and hit rate of each arm over the sessions at a time."""
     result = read("fleets")
@@ -311,6 +343,72 @@ def fleet_shapes() -> Rows:
     yield "published", "here"
     for shape, holds in read("fleets")["shapes"].items():
         yield shape, "yes" if holds else "no"
+
+
+def fleet_twin() -> Rows:
+    """Return makespans and hit rates of one plan for a fleet, of its rivals, and of the best caps."""
+    result = read("fleet_twin")
+    arms = list(next(iter(result.values())))
+    yield "makespan (s), hit rate", *result
+    for arm in arms:
+        yield (
+            f"**{arm}**" if arm.startswith("fleet_twin") else arm,
+            *(
+                f"{_interval(rows[arm]['makespan_s'], 1)}, {rows[arm]['hit_rate']['mean']:.3f}"
+                for rows in result.values()
+            ),
+        )
+
+
+def fleet_waits() -> Rows:
+    """Return what shorter waits of tools do to the default router, beside what was published."""
+    yield (
+        "sessions at a time",
+        "longest wait",
+        "tokens per second",
+        "published",
+        "hit rate",
+        "calls a session",
+    )
+    published = read_toml(PUBLISHED_FLEETS, what="published numbers")["four_replicas"]
+    of = dict(zip(published["sessions"], published["tokens_per_s"]["default"], strict=True))
+    for point, row in read("fleet_waits").items():
+        sessions, _, rest = point.partition(" sessions, ")
+        told = of[int(sessions)]
+        error = row["tokens_per_s"] / told - 1
+        yield (
+            sessions,
+            rest,
+            f"{row['tokens_per_s']:,} ({100 * error:+.0f} %)",
+            f"{told:,}",
+            f"{row['hit_rate']:.3f}",
+            f"{row['calls_per_session']:.2f}",
+        )
+
+
+def fleet_live() -> Rows:
+    """Return what became of the agents of a fleet whose second server was killed, in both worlds."""
+    result = json.loads(FLEET_DEATH.read_text(encoding="utf-8"))
+    live, simulated = result["live"], result["simulated"]
+    yield "", "live", "simulated"
+    for name, text in (
+        ("agents", "agents that came to their end"),
+        ("calls", "calls answered"),
+        ("calls_by_engine", "of them by the server that lived, and by the one that died"),
+        ("prompt_tokens", "prompt tokens"),
+        ("output_tokens", "output tokens"),
+        ("moves", "attempts on another server than the one before"),
+        ("moved_agents", "numbers of the agents that were answered by both"),
+        ("hit_rate", "hit rate"),
+        ("at_gates_in_the_end", "slots held at the end"),
+    ):
+        yield text, *(_told(world[name]) for world in (live, simulated))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
 
 
 def _speed_up(result: Mapping[str, Any], policy: str) -> str:
@@ -493,6 +591,9 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "families": families,
     "fleets": fleets,
     "fleet_shapes": fleet_shapes,
+    "fleet_live": fleet_live,
+    "fleet_twin": fleet_twin,
+    "fleet_waits": fleet_waits,
     "families_all": families_all,
     "families_metrics": families_metrics,
     "sweep": sweep,
@@ -501,4 +602,6 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "live": live,
     "offload": offload,
     "published": published,
+    "releases": releases,
+    "tier_matrix": tier_matrix,
 }

@@ -110,7 +110,7 @@ def figure(result: Mapping[str, Result]) -> Figure:
         axes.set_xlabel("sessions at a time, no control")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
-    knee.legend(loc="lower right")
+    drawn.legend(*knee.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     _draw_laws(laws, result)
     return drawn
 

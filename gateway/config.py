@@ -142,9 +142,7 @@ class HeldFleetConfig(ParameterSection):
     into; its parameters may be written flat. A session is a tree of agents.
     """
 
-    routing: Literal[
-        "session", "session_moving", "least_loaded", "round_robin", "power_of_two", "vllm_dp"
-    ] = "session"
+    routing: SessionRouting = "session"
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

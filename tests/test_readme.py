@@ -12,8 +12,18 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks.result_files import best_cap, read
-from benchmarks.results import COMPARISONS, ENGINES, SWEEP, TUNE, compare, differences
+from benchmarks.result_files import RESULTS, best_cap, read
+from benchmarks.results import (
+    COMPARISONS,
+    ELSEWHERE,
+    ENGINES,
+    STUDIES,
+    SWEEP,
+    TUNE,
+    compare,
+    differences,
+    makers,
+)
 from benchmarks.tables import FAMILIES, PAGES, TABLES, fill, made
 from benchmarks.workloads import BENCHMARKS
 from concur.calib.fit.check import parse_batch, predict_step
@@ -167,6 +177,13 @@ def test_every_result_has_its_table_and_its_command() -> None:
     headlines = [COMPARISONS[name] for name in ("react", "claude_code", "tau_airline")]
     for command in (*headlines, ENGINES, SWEEP, TUNE):
         assert command in words_of(BOOK)
+
+
+def test_one_run_makes_every_committed_result_but_those_that_need_vllm() -> None:
+    committed = {path.relative_to(RESULTS).with_suffix("").as_posix() for path in RESULTS.rglob("*.json")}
+    assert committed - set(ELSEWHERE) == set(makers())
+    for command in [*ELSEWHERE.values(), *(f"python -m {module}" for module in STUDIES.values())]:
+        assert command in words_of(BOOK), command
 
 
 def test_what_is_cheap_of_the_results_comes_out_again() -> None:

@@ -18,7 +18,7 @@ from concur.validate.parity.explain import explain_result, result_json
 from concur.validate.parity.parity import run_parity
 from concur.validate.parity.sglang_engine import sglang_version
 from concur.validate.parity.sglang_parity import run_parity as run_sglang_parity
-from concur.validate.parity.vllm_scheduler import check_in_scope, vllm_version
+from concur.validate.parity.vllm_scheduler import check_in_scope, vllm_release, vllm_version
 from concur.validate.published import published_cli
 
 app = typer.Typer(help="Hold the simulator against vLLM and SGLang.", no_args_is_help=True)
@@ -44,9 +44,10 @@ def parity(
         int | None, typer.Option("--fuzz", metavar="N", min=1, help="Compare N random worlds instead.")
     ] = None,
     kind: Annotated[
-        Literal["plain", "groups", "tier"],
+        Literal["plain", "groups", "tier", "priority"],
         typer.Option(
-            "--worlds", help="Random worlds as they are, with groups of layers, with an offload tier."
+            "--worlds",
+            help="Random worlds as they are, with groups of layers, with an offload tier, with priorities.",
         ),
     ] = "plain",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random worlds.")] = 0,
@@ -99,11 +100,12 @@ def _fuzz(num_worlds: int, kind: str, seed: int, version: str, as_json: bool) ->
         fuzz,
         fuzz_json,
     )
-    from concur.validate.parity.worlds import hybrid_worlds, offloading_worlds, worlds
+    from concur.validate.parity.worlds import KINDS, of_release
 
-    drawn_from = {"plain": worlds, "groups": hybrid_worlds, "tier": offloading_worlds}[kind]
-
+    release = vllm_release()
     with counting("comparing random worlds", num_worlds) as advance:
-        result = fuzz(num_worlds, seed, drawn_from=drawn_from, on_progress=advance)
+        result = fuzz(
+            num_worlds, seed, drawn_from=lambda: of_release(KINDS[kind](), release), on_progress=advance
+        )
     print(json.dumps(fuzz_json(result, version)) if as_json else explain_fuzz(result, version))
     raise typer.Exit(0 if result.failure is None else 1)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from concur.calib.fit.regressors import Array, Regressors
+from concur.sim.show.figures import legend_beside
 from concur.sim.step_time.profile import Regime
 
 COLOURS: Final[dict[Regime, str]] = {"prefill": "#0072B2", "decode": "#009E73", "mixed": "#D55E00"}
@@ -57,7 +58,7 @@ def plot_agreement(ax: Axes, regressors: Regressors, step_s: Array, predicted: A
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_formatter(NullFormatter())
-    ax.legend()
+    legend_beside(ax)
     return artists
 
 

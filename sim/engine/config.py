@@ -62,7 +62,8 @@ class EngineConfig(Section):
     caps a request that is alone too. A host cache of kind `offloading` and `kv_cache_groups` are those of
     0.32.
 
-    `num_gpu_blocks` counts the null block.
+    `num_gpu_blocks` counts the null block. Under `scheduling_policy` = "priority" the agents' priorities say
+    who is served first and who makes way (`concur.sim.engine.vllm.policy`); `fcfs` looks at none.
     `model_runner` matters to a host cache of kind `offloading` only: `v1` submits the loads of a step before
     what it computes, `v2` after it. `kv_cache_groups` is for models whose layers differ, and empty where all
     of them keep the whole context; a run with groups is simulated block by block.
@@ -79,6 +80,7 @@ class EngineConfig(Section):
     long_prefill_token_threshold: int = Field(0, ge=0, le=MAX_TOKENS)
     scheduler_reserve_full_isl: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     release: Literal["0.24", "0.26", "0.28", "0.30", "0.31", "0.32", "0.33"] = "0.32"
     model_runner: Literal["v1", "v2"] = "v2"
     host_cache: HostCacheConfig = HostCacheConfig()

@@ -29,8 +29,9 @@ class Request:
     `num_output_placeholders` tokens will come out of those. After a preemption, steps with
     `num_stale_output_tokens` in flight still deliver their token, but no progress. `known_tokens` leading
     tokens were computed for this agent before: computing them again is recompute. The answer has
-    `max_tokens`; where it ends by itself, `max_new_tokens` is the limit that the client has sent. Times are
-    seconds since the start of the run, `None` until they happen.
+    `max_tokens`; where it ends by itself, `max_new_tokens` is the limit that the client has sent. Of two the
+    one with the lesser `priority` goes first where the engine looks at it; `arrival_number` counts those that
+    the engine has queued. Times are seconds since the start of the run, `None` until they happen.
     """
 
     request_id: str
@@ -42,7 +43,9 @@ class Request:
     known_tokens: int
     arrival_s: float
     max_new_tokens: int | None
+    priority: int
 
+    arrival_number: int
     status: RequestStatus
     num_tokens: int
     num_final_tokens: int
@@ -69,6 +72,7 @@ class Request:
         known_tokens: int,
         arrival_s: float,
         max_new_tokens: int | None = None,
+        priority: int = 0,
     ) -> None:
         self.request_id = request_id
         self.agent_index = agent_index
@@ -79,6 +83,8 @@ class Request:
         self.known_tokens = known_tokens
         self.arrival_s = arrival_s
         self.max_new_tokens = max_new_tokens
+        self.priority = priority
+        self.arrival_number = 0
         self.status = RequestStatus.WAITING
         self.num_tokens = num_prompt_tokens
         self.num_final_tokens = num_prompt_tokens + max_tokens

@@ -46,7 +46,7 @@ def sensitivity_figure(
         ax.set_axis_off()
     for row in range(num_rows):
         axes[row * _COLUMNS].set_ylabel(question.objectives[0])
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     source = "; ".join(provenance(question, trials, best))
     figure.supxlabel(source, fontsize=6.5, color="#777777", x=0.01, ha="left")
     return figure

@@ -55,8 +55,8 @@ def fig1_figure(part: Part) -> Figure:
         label = "printed" if model == "Qwen3-32B" else None
         sizes.plot([fig1.NUM_STEPS], [printed(key).value / 1e9], label=label, **_PRINTED)
     sizes.set(ylabel="KV per agent (GB)", title="b. KV", yscale="log")
-    contexts.legend()
-    sizes.legend(*_only(sizes, "printed"), loc="lower right")
+    contexts.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2)
+    sizes.legend(*_only(sizes, "printed"), loc="lower center", bbox_to_anchor=(0.5, 1.1))
     plot_reload(times, part.series["reload"], part.series["recompute"])
     times.set_title("c. 8 x 4,096 tokens")
     return figure
@@ -107,7 +107,7 @@ def fig3_figure(part: Part) -> Figure:
                 ax.set_ylabel("")
         axes[0, column].set_title(reading)
         axes[-1, column].set_xlabel("time (s)")
-    axes[0, 0].legend(loc="upper left", ncols=2)
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=2)
     axes[0, 1].get_legend().remove()
     axes[2, 1].get_legend().remove()
     return figure
@@ -120,7 +120,7 @@ def plot_recompute(ax: Axes, record: RunRecord) -> list[Artist]:
     mean = printed("fig3.recompute").value
     artists.append(ax.axhline(mean, color="black", ls=":", lw=1, label=f"printed mean, {100 * mean:.1f} %"))
     ax.set(ylabel="recompute\n(share of time)", ylim=(0, 1.08))
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return list(artists)
 
 

@@ -21,7 +21,7 @@ from concur.sim.show.figures import style
 from concur.sim.show.pages import embedded_image, html_table, page_text, table_rows
 from concur.sim.step_time.profile import load_profile
 
-_DPI: Final = 200
+_DPI: Final = 300
 _TITLE: Final = "The CONCUR paper's tables and figures, simulated"
 
 

@@ -11,8 +11,17 @@ from concur.sim.record.phases import hit_rate
 from concur.sim.record.tables import Columns
 
 
-def fleet_metrics(requests: Columns, engines: Columns, *, num_engines: int, num_moves: int) -> dict[str, Any]:
+def fleet_metrics(
+    requests: Columns,
+    engines: Columns,
+    *,
+    num_engines: int,
+    num_moves: int,
+    num_calls_aborted: int | None = None,
+) -> dict[str, Any]:
     """Return `num_moves` (calls on another engine than the agent's last one) and a row for each engine.
+
+    With `[[fleet.outages]]` also `num_calls_aborted`, calls that were at an engine when it died.
 
     An engine's row: `num_requests`, `prompt_tokens`, `cached_tokens`, `hit_rate`, `generated_tokens`,
     `throughput_tokens_per_s` (over the makespan of the fleet), `num_preemptions`, `mean_kv_usage`,
@@ -22,7 +31,8 @@ def fleet_metrics(requests: Columns, engines: Columns, *, num_engines: int, num_
     rows = [
         _engine(_of(requests, index), _of(engines, index), index, makespan_s) for index in range(num_engines)
     ]
-    return {"num_moves": num_moves, "engines": rows}
+    aborted = {} if num_calls_aborted is None else {"num_calls_aborted": num_calls_aborted}
+    return {"num_moves": num_moves, **aborted, "engines": rows}
 
 
 def sum_of_metrics(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from concur.signals import UNLIMITED
 from concur.sim.record.record import RunRecord
-from concur.sim.show.figures import OTHER_COLOUR, colour
+from concur.sim.show.figures import OTHER_COLOUR, colour, legend_beside
 
 
 def decision_states(record: RunRecord) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def plot_windows(ax: Axes, record: RunRecord, others: Mapping[str, Sequence[int]
         artists += ax.step(times_s, _limited(windows), where="post", ls="--", color=shade, label=name)
     ax.set_ylabel("agents")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8)
+    legend_beside(ax)
     return list(artists)
 
 

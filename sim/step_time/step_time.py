@@ -90,6 +90,19 @@ class StepBatch:
         else:
             self.useful_context_tokens += num_computed_tokens + num_recomputed_tokens
 
+    def remove(self, part: "StepBatch") -> None:
+        """Take out what was added before."""
+        self.prefill_tokens -= part.prefill_tokens
+        self.decode_seqs -= part.decode_seqs
+        self.context_tokens -= part.context_tokens
+        self.prefill_pairs -= part.prefill_pairs
+        self.recomputed_tokens -= part.recomputed_tokens
+        self.recomputed_pairs -= part.recomputed_pairs
+        self.prefill_seqs -= part.prefill_seqs
+        self.prefill_context_tokens -= part.prefill_context_tokens
+        self.recomputed_seqs -= part.recomputed_seqs
+        self.useful_context_tokens -= part.useful_context_tokens
+
     def without_recompute(self) -> "StepBatch":
         """Return the batch as a cache that never evicts would have left it."""
         return StepBatch(

@@ -25,8 +25,11 @@ what the parent's history is after that step. A `parent` without `parent_step` i
 **Waits.** `tool_latency_s` follows a step; null means the last step, or not recorded. `user_wait_s` is a
 person's pause after it, on top. `max_new_tokens` is the limit that the client sent with the call.
 
-Version 1 had no `arrival_s`, `prefixes`, `parent_step`, `spawn_delay_s`, `joins`, `fork_tokens` and
-`max_new_tokens`; its files mean what they meant. `schema` returns all of this as a JSON schema.
+**Priority.** An agent's calls have its `priority`, 0 where it says none; the least goes first on an engine
+whose scheduling policy looks at it.
+
+Version 1 had no `arrival_s`, `prefixes`, `parent_step`, `spawn_delay_s`, `joins`, `fork_tokens`, `priority`
+and `max_new_tokens`; its files mean what they meant. `schema` returns all of this as a JSON schema.
 """
 
 import json
@@ -38,11 +41,13 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from concur.sim.section import MAX_TOKENS
 
 MAX_SECONDS: Final = 1e9
+MAX_PRIORITY: Final = 1_000_000
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
 
 Name = Annotated[str, Field(min_length=1)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 SomeTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Priority = Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
 Duration = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
@@ -86,6 +91,7 @@ class TraceAgent:
     spawn_delay_s: Duration = 0.0
     joins: bool = True
     fork_tokens: Tokens = 0
+    priority: Priority = 0
 
     @property
     def levels(self) -> tuple[Prefix, ...]:

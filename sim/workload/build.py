@@ -173,7 +173,12 @@ def _from_parts(config: WorkloadConfig, seed: int) -> list[AgentSpec]:
         )
         prefix = f"{part.generator}-{generator.shared_prefix_tokens}"
         grouped = [
-            replace(agent, prefix_group=None if agent.prefix_group is None else prefix) for agent in drawn
+            replace(
+                agent,
+                prefix_group=None if agent.prefix_group is None else prefix,
+                priority=part.priority,
+            )
+            for agent in drawn
         ]
         agents += _with_arrivals(grouped, part.arrival, seed=part_seed, start_s=part.start_s)
     if config.is_shuffled:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from concur.sim.section import MAX_AGENTS, MAX_TOKENS, ParameterSection, Seconds, Section
+from concur.sim.traces.format import Priority
 from concur.sim.workload.generators import GENERATORS
 
 
@@ -43,13 +44,17 @@ Arrival = Annotated[
 
 
 class PartConfig(ParameterSection):
-    """`[[workload.parts]]`: some of the agents, from one generator, that arrive from `start_s` on."""
+    """`[[workload.parts]]`: some of the agents, from one generator, that arrive from `start_s` on.
+
+    Their calls have `priority`, see `engine.scheduling_policy`.
+    """
 
     generator: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     num_agents: int = Field(ge=1, le=MAX_AGENTS)
     start_s: Seconds = 0.0
     arrival: Arrival = "batch"
+    priority: Priority = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -131,6 +131,7 @@ def _agent(recorded: TraceAgent, index: int, selection: TraceSelection) -> Agent
         spawn_delay_s=recorded.spawn_delay_s,
         joins=recorded.joins,
         fork_tokens=recorded.fork_tokens,
+        priority=recorded.priority,
     )
 
 

@@ -49,6 +49,8 @@ class AgentSpec:
 
     With a `parent_step` it does not arrive by itself: it starts `spawn_delay_s` after that step of its
     parent, which waits until it has ended if it `joins`. A fork starts with `fork_tokens` of that history.
+
+    Its calls have its `priority`; the least goes first where the engine's policy looks at it.
     """
 
     agent_id: str
@@ -63,6 +65,7 @@ class AgentSpec:
     spawn_delay_s: float = 0.0
     joins: bool = True
     fork_tokens: int = 0
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if not self.agent_id:

@@ -203,6 +203,7 @@ class Agent:
             known_tokens=min(self.known_tokens, step.kept_tokens),
             arrival_s=self._env.now,
             max_new_tokens=step.max_new_tokens,
+            priority=self.spec.priority,
         )
 
     def _leave(self, *, is_in_call: bool) -> None:

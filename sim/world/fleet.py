@@ -65,6 +65,11 @@ class Fleet:
         past = sum([each.num_steps for each in self._past])
         return past + sum([core.totals.num_steps for core in self.cores])
 
+    @property
+    def num_calls_aborted(self) -> int | None:
+        """Calls that were at an engine when it died; `None` where none is to die."""
+        return sum([engine.num_aborted for engine in self.engines]) if self.outages.are_any else None
+
     def host_metrics(self) -> dict[str, float]:
         """Return what is known of the traffic with host memory; see `EngineCore.host_metrics`."""
         past = [each.host for each in self._past if each.host]

@@ -37,6 +37,11 @@ class Outages:
         self._new_core = new_core
         self._on_death = on_death
 
+    @property
+    def are_any(self) -> bool:
+        """Whether an engine is to die."""
+        return bool(self._outages)
+
     def start(self) -> None:
         """Begin to wait for their times."""
         for outage in self._outages:

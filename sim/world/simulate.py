@@ -228,9 +228,8 @@ class _World:
                 columns["engines"],
                 num_engines=len(engines),
                 num_moves=self.fleet.gate.num_moves,
+                num_calls_aborted=self.fleet.num_calls_aborted,
             )
-        if self.scenario.fleet is not None and self.scenario.fleet.outages:
-            metrics["num_calls_aborted"] = sum(engine.num_aborted for engine in self.fleet.engines)
         metrics["wall_clock_s"] = time.perf_counter() - began_s
         run = run_json(
             self.scenario,

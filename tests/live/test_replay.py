@@ -101,6 +101,17 @@ def test_histories_are_exactly_what_an_agent_would_send() -> None:
             assert prompt[len(before) : len(before) + 6] == answer, "what the engine said comes next"
 
 
+@pytest.mark.parametrize(("policy", "told"), [("priority", {-1, 3}), ("fcfs", {0})])
+def test_priorities_are_told_to_a_server_that_looks_at_them(policy: str, told: set[int]) -> None:
+    agents = [
+        replace(make_agent(number, [(20, 2)]), priority=priority) for number, priority in enumerate((-1, 3))
+    ]
+    scenario = live_scenario()
+    engine = scenario.vllm.model_copy(update={"scheduling_policy": policy})
+    _, fake, _ = run_on_fake(scenario.model_copy(update={"engine": engine}), make_workload(*agents))
+    assert {served.priority for served in fake.served} == told
+
+
 def test_prompts_do_not_depend_on_who_runs_when() -> None:
     sent = [
         sorted(served.prompt for served in run_on_fake(scenario, small_workload())[1].served)

@@ -108,7 +108,12 @@ def test_a_model_is_named_without_the_folders_of_its_machine() -> None:
             "async_scheduling is True",
             "--set engine.async_scheduling=true, or start it with --no-async-scheduling",
         ),
-        ("scheduler_config", {"policy": "priority"}, "policy is priority", "--scheduling-policy fcfs"),
+        (
+            "scheduler_config",
+            {"policy": "priority"},
+            "scheduling_policy is priority, the scenario's fcfs",
+            "--set engine.scheduling_policy=priority, or start it with --scheduling-policy fcfs",
+        ),
         ("scheduler_config", {"watermark": 0.02}, "watermark is 0.02", "--watermark 0.0"),
         ("parallel_config", {"data_parallel_size": 4}, "num_engines is 4", "--data-parallel-size 1"),
         ("speculative_config", {"method": "ngram"}, "speculative_method is ngram", "--speculative-config"),

@@ -289,8 +289,10 @@ def test_an_outage_kills_a_server_in_the_middle_and_every_run_has_new_ones(
     folder: Path, run: Run, start: Started
 ) -> None:
     outage = ("--set", "fleet.outages=[{engine = 1, at_s = 0.1}]", "--set", "workload.num_agents=12")
-    outage += ("--set", "workload.mean_steps=4")  # long enough for the death to be noticed
-    status, _, told = run("--engine", "cpu", *FLEET, *outage, "--no-judge", policies="agent_cap=1..2..1")
+    longer = ("--set", "workload.mean_steps=4")  # long enough for the death to be noticed
+    status, _, told = run(
+        "--engine", "cpu", *FLEET, *outage, *longer, "--no-judge", policies="agent_cap=1..2..1"
+    )
     assert status == 0, told
     assert start.folders == ["0", "1", "0", "1"]
     for world in ("live", "sim"):

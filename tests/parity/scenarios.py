@@ -132,6 +132,24 @@ def corner(name: str, *, is_async: bool) -> tuple[Scenario, Workload]:
     return CORNERS[name](is_async=is_async)
 
 
+def with_priorities(world: World) -> World:
+    """The same world under `priority`: of four agents the one that comes last goes first."""
+    scenario, workload = world
+    engine = scenario.vllm.model_copy(update={"scheduling_policy": "priority"})
+    agents = tuple(replace(agent, priority=-(agent.index % 4)) for agent in workload.agents)
+    return scenario.model_copy(update={"engine": engine}), replace(workload, agents=agents)
+
+
+def latecomers_world(*, is_async: bool) -> World:
+    """Under `priority`: everybody who comes goes before all who run already, and the pool is small."""
+    agents = [
+        replace(make_agent(n, [(60, 250), (40, 150)], wait_s=0.1, arrival_s=0.1 * n), priority=-n)
+        for n in range(24)
+    ]
+    engine = {"num_gpu_blocks": 61, "max_num_batched_tokens": 512, "async_scheduling": is_async}
+    return make_scenario(engine=engine | {"scheduling_policy": "priority"}), make_workload(*agents)
+
+
 SHORTENED = {"weka": (4, 3), "tau_airline": (20, 12), "react_hotpotqa": (40, 12)} | {
     "lmcache_miniswe": (5, 12),
     "sweagent_demos": (8, 8),

@@ -88,12 +88,12 @@ def freed_for_steps_in_flight_too(original: Mutant) -> Mutant:
 
 def freed_after_the_room_is_made(
     self: HybridScheduler, request: Request, num_tokens: int, output: Any
-) -> bool:
-    fits = Scheduler._make_room(self, request, num_tokens, output)
-    if fits:
+) -> int | None:
+    num_given_back = Scheduler._make_room(self, request, num_tokens, output)
+    if num_given_back is not None:
         done = request.num_computed_tokens - request.num_in_flight_tokens
         self.kv_cache_manager.remove_skipped_blocks(request.request_id, done)
-    return fits
+    return num_given_back
 
 
 def what_leaves_is_freed_head_first(self: HybridKVCacheManager, request_id: str, num_tokens: int) -> None:

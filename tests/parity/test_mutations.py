@@ -17,6 +17,7 @@ from concur.cli import main
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request
 from concur.sim.engine.vllm import scheduler as scheduler_module
+from concur.sim.engine.vllm.policy import SchedulingPolicy
 from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool
 from concur.sim.kv.history import History
@@ -49,21 +50,8 @@ def waiting_first(self: Scheduler[Any]) -> SchedulerOutput:
     return output
 
 
-class FirstOut(list[Request]):
-    """A running list whose `pop` takes the first."""
-
-    def pop(self, index: Any = 0) -> Request:
-        return super().pop(0)
-
-
-def preempt_first(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler[Any], output: SchedulerOutput, budget: int, threshold: int, first: int) -> int:
-        self.running = FirstOut(self.running)
-        left: int = original(self, output, budget, threshold, first)
-        self.running = list(self.running)
-        return left
-
-    return mutant
+def preempt_first(self: SchedulingPolicy, running: list[Request]) -> Request:
+    return running[0]
 
 
 def forget_nothing(self: BlockHashToBlockMap, key: Any, block: Any) -> None:
@@ -187,7 +175,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Mutant], Mutant]]] = {
     "blocks are freed head first": (KVCacheManager, "free", free_in_order),
     "the last block may be credited": (KVCacheManager, "max_hit_blocks", replace(drop_last_block_rule)),
     "waiting requests go before running ones": (Scheduler, "schedule", replace(waiting_first)),
-    "the first running request is preempted": (Scheduler, "_schedule_running", preempt_first),
+    "the first running request is preempted": (SchedulingPolicy, "victim", replace(preempt_first)),
     "a hash survives eviction": (BlockHashToBlockMap, "pop", replace(forget_nothing)),
     "no full-prompt reservation": (Scheduler, "_admit", no_reservation),
     "uncached blocks are freed to the end": (BlockPool, "free_blocks", replace(uncached_blocks_to_the_end)),

@@ -48,6 +48,6 @@ def test_the_matrix_says_what_differs_and_what_could_not_be_compared() -> None:
     covered = {"num_steps": 1000, "num_preemptions": 7}
     answer = {"identical": False, "num_worlds": 3, "coverage": covered, "vllm_version": "0.24.0"}
     assert line("0.24", "plain", answer) == (
-        "0.24  plain   DIFFERS  3 worlds, 1,000 steps, 7 preemptions, vLLM 0.24.0"
+        "0.24  plain     DIFFERS  3 worlds, 1,000 steps, 7 preemptions, vLLM 0.24.0"
     )
     assert "not compared: ['no vLLM']" in line("0.24", "plain", {"error": ["no vLLM"]})

@@ -6,6 +6,7 @@ over independent replications.
 """
 
 from collections.abc import Callable
+from functools import cache
 from statistics import mean, stdev
 
 import numpy as np
@@ -16,14 +17,15 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario
 
-NUM_CALLS = 6000
-WARM_UP = 600
+NUM_CALLS = 3000
+WARM_UP = 300
 NUM_REPLICATIONS = 8
 SECONDS_PER_TOKEN = 1e-3
 MEAN_TOKENS = 1000  # so the mean service takes 1 s
 Draw = Callable[[np.random.Generator], np.ndarray]
 
 
+@cache  # what one law of theory is held to, others are too
 def one_server(load: float, draw_tokens: Draw, seed: int) -> RunRecord:
     """One call per agent, Poisson arrivals at `load` per mean service time."""
     rng = np.random.default_rng(seed)
@@ -48,7 +50,7 @@ def one_server(load: float, draw_tokens: Draw, seed: int) -> RunRecord:
             "per_context_token_s": 0.0,
             "per_prefill_pair_s": 0.0,
         },
-        record={"timeline_interval_s": 0.5},
+        record={"timeline_interval_s": 2.0},
     )
     return simulate(scenario, Workload(agents, source="theory"))
 
@@ -83,9 +85,9 @@ def test_mm1_mean_time_in_system(load: float) -> None:
 
 def test_mm1_time_in_system_is_exponential() -> None:
     """M/M/1, first come first served: P(T > t) = exp(-(mu - lambda) t)."""
-    runs = [sojourns_s(one_server(0.5, exponential, seed)) for seed in range(NUM_REPLICATIONS)]
+    runs = [sojourns_s(one_server(0.6, exponential, seed)) for seed in range(NUM_REPLICATIONS)]
     for t in (1.0, 3.0):
-        assert_agrees([float((run > t).mean()) for run in runs], float(np.exp(-0.5 * t)))
+        assert_agrees([float((run > t).mean()) for run in runs], float(np.exp(-0.4 * t)))
 
 
 def test_md1_mean_wait() -> None:

@@ -47,7 +47,7 @@ def over_time_figure(label: str, simulated: RunRecord, live: Sequence[RunRecord]
     axes[1].set(ylabel="KV usage (0-1)", ylim=(0, 1.05))
     axes[2].set(ylabel="active agents", xlabel="time (s)")
     axes[2].set_ylim(bottom=0)
-    axes[0].legend(*_worlds(axes[0], simulated, live), ncols=2, loc="lower right")
+    figure.legend(*_worlds(axes[0], simulated, live), ncols=2, loc="outside upper right")
     return figure
 
 
@@ -74,7 +74,7 @@ def plot_against_cap(ax: Axes, result: Confrontation, metric: str) -> list[Artis
             artists += [ax.axhline(value, color=shade, ls=":", lw=1) for value in figure.live]
     ax.set_xlabel("static cap (agents); dotted: live")
     if artists:
-        ax.legend(fontsize=7)
+        _legend_above(ax)
     else:
         artists.append(ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center"))
     return artists
@@ -88,8 +88,9 @@ def plot_collapse(ax: Axes, simulated: Sequence[RunRecord], live: Sequence[RunRe
             artists += ax.plot(record.timeline["t_s"], _hit_rate(record), **_line(record))
             artists[-1].set_label("simulated" if record.run["world"] == "sim" else "live")
     ax.set(xlabel="time (s)", ylabel="hit rate (0-1)", ylim=(0, 1.05), title="no control")
+    ax.title.set_y(1.12)
     if artists:
-        ax.legend()
+        _legend_above(ax)
     return artists
 
 
@@ -98,6 +99,13 @@ def _plot_both_against_cap(makespan: Axes, hits: Axes, result: Confrontation) ->
     makespan.set_ylabel("makespan (s)")
     plot_against_cap(hits, result, "hit_rate")
     hits.set(ylabel="hit rate (0-1)", ylim=(0, 1.0))
+
+
+def _legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, below their title, where it hides nothing."""
+    handles, names = ax.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    ax.legend(list(once.values()), list(once), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
 
 
 def _points(ax: Axes, policy: PolicyVerdict, metric: str, x: float, shade: str) -> Artist:

@@ -23,7 +23,6 @@ from concur.validate.live.server import FLAGS, Server, flag
 
 FIXED: Final[Mapping[str, tuple[Any, str]]] = {
     "num_engines": (1, "name the address of one engine, started with --data-parallel-size 1"),
-    "policy": ("fcfs", "start it with --scheduling-policy fcfs"),
     "enable_chunked_prefill": (True, "start it with --enable-chunked-prefill"),
     "max_num_active_seqs": (None, "start it without --max-num-active-seqs"),
     "prefill_schedule_interval": (1, "start it without --prefill-schedule-interval"),

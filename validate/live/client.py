@@ -95,8 +95,10 @@ class CompletionClient:
         self._stream = stream
         self._sleep = sleep
 
-    async def complete(self, prompt: Sequence[int], max_tokens: int) -> Completion:
+    async def complete(self, prompt: Sequence[int], max_tokens: int, *, priority: int = 0) -> Completion:
         """Return the `max_tokens` tokens that the model puts after `prompt`.
+
+        A server whose scheduling policy knows none refuses a `priority` other than 0.
 
         Raises
         ------
@@ -106,7 +108,7 @@ class CompletionClient:
         causes: list[str] = []
         while True:
             try:
-                answer = await self._attempt(prompt, max_tokens)
+                answer = await self._attempt(self._body(prompt, max_tokens, priority))
             except _RetriableError as error:
                 causes.append(str(error))
                 if len(causes) >= self._retry.max_attempts:
@@ -116,10 +118,9 @@ class CompletionClient:
             else:
                 return self._completion(answer, len(prompt), max_tokens, tuple(causes))
 
-    async def _attempt(self, prompt: Sequence[int], max_tokens: int) -> "_Answer":
+    async def _attempt(self, body: dict[str, Any]) -> "_Answer":
         answer = _Answer(sent_s=self._clock())
         timeout = aiohttp.ClientTimeout(total=self._retry.timeout_s)
-        body = self._body(prompt, max_tokens)
         try:
             async with self._session.post(self._url, json=body, timeout=timeout) as response:
                 if response.status != 200:
@@ -140,7 +141,7 @@ class CompletionClient:
             raise _RetriableError("the answer broke off")
         return answer
 
-    def _body(self, prompt: Sequence[int], max_tokens: int) -> dict[str, Any]:
+    def _body(self, prompt: Sequence[int], max_tokens: int, priority: int) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
             "prompt": list(prompt),
@@ -149,6 +150,8 @@ class CompletionClient:
             "ignore_eos": True,
             "return_token_ids": True,
         }
+        if priority:
+            body["priority"] = priority
         if self._stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body

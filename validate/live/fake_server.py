@@ -68,6 +68,7 @@ class Served:
     number: int
     prompt: tuple[int, ...]
     cached_tokens: int
+    priority: int = 0
     sent_s: list[float] = field(default_factory=list)
     is_complete: bool = False
 
@@ -160,7 +161,7 @@ class FakeServer:
         if fault == HANG:
             await self._hanging.wait()
         body = await request.json()
-        served = self._schedule(number, body["prompt"])
+        served = self._schedule(number, body["prompt"], body.get("priority", 0))
         num_tokens = body["max_tokens"] - (fault == SHORT)
         try:
             if body.get("stream"):
@@ -172,12 +173,12 @@ class FakeServer:
         finally:
             self._running.pop(number)
 
-    def _schedule(self, number: int, prompt: Sequence[int]) -> Served:
+    def _schedule(self, number: int, prompt: Sequence[int], priority: int) -> Served:
         blocks = list(_block_names(prompt, self.engine.block_size))
         known = next((n for n, block in enumerate(blocks) if block not in self._blocks), len(blocks))
         cached = min(known, (len(prompt) - 1) // self.engine.block_size) * self.engine.block_size
         self._blocks.update(blocks)
-        served = Served(number, tuple(prompt), cached)
+        served = Served(number, tuple(prompt), cached, priority)
         self.served.append(served)
         self._running[number] = len(prompt)
         self.most_running = max(self.most_running, len(self._running))

@@ -167,18 +167,20 @@ class FleetRun(LiveRun):
         call = self._routed(spec, step)
         while True:
             async with agent.step(call) as turn:
-                done = await self._complete(turn, history.prompt(call_index), step)
+                done = await self._complete(turn, history.prompt(call_index), step, self._priority(spec))
             if done is not None:
                 break
         return self._note(
             spec, call_index, step, done, ready_s=ready_s, began_s=turn.began_s, engine_index=turn.engine
         )
 
-    async def _complete(self, turn: Step, prompt: Sequence[int], step: StepSpec) -> Completion | None:
+    async def _complete(
+        self, turn: Step, prompt: Sequence[int], step: StepSpec, priority: int
+    ) -> Completion | None:
         """Make a call at its engine; `None` if that has died and another one is up."""
         assert turn.engine is not None
         try:
-            done = await self._clients[turn.engine].complete(prompt, step.output_tokens)
+            done = await self._clients[turn.engine].complete(prompt, step.output_tokens, priority=priority)
         except UnansweredError:
             if await self._answers(turn.engine):
                 raise

@@ -295,9 +295,15 @@ class LiveRun:
         children = self._families.started_after(spec.agent_id, call_index)
         is_last = call_index == len(spec.steps) - 1 and not any(child.joins for child in children)
         async with agent.last_step() if is_last else agent.step() as turn:
-            done = await self._clients[0].complete(history.prompt(call_index), step.output_tokens)
+            done = await self._clients[0].complete(
+                history.prompt(call_index), step.output_tokens, priority=self._priority(spec)
+            )
             turn.usage = Usage(done.prompt_tokens, len(done.token_ids), done.cached_tokens, step.kept_tokens)
         return self._note(spec, call_index, step, done, ready_s=ready_s, began_s=turn.began_s)
+
+    def _priority(self, spec: AgentSpec) -> int:
+        """Return what to say of an agent's calls: nothing where the server would refuse to hear it."""
+        return spec.priority if self.scenario.vllm.scheduling_policy == "priority" else 0
 
     def _note(
         self,

@@ -49,6 +49,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "long_prefill_token_threshold": "long-prefill-token-threshold",
     "scheduler_reserve_full_isl": "scheduler-reserve-full-isl",
     "watermark": "watermark",
+    "scheduling_policy": "scheduling-policy",
 }
 """What of `[engine]` decides a run's numbers, and vLLM's flag for it."""
 

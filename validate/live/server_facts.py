@@ -47,6 +47,7 @@ def resolved_facts(info: object) -> dict[str, Any]:
     config = _section(info, "vllm_config")
     parts = {section: _section(config, section) for section in _SECTIONS}
     facts = {name: parts[section].get(name) for section, names in _SECTIONS.items() for name in names}
+    facts["scheduling_policy"] = facts.pop("policy")  # as the flag has it
     facts["num_engines"] = _section(config, "parallel_config").get("data_parallel_size")
     if facts["device"] is not None:
         facts["device"] = str(facts["device"]).partition(":")[0]

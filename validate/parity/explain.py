@@ -43,7 +43,15 @@ def covered(coverage: Coverage) -> str:
         f"{coverage.num_nested_agents:,} agents with nested prefixes, {coverage.num_joined:,} sub-agents "
         f"that join and {coverage.num_beside:,} beside their parent, "
         f"{coverage.num_forked_tokens_reused:,} tokens of forks reused"
+        + (_covered_of_turns(coverage) if coverage.num_overtakes + coverage.num_ranked_preemptions else "")
         + (_covered_of_host(coverage) if coverage.num_stores else "")
+    )
+
+
+def _covered_of_turns(coverage: Coverage) -> str:
+    return (
+        f"; {coverage.num_overtakes:,} admissions out of turn, "
+        f"{coverage.num_ranked_preemptions:,} preemptions of others than the last"
     )
 
 

@@ -35,6 +35,7 @@ from concur.sim.workload.spec import Workload
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.host_probe import host_contents, num_host_chunks
 from concur.validate.parity.probes import Probe, Queues, probe
+from concur.validate.parity.turns import Turns
 from concur.validate.parity.vllm_offloading import VllmOffloadingScheduler
 from concur.validate.parity.vllm_scheduler import VllmScheduler, check_in_scope
 
@@ -99,6 +100,7 @@ class Coverage:
     parent waiting, `num_beside` do not, and `num_forked_tokens_reused` were found at the beginning of forks.
     `num_loads`, `num_stores`, `num_flushes` count transfers with host memory, and steps that wait for some.
     `num_blocked_resumes` counts steps at whose end a preempted request was first in line and did not fit.
+    `num_overtakes` and `num_ranked_preemptions` are those of `concur.validate.parity.turns`.
     """
 
     num_steps: int
@@ -115,6 +117,8 @@ class Coverage:
     num_stores: int = 0
     num_flushes: int = 0
     num_host_tokens: int = 0
+    num_overtakes: int = 0
+    num_ranked_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,7 @@ class Recorder:
         self.steps: list[Step] = []
         self.detail: Detail | None = None
         self.num_blocked_resumes = 0
+        self.turns = Turns()
         self._requests: dict[str, Request] = {}
         self._scheduler = scheduler
         self._probe: Probe = probe(scheduler)
@@ -156,6 +161,7 @@ class Recorder:
     def add_request(self, request: Request) -> None:
         """Pass on."""
         self._requests[request.request_id] = request
+        self.turns.add(request)
         self._scheduler.add_request(request)
 
     def has_unfinished_requests(self) -> bool:
@@ -175,6 +181,7 @@ class Recorder:
         if number == self._detail_of:
             self.detail = self._look(step, queues)
         self.steps.append(step)
+        self.turns.note(output, queues)
         self._in_flight[id(output)] = number
         self._check(number, _DECISIONS)
         is_first_in_line = bool(queues.waiting) and self._requests[queues.waiting[0]].num_preemptions > 0
@@ -285,6 +292,8 @@ def run_parity(scenario: Scenario, workload: Workload) -> ParityResult:
         num_cached_tokens=int(record.metrics["cached_tokens"]),
         num_generated_tokens_reused=_num_generated_tokens_reused(record.requests),
         num_blocked_resumes=theirs.num_blocked_resumes,
+        num_overtakes=theirs.turns.num_overtakes,
+        num_ranked_preemptions=theirs.turns.num_ranked_preemptions,
         **_relations(workload, record.requests),
         **_transfers(theirs.steps, record),
     )

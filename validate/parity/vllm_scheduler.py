@@ -118,6 +118,7 @@ def _vllm_config(config: EngineConfig) -> Any:
     ):
         assert hasattr(scheduler, name), f"vLLM's SchedulerConfig has no {name}"
         setattr(scheduler, name, getattr(config, name))
+    scheduler.policy = config.scheduling_policy
     cache_config.block_size = config.block_size
     cache_config.enable_prefix_caching = config.enable_prefix_caching
     cache_config.num_gpu_blocks = config.num_gpu_blocks
@@ -213,6 +214,7 @@ class VllmScheduler:
         self._config = config
         self._tokens = TokenBook(workload)
         self._requests: dict[str, Request] = {}
+        self._num_added = 0  # stands for the time: of a live engine's requests no two come at once
         self._outputs: dict[str, list[int]] = {}
         self._stats = SchedulerStats()
         self._in_flight: dict[int, Any] = {}
@@ -228,13 +230,15 @@ class VllmScheduler:
         prompt, output = self._tokens.begin_call(request.agent_index, request.call_index)
         self._requests[request.request_id] = request
         self._outputs[request.request_id] = output
+        self._num_added += 1
         self.vllm.add_request(
             VllmRequest(
                 request_id=request.request_id,
                 prompt_token_ids=prompt,
                 sampling_params=SamplingParams(max_tokens=request.max_tokens, ignore_eos=True),
                 pooling_params=None,
-                arrival_time=request.arrival_s,
+                arrival_time=float(self._num_added),
+                priority=request.priority,
                 block_hasher=_block_hasher(self._config.block_size),
             )
         )

@@ -7,7 +7,8 @@ admission rule on and off, static and adaptive windows.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from concur.orders import ORDERS
 from concur.signals import Prefix
 from concur.sim.engine.config import EngineConfig
 from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.scenario.sections import ControllerConfig
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
 World = tuple[Scenario, Workload]
@@ -44,9 +46,9 @@ def worlds(draw: st.DrawFn, *, with_host_cache: bool = False, least_agents: int 
 
 
 @st.composite
-def offloading_worlds(draw: st.DrawFn) -> World:
+def offloading_worlds(draw: st.DrawFn, *, least_agents: int = 4) -> World:
     """Draw a world whose engine offloads to host memory: tiers from one chunk up, links from very slow up."""
-    scenario, workload = draw(worlds(least_agents=4))
+    scenario, workload = draw(worlds(least_agents=least_agents))
     engine = scenario.engine.model_dump() | {"enable_prefix_caching": True}
     longest_blocks = max(
         -(-agent.peak_context_tokens // scenario.vllm.block_size) for agent in workload.agents
@@ -70,9 +72,9 @@ def offloading_worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
-def hybrid_worlds(draw: st.DrawFn) -> World:
+def hybrid_worlds(draw: st.DrawFn, *, least_agents: int = 3) -> World:
     """Draw a world whose layers differ: windows from one token up, blocks of three sizes, a few groups."""
-    scenario, workload = draw(worlds(least_agents=3))
+    scenario, workload = draw(worlds(least_agents=least_agents))
     engine = scenario.vllm.model_dump()
     sizes = st.sampled_from([1, 1, 1, 2, 3])  # over the engine's block size
     windows = st.one_of(st.just(0), st.integers(1, 80), st.integers(80, 600))
@@ -92,6 +94,23 @@ def hybrid_worlds(draw: st.DrawFn) -> World:
     spare_blocks = draw(st.one_of(st.integers(0, least_blocks // 3), st.integers(0, 3 * least_blocks)))
     engine["num_gpu_blocks"] = 1 + least_blocks + spare_blocks
     return scenario.model_copy(update={"engine": EngineConfig(**engine)}), workload
+
+
+@st.composite
+def priority_worlds(draw: st.DrawFn) -> World:
+    """Draw a world of any kind whose agents have priorities; in most plain ones the pool is small."""
+    kind = draw(st.sampled_from([worlds, offloading_worlds, hybrid_worlds]))
+    scenario, workload = draw(kind(least_agents=8))
+    engine = scenario.vllm.model_dump() | {"scheduling_policy": "priority"}
+    if kind is worlds and draw(st.integers(0, 3)):
+        longest = max(agent.peak_context_tokens for agent in workload.agents)
+        engine |= {"num_gpu_blocks": 2 + -(-longest // engine["block_size"]), "watermark": 0.0}
+    levels = st.integers(-1, draw(st.sampled_from([0, 5, 5])))
+    agents = tuple(replace(agent, priority=draw(levels)) for agent in workload.agents)
+    changed: dict[str, Any] = {"engine": EngineConfig(**engine)}
+    if draw(st.booleans()):
+        changed["controller"] = ControllerConfig()
+    return scenario.model_copy(update=changed), replace(workload, agents=agents)
 
 
 @st.composite
@@ -185,3 +204,23 @@ def any_controller(draw: st.DrawFn) -> dict[str, Any]:
         "h_thresh_frac": draw(st.sampled_from([0.2, 0.9])),
         "wrappers": draw(st.sampled_from([[], ["app_limited"]])),
     }
+
+
+KINDS: Final = {
+    "plain": worlds,
+    "groups": hybrid_worlds,
+    "tier": offloading_worlds,
+    "priority": priority_worlds,
+}
+"""Worlds by what is special about them."""
+
+
+def of_release(drawn: st.SearchStrategy[World], release: str) -> st.SearchStrategy[World]:
+    """Return the same worlds on an engine of that release of vLLM."""
+
+    def changed(world: World) -> World:
+        scenario, workload = world
+        engine = scenario.vllm.model_copy(update={"release": release})
+        return scenario.model_copy(update={"engine": engine}), workload
+
+    return drawn.map(changed)

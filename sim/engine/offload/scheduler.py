@@ -102,9 +102,10 @@ class ConnectedScheduler(Scheduler[KVCacheManager]):
         self._inflight_prefills.discard(request)
         super()._preempt(request)
 
-    def _may_preempt(self, victim: Request) -> bool:
+    def _may_preempt(self, victim: Request, output: SchedulerOutput) -> bool:
         """Spare those who are in a step in flight: transfers may depend on their blocks."""
-        return not victim.num_in_flight_tokens
+        num_now = sum(num_tokens for request, num_tokens, _ in output.scheduled if request is victim)
+        return victim.num_in_flight_tokens == num_now
 
     def _put(self, output: SchedulerOutput, request: Request, num_tokens: int) -> None:
         super()._put(output, request, num_tokens)
@@ -132,8 +133,8 @@ class ConnectedScheduler(Scheduler[KVCacheManager]):
                 (holding if is_loading else skipped).append(request)
                 continue
             budget -= self._start_running(output, request, budget, threshold)
-        self.kv_holding_waiting.extendleft(reversed(holding))
-        self.waiting.extendleft(reversed(skipped))
+        self._policy.put_back(self.kv_holding_waiting, holding)
+        self._policy.put_back(self.waiting, skipped)
         return budget
 
     def _try(self, request: Request, budget: int, threshold: int) -> bool | None:

@@ -14,7 +14,7 @@ from concur.sim.engine.request import Request
 from concur.sim.engine.stepping import Step, StepCore
 from concur.sim.engine.vllm.decodes import Decodes
 from concur.sim.engine.vllm.leap import Flight, fly_ahead, fly_decodes, fly_prefill
-from concur.sim.engine.vllm.scheduler import Scheduler
+from concur.sim.engine.vllm.scheduler import Scheduler, _chunk, _is_last_token_in_flight
 from concur.sim.kv.segments import SegmentCache
 from concur.sim.step_time.step_time import StepTime, StepTotals
 
@@ -65,10 +65,10 @@ class FastScheduler(Scheduler[SegmentCache]):
         self.is_quiet = False
 
     def add_request(self, request: Request) -> None:
-        """Put a request at the end of the waiting queue."""
-        if not self.waiting:  # else the first in line is blocked, and stays so
-            self.is_quiet = False
+        """Put a request into the waiting queue."""
         super().add_request(request)
+        if self.waiting[0] is request:  # else the first in line is blocked, and stays so
+            self.is_quiet = self._is_full = False
 
     def schedule(self) -> SchedulerOutput:
         """Decide the next step; the decodes are in its batch, and not in its list."""
@@ -130,11 +130,13 @@ class FastScheduler(Scheduler[SegmentCache]):
         """Schedule one token for every member, or, if that takes more care, for none; return how many."""
         decodes, cache = self._decodes, self.kv_cache_manager
         decodes.let_end()
-        if not decodes.count:
+        if not decodes.num_leading:
             return 0
         num_due = decodes.num_due()
-        if decodes.count > self.config.max_num_batched_tokens or num_due > cache.num_free_blocks:
+        if decodes.count > self.config.max_num_batched_tokens or not self._fits(num_due):
             self._take_out_all()
+            return 0
+        if not decodes.count:
             return 0
         if num_due:
             cache.take(num_due)
@@ -142,6 +144,27 @@ class FastScheduler(Scheduler[SegmentCache]):
         output.batch.context_tokens = decodes.context_tokens
         decodes.advance(1, num_outputs=0)
         return decodes.count
+
+    def _fits(self, num_due: int) -> bool:
+        """Tell whether the decodes can have the blocks that they need, and keep them for the step.
+
+        Where somebody who is in the step can be made to make way for those after him, they must fit too.
+        """
+        cache, num_free_blocks = self.kv_cache_manager, self.kv_cache_manager.num_free_blocks
+        if not self._policy.takes_back or num_due > num_free_blocks:
+            return num_due <= num_free_blocks
+        budget = self.config.max_num_batched_tokens - self._decodes.count
+        threshold = self._long_prefill_token_threshold()
+        for request in self.running[self._decodes.num_leading :]:
+            if budget > 0 and not _is_last_token_in_flight(request):
+                num_missing = (
+                    request.num_tokens + request.num_output_placeholders - request.num_computed_tokens
+                )
+                num_new_tokens = _chunk(num_missing, threshold, budget)
+                budget -= num_new_tokens
+                num_blocks = -(-(request.num_computed_tokens + num_new_tokens) // cache.block_size)
+                num_due += max(num_blocks - cache.num_blocks_of(request.request_id), 0)
+        return num_due <= num_free_blocks
 
     def _take_out_all(self) -> None:
         """Turn the sums into a list again, in the step in flight too."""

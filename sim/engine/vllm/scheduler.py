@@ -1,6 +1,6 @@
 """vLLM's V1 scheduler: which requests compute how many tokens in the next step.
 
-Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`, policy `fcfs`:
+Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`:
 
 1. *Running* requests first, in order of admission; each gets as many of its uncomputed tokens as the token
    budget and `long_prefill_token_threshold` allow. If its blocks do not fit, the *last* running request is
@@ -11,6 +11,9 @@ Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`,
 3. Preemption is by recomputation: blocks are freed (still findable), progress is 0, and the request goes to
    the *front* of the waiting queue.
 
+"Last", "first" and "front" are those of policy `fcfs`; `concur.sim.engine.vllm.policy` has `priority`'s. Who
+has to make way may then be in the step already: it is taken out, and its tokens are there for others.
+
 A step may be scheduled before the output of the one before it is in (`async_scheduling`): then a request
 counts a *placeholder* for each token to come, is not scheduled past its last token, and cannot be admitted
 again after a preemption until its output in flight has arrived. If every output is in before the next call
@@ -20,7 +23,7 @@ With a host cache, a waiting request whose next blocks are in host memory alloca
 load, as vLLM does for an asynchronous KV connector; when it arrives, the request is admitted before others.
 
 Left out, and not accepted by the scenario file: speculative decoding, LoRA, multi-modal and encoder inputs,
-structured output, priorities, pipeline parallelism.
+structured output, pipeline parallelism.
 """
 
 from collections import deque
@@ -31,8 +34,10 @@ from mypy_extensions import mypyc_attr
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.output import SchedulerOutput, SchedulerStats
 from concur.sim.engine.request import Request, RequestStatus
+from concur.sim.engine.vllm.policy import make_policy
 from concur.sim.kv.cache import KVCache
 from concur.sim.kv.tier import Tier
+from concur.sim.step_time.step_time import StepBatch
 
 Cache = TypeVar("Cache", bound=KVCache)
 
@@ -49,11 +54,15 @@ class Scheduler(Generic[Cache]):
         self.kv_holding_waiting: deque[Request] = deque()  # loaded from host memory, not yet running
         self.loading: set[Request] = set()
         self.running: list[Request] = []
+        self._policy = make_policy(config.scheduling_policy)
+        self._num_added = 0
         self._stats = SchedulerStats()
 
     def add_request(self, request: Request) -> None:
-        """Put a request at the end of the waiting queue."""
-        self.waiting.append(request)
+        """Put a request into the waiting queue."""
+        request.arrival_number = self._num_added
+        self._num_added += 1
+        self._policy.add(self.waiting, request)
 
     def has_unfinished_requests(self) -> bool:
         """Tell whether any request is waiting, loading or running."""
@@ -108,7 +117,7 @@ class Scheduler(Generic[Cache]):
         """Take note that the blocks of a loading request have arrived from host memory."""
         self.loading.remove(request)
         self._note_arrival(request)
-        self.kv_holding_waiting.append(request)
+        self._policy.add(self.kv_holding_waiting, request)
 
     def _note_arrival(self, request: Request) -> None:
         """Make what a request has loaded findable; it waits as before its load."""
@@ -152,7 +161,7 @@ class Scheduler(Generic[Cache]):
         return budget
 
     def _schedule_running(self, output: SchedulerOutput, budget: int, threshold: int, first: int) -> int:
-        """Schedule running requests, preempting from the end; return the budget that is left."""
+        """Schedule running requests, preempting where it must be; return the budget that is left."""
         running = self.running
         index = first
         while index < len(running) and budget > 0:
@@ -162,28 +171,51 @@ class Scheduler(Generic[Cache]):
                 continue
             num_missing = request.num_tokens + request.num_output_placeholders - request.num_computed_tokens
             num_new_tokens = _chunk(num_missing, threshold, budget)
-            if not self._make_room(request, num_new_tokens, output):
+            num_given_back = self._make_room(request, num_new_tokens, output)
+            if num_given_back is None:
                 break
+            if output.preempted:  # some may have stood before it
+                index = running.index(request) + 1
+                budget += num_given_back
             self._put(output, request, num_new_tokens)
             budget -= num_new_tokens
         return budget
 
-    def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> bool:
-        """Preempt from the end until a running request has room; `False` if it gets none in this step."""
-        num_tokens = request.num_computed_tokens + num_new_tokens
+    def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> int | None:
+        """Preempt until a running request has room; `None` if it gets none in this step.
+
+        Returns how many tokens those had in the step who were preempted.
+        """
+        num_tokens, num_given_back = request.num_computed_tokens + num_new_tokens, 0
         while not self.kv_cache_manager.can_append(request.request_id, num_tokens):
-            if not self._may_preempt(self.running[-1]):
-                return False
-            victim = self.running.pop()
+            victim = self._policy.victim(self.running)
+            if not self._may_preempt(victim, output):
+                return None
+            self.running.remove(victim)
+            num_given_back += self._take_back(output, victim)
             self._preempt(victim)
             output.preempted.append(victim)
             if victim is request:
-                return False
+                return None
+        return num_given_back
+
+    def _may_preempt(self, victim: Request, output: SchedulerOutput) -> bool:
+        """Tell whether a running request can give up its blocks now."""
         return True
 
-    def _may_preempt(self, victim: Request) -> bool:
-        """Tell whether the last running request can give up its blocks now."""
-        return True
+    def _take_back(self, output: SchedulerOutput, request: Request) -> int:
+        """Take a request out of a step again; return how many tokens it had there, 0 if it was not in it."""
+        places = [place for place, (other, _, _) in enumerate(output.scheduled) if other is request]
+        if not places:
+            return 0
+        _, num_tokens, samples = output.scheduled.pop(places[0])
+        request.num_computed_tokens -= num_tokens
+        request.num_in_flight_tokens -= num_tokens
+        request.num_output_placeholders -= samples
+        part = StepBatch()
+        request.num_recomputed_tokens -= _add_work(part, request, num_tokens)
+        output.batch.remove(part)
+        return num_tokens
 
     def _schedule_waiting(self, output: SchedulerOutput, budget: int, threshold: int) -> int:
         """Admit waiting requests in order until one does not fit; return the budget that is left."""
@@ -195,7 +227,7 @@ class Scheduler(Generic[Cache]):
             if request.status is RequestStatus.WAITING_FOR_REMOTE_KVS:
                 continue
             budget -= self._start_running(output, request, budget, threshold)
-        self.waiting.extendleft(reversed(skipped))
+        self._policy.put_back(self.waiting, skipped)
         return budget
 
     def _start_running(self, output: SchedulerOutput, request: Request, budget: int, threshold: int) -> int:
@@ -305,18 +337,13 @@ class Scheduler(Generic[Cache]):
         request.num_output_placeholders = 0
         request.num_preemptions += 1
         self._stats.num_preemptions += 1
-        self.waiting.appendleft(request)
+        self._policy.put_back(self.waiting, [request])
 
     def _put(self, output: SchedulerOutput, request: Request, num_tokens: int) -> None:
         """Give a request its slots, add it to the step and its work to the batch, and count its progress."""
         num_computed = request.num_computed_tokens
         num_known = request.num_tokens + request.num_output_placeholders
-        if num_computed == num_known - 1 and num_known > request.num_prompt_tokens:
-            output.batch.add_decode(num_computed)
-        else:
-            num_recomputed = min(num_tokens, max(0, request.known_tokens - num_computed))
-            request.num_recomputed_tokens += num_recomputed
-            output.batch.add_prefill(num_tokens, num_computed, num_recomputed)
+        request.num_recomputed_tokens += _add_work(output.batch, request, num_tokens)
         num_then = num_computed + num_tokens
         self.kv_cache_manager.append(request.request_id, num_then, min(num_then, request.num_tokens))
         samples = num_then == num_known
@@ -324,6 +351,18 @@ class Scheduler(Generic[Cache]):
         request.num_in_flight_tokens += num_tokens
         request.num_output_placeholders += samples
         output.scheduled.append((request, num_tokens, samples))
+
+
+def _add_work(batch: StepBatch, request: Request, num_tokens: int) -> int:
+    """Add to a batch what a request's next tokens cost; return how many of them were computed before."""
+    num_computed = request.num_computed_tokens
+    num_known = request.num_tokens + request.num_output_placeholders
+    if num_computed == num_known - 1 and num_known > request.num_prompt_tokens:
+        batch.add_decode(num_computed)
+        return 0
+    num_recomputed = min(num_tokens, max(0, request.known_tokens - num_computed))
+    batch.add_prefill(num_tokens, num_computed, num_recomputed)
+    return num_recomputed
 
 
 def _chunk(num_missing: int, threshold: int, budget: int) -> int:

@@ -1,0 +1,111 @@
+"""Mutation proof of `priority`: each deliberate change of a rule is caught by the parity suite."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from concur.sim.engine.offload.scheduler import ConnectedScheduler
+from concur.sim.engine.output import SchedulerOutput
+from concur.sim.engine.request import Request
+from concur.sim.engine.vllm import policy
+from concur.sim.engine.vllm.policy import PriorityPolicy
+from concur.sim.engine.vllm.scheduler import Scheduler
+from concur.validate.parity.worlds import World, priority_worlds
+from tests.parity.mutating import Mutant, is_caught_on, replace
+from tests.parity.scenarios import corner, latecomers_world, offloading, with_priorities
+
+pytestmark = pytest.mark.vllm
+
+
+def known() -> Iterator[World]:
+    for is_async in (False, True):
+        world = latecomers_world(is_async=is_async)
+        yield world
+        yield offloading(world, tier=1.0, bandwidth_bytes_per_s=1e9)
+        yield with_priorities(corner("crowded", is_async=is_async))
+
+
+def is_caught() -> bool:
+    return is_caught_on(known(), num_worlds=60, drawn_from=priority_worlds)
+
+
+def last_in_running(self: PriorityPolicy, running: list[Request]) -> Request:
+    return running[-1]
+
+
+def to_the_front(self: PriorityPolicy, queue: deque[Request], requests: Any) -> None:
+    queue.extendleft(reversed(requests))
+
+
+def to_the_end(self: PriorityPolicy, queue: deque[Request], request: Request) -> None:
+    queue.append(request)
+
+
+def greatest_first(request: Request) -> tuple[int, int]:
+    return -request.priority, request.arrival_number
+
+
+def latest_first(request: Request) -> tuple[int, int]:
+    return request.priority, -request.arrival_number
+
+
+def keeps_its_tokens(original: Mutant) -> Mutant:
+    def mutant(self: Scheduler[Any], output: SchedulerOutput, request: Request) -> int:
+        original(self, output, request)
+        return 0
+
+    return mutant
+
+
+def stays_in_the_step(self: Scheduler[Any], output: SchedulerOutput, request: Request) -> int:
+    return 0
+
+
+def spares_who_is_in_this_step(self: ConnectedScheduler, victim: Request, output: SchedulerOutput) -> bool:
+    return not victim.num_in_flight_tokens
+
+
+def those_after_are_passed_over(original: Mutant) -> Mutant:
+    """The place in the list is kept although somebody before it has left."""
+
+    def mutant(self: Scheduler[Any], *args: Any) -> int | None:
+        before = list(self.running)
+        result: int | None = original(self, *args)
+        gone = sum(request not in self.running for request in before[: before.index(args[0])])
+        if result is not None and gone:
+            place = self.running.index(args[0])
+            self.running[place + 1 : place + 1 + gone] = []
+        return result
+
+    return mutant
+
+
+MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
+    "the last to begin makes way": (PriorityPolicy, "victim", replace(last_in_running)),
+    "who made way goes first": (PriorityPolicy, "put_back", replace(to_the_front)),
+    "who comes goes last": (PriorityPolicy, "add", replace(to_the_end)),
+    "the greatest priority goes first": (policy, "rank", replace(greatest_first)),
+    "the latest goes first": (policy, "rank", replace(latest_first)),
+    "tokens of who makes way are lost": (Scheduler, "_take_back", keeps_its_tokens),
+    "who makes way stays in the step": (Scheduler, "_take_back", replace(stays_in_the_step)),
+    "who is in this step is spared": (
+        ConnectedScheduler,
+        "_may_preempt",
+        replace(spares_who_is_in_this_step),
+    ),
+    "those after are passed over": (Scheduler, "_make_room", those_after_are_passed_over),
+}
+
+
+def test_unchanged_rules_are_not_caught() -> None:
+    assert not is_caught_on(known(), num_worlds=10, drawn_from=priority_worlds)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutations_are_caught(name: str) -> None:
+    owner, attribute, mutate = MUTATIONS[name]
+    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+        assert is_caught()
