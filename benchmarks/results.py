@@ -42,6 +42,10 @@ COMPARISONS: Final = {
     **{f"hurts/{name}": f"concur compare examples/hurts/{name}.toml" for name in HURTS if name != "react"},
     **{f"families/{name}": f"concur compare examples/families/{name}.toml" for name in FAMILIES},
 }
+ENGINES: Final = (
+    "concur compare examples/tau_airline.toml --engines vllm,sglang,sglang+schedule_policy=lpm "
+    "--controllers none agent_cap=24..48..8 concur hybrid twin"
+)
 JUDGEMENTS: Final = {
     "judge": "concur judge examples/judge/*.toml --out runs/judge --controllers none concur ledger turnover "
     "vegas gradient hybrid twin",
@@ -69,6 +73,12 @@ _HELD_OUT_SEEDS: Final = (100, 101, 102, 103, 104)
 def compare(command: str) -> Result:
     """Return what a `concur compare` prints as JSON, cut."""
     return _cut(json.loads(_run([*shlex.split(command)[1:], "--json"])))
+
+
+def engines() -> Result:
+    """Return what the comparison over engines prints as JSON: engine -> policy -> metrics, cut."""
+    found = json.loads(_run([*shlex.split(ENGINES)[1:], "--json"]))
+    return {name: _cut(own) for name, own in found.items()}
 
 
 def sweep() -> Result:
@@ -165,7 +175,8 @@ def makers() -> dict[str, Callable[[], Result]]:
     comparisons = {name: lambda command=command: compare(command) for name, command in COMPARISONS.items()}
     judgements = {name: lambda command=command: judgement(command) for name, command in JUDGEMENTS.items()}
     studies = {name: lambda name=name: study(name) for name in STUDIES}
-    return {**judgements, **comparisons, "sweep": sweep, "tune": tuned, "domain": domain, **studies}
+    others = {"engines": engines, "sweep": sweep, "tune": tuned, "domain": domain}
+    return {**judgements, **comparisons, **others, **studies}
 
 
 def main() -> None:

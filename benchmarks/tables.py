@@ -25,6 +25,7 @@ PAGES: Final = (
     "docs/pages/concepts/exact.md",
     "docs/pages/concepts/step-times.md",
     "docs/pages/results/batches.md",
+    "docs/pages/results/engines.md",
     "docs/pages/results/families.md",
     "docs/pages/results/fleets.md",
     "docs/pages/results/hurts.md",
@@ -54,6 +55,11 @@ HEADLINES: Final = {
     "react": ("256 ReAct agents", "h100-sxm_qwen3-32b_tp2"),
     "claude_code": ("96 Claude Code sessions", "h100-sxm_qwen3-32b_tp8"),
     "tau_airline": ("200 tau-bench agents", "h100-sxm_qwen3-32b_tp2"),
+}
+ENGINE_NAMES: Final = {
+    "vllm": "vLLM 0.32",
+    "sglang": "SGLang 0.5.23, `fcfs`",
+    "sglang+schedule_policy=lpm": "SGLang 0.5.23, `lpm`",
 }
 _OTHERS: Final = ("ledger", "turnover", "vegas", "gradient")
 _OURS: Final = ("hybrid", "twin")
@@ -176,6 +182,26 @@ def _single(name: str) -> Rows:
             _phases(row, is_bold=policy == "none"),
             _percent(row["recompute_time_fraction"], 0),
         )
+
+
+def engines() -> Rows:
+    """Return makespan, speed-up over no control and hit rate of the same agents on each engine."""
+    result = read("engines")
+    names = {"none": "no control", "agent_cap": "best static agent cap", "concur": "CONCUR"}
+    yield "policy", *ENGINE_NAMES.values()
+    for policy in ("none", "agent_cap", "concur", *_OURS):
+        cells = [_on_engine(result[engine], policy) for engine in ENGINE_NAMES]
+        yield names.get(policy, policy), *cells
+
+
+def _on_engine(result: Mapping[str, Any], policy: str) -> str:
+    """Return one policy's cell; of static caps the best, with its number."""
+    cap = best_cap(result) if policy == "agent_cap" else None
+    row = result[cap or policy]
+    which = f" (cap {cap.partition('=')[2]})" if cap else ""
+    speed_up = result["none"]["makespan_s"] / row["makespan_s"]
+    told = f"{row['makespan_s']:,.0f} s{which}"
+    return f"{told}, {'' if policy == 'none' else f'{speed_up:.2f}x, '}{_percent(row['hit_rate'], 1)}"
 
 
 def _phases(row: Mapping[str, Any], *, is_bold: bool) -> str:
@@ -562,6 +588,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "react": react,
     "claude_code": lambda: _single("claude_code"),
     "tau_airline": lambda: _single("tau_airline"),
+    "engines": engines,
     "domain": domain,
     "judge": lambda: judged("judge"),
     "judge_orders": lambda: judged("judge_orders"),

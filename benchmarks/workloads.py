@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.engine_texts import engine_variants
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 
@@ -47,6 +48,12 @@ def ahead(case: Case) -> Case:
     return scenario.model_copy(update={"engine": engine}), workload
 
 
+def on_sglang(case: Case) -> Case:
+    """Return the case on an SGLang with the same pool."""
+    scenario, workload = case
+    return engine_variants(scenario, ["sglang"])["sglang"], workload
+
+
 def open_loop() -> Case:
     """3,000 requests of 2,048 prompt and 200 output tokens, Poisson 4/s."""
     rng = np.random.default_rng(0)
@@ -83,12 +90,19 @@ def weka() -> Case:
 
 _OURS: Final = ("fast", "compiled")
 _SYNC: Final = ("fast", "compiled", "reference", "vllm")
+_SGLANG: Final = ("fast", "compiled", "reference")
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = MappingProxyType(
     {
         "closed": Benchmark("closed loop, 64 agents x 21 calls", closed_loop, "Dynamo 2x (5x)\nvLLM (300x)"),
         "async": Benchmark(
             "the same under async scheduling", lambda: ahead(closed_loop()), "1.3x the time", sides=_SYNC
+        ),
+        "sglang": Benchmark(
+            "the same on SGLang, overlapped",
+            lambda: on_sglang(ahead(closed_loop())),
+            "10,000 calls a CPU s",
+            sides=_SGLANG,
         ),
         "contexts": Benchmark("the same, contexts x10", lambda: closed_loop(contexts=10), "1.5x the time"),
         "outputs": Benchmark("the same, outputs x10", lambda: closed_loop(outputs=10), "1.3x the time"),

@@ -13,7 +13,17 @@ import pytest
 import typer
 
 from benchmarks.result_files import RESULTS, best_cap, read
-from benchmarks.results import COMPARISONS, ELSEWHERE, STUDIES, SWEEP, TUNE, compare, differences, makers
+from benchmarks.results import (
+    COMPARISONS,
+    ELSEWHERE,
+    ENGINES,
+    STUDIES,
+    SWEEP,
+    TUNE,
+    compare,
+    differences,
+    makers,
+)
 from benchmarks.tables import FAMILIES, PAGES, TABLES, fill, made
 from benchmarks.workloads import BENCHMARKS
 from concur.calib.fit.check import parse_batch, predict_step
@@ -164,7 +174,8 @@ def test_every_table_is_what_the_committed_results_say(page: str) -> None:
 def test_every_result_has_its_table_and_its_command() -> None:
     pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     assert set(re.findall(r"<!-- table (\w+) -->", pages)) == set(TABLES)
-    for command in (*(COMPARISONS[name] for name in ("react", "claude_code", "tau_airline")), SWEEP, TUNE):
+    headlines = [COMPARISONS[name] for name in ("react", "claude_code", "tau_airline")]
+    for command in (*headlines, ENGINES, SWEEP, TUNE):
         assert command in words_of(BOOK)
 
 

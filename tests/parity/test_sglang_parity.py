@@ -8,10 +8,13 @@ import os
 import secrets
 from itertools import product
 
+import pandas as pd
 import pytest
 
+from concur.sim.record.record import RunRecord
 from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import parse_scenario
+from concur.sim.world.simulate import simulate
 from concur.validate.parity.sglang_engine import sglang_version
 from concur.validate.parity.sglang_parity import Coverage, run_parity
 from concur.validate.parity.worlds import World
@@ -31,7 +34,14 @@ def assert_identical(world: World) -> Coverage:
         pytest.fail(explain_difference(result.difference, sglang_version()))
     assert result.coverage.num_steps > 0
     assert result.coverage.num_requests == sum(len(agent.steps) for agent in world[1].agents)
+    pd.testing.assert_frame_equal(calls_of(simulate(*world)), calls_of(result.record), check_exact=True)
     return result.coverage
+
+
+def calls_of(record: RunRecord) -> pd.DataFrame:
+    """What both sides tell of each call; the fast core is seen here, for it has no single steps."""
+    columns = ["scheduled_s", "first_token_s", "finished_s", "cached_tokens", "output_tokens"]
+    return record.requests[["agent_index", "call_index", *columns, "num_preemptions"]]
 
 
 @modes

@@ -103,10 +103,14 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one comparison; `difference` is `None` where every step was identical."""
+    """The outcome of one comparison; `difference` is `None` where every step was identical.
+
+    `record` is of the run on SGLang's side.
+    """
 
     coverage: Coverage
     difference: Difference | None
+    record: RunRecord
 
 
 class SteppedScheduler(HiCacheScheduler, Protocol):
@@ -289,7 +293,8 @@ def run_parity(scenario: Scenario, workload: Workload) -> Result:
         If the scenario's engine is another one.
     """
     expected, record = sglangs_steps(scenario, workload)
-    return Result(_coverage(expected, workload, record), first_difference(scenario, workload, expected))
+    difference = first_difference(scenario, workload, expected)
+    return Result(_coverage(expected, workload, record), difference, record)
 
 
 def _theirs(config: SglangConfig, workload: Workload, transfers: HostTransfers | None) -> SglangScheduler:

@@ -19,9 +19,6 @@ from concur.sim.engine.stepping import Step, StepCore
 from concur.sim.kv.radix import RadixTree
 from concur.sim.step_time.step_time import StepTime, StepTotals
 
-_LEAST_STEPS = 2
-"""A leap of one step is a step."""
-
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FastScheduler(Scheduler):
@@ -64,7 +61,7 @@ class FastScheduler(Scheduler):
         ahead, one that takes `first_s` computes now.
         """
         max_steps = self._num_certain_steps() if self._only_decodes_next() else 0
-        if max_steps < _LEAST_STEPS:
+        if max_steps <= 0:
             return None
         assert all(len(output.reqs) == len(self.running) for output in self._in_flight)
         flight = fly(
@@ -90,9 +87,13 @@ class FastScheduler(Scheduler):
 
     def _finishing_in_flight(self) -> set[Req]:
         """Return those who run and get the last token that they may have from the batch in flight."""
-        finishing = {req for req in self.running if req.num_left_tokens <= 1}
-        if not finishing or not self._in_flight:
+        if not self._in_flight:
             return set()
+        finishing = {
+            req
+            for req in self.running
+            if req.request.num_tokens + 1 >= req.request.num_prompt_tokens + req.max_new_tokens
+        }
         return finishing.intersection(self._in_flight[-1].reqs)
 
     @property
@@ -114,10 +115,9 @@ class FastScheduler(Scheduler):
         least = self.running[0].request.max_tokens
         for req in self.running:
             request = req.request
-            num_steps = request.num_final_tokens - request.num_tokens
+            least = min(least, request.num_final_tokens - request.num_tokens)
             if self._is_ahead:  # of its limit, one token is in flight, and the last is foreseen
-                num_steps = min(num_steps, req.num_left_tokens - 1)
-            least = min(least, num_steps)
+                least = min(least, req.max_new_tokens + request.num_prompt_tokens - request.num_tokens - 1)
         return least
 
     def _land(self, flight: Flight) -> None:

@@ -52,9 +52,8 @@ class PrefillAdder:
         self._chunk_tokens = (
             None if config.chunked_prefill_size == -1 else config.chunked_prefill_size - num_mixed
         )
-        self._expected_tokens: float = num_mixed + sum(
-            [self._tokens_to_come(req, new_token_ratio) for req in running]
-        )
+        to_come = sum([self._tokens_to_come(req, new_token_ratio) for req in running], 0.0)
+        self._expected_tokens = num_mixed + to_come
         self._current_tokens = num_mixed
 
     @property
