@@ -319,6 +319,21 @@ def fleet_shapes() -> Rows:
         yield shape, "yes" if holds else "no"
 
 
+def fleet_twin() -> Rows:
+    """Return makespans and hit rates of one plan for a fleet, of its rivals, and of the best caps."""
+    result = read("fleet_twin")
+    arms = list(next(iter(result.values())))
+    yield "makespan (s), hit rate", *result
+    for arm in arms:
+        yield (
+            f"**{arm}**" if arm.startswith("fleet_twin") else arm,
+            *(
+                f"{_interval(rows[arm]['makespan_s'], 1)}, {rows[arm]['hit_rate']['mean']:.3f}"
+                for rows in result.values()
+            ),
+        )
+
+
 def fleet_waits() -> Rows:
     """Return what shorter waits of tools do to the default router, beside what was published."""
     yield (
@@ -356,8 +371,8 @@ def fleet_live() -> Rows:
         ("calls_by_engine", "of them by the server that lived, and by the one that died"),
         ("prompt_tokens", "prompt tokens"),
         ("output_tokens", "output tokens"),
-        ("moves", "calls on another server than the one before"),
-        ("moved_agents", "agents whose last answers are from another server than their first"),
+        ("moves", "attempts on another server than the one before"),
+        ("moved_agents", "numbers of the agents that were answered by both"),
         ("hit_rate", "hit rate"),
         ("at_gates_in_the_end", "slots held at the end"),
     ):
@@ -550,6 +565,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "fleets": fleets,
     "fleet_shapes": fleet_shapes,
     "fleet_live": fleet_live,
+    "fleet_twin": fleet_twin,
     "fleet_waits": fleet_waits,
     "families_all": families_all,
     "families_metrics": families_metrics,

@@ -20,6 +20,7 @@ import concur.sim.world.simulate
 from concur.controllers import CATALOG, Controller, LogValue, make_controller
 from concur.signals import UNLIMITED, AgentView, Snapshot
 from concur.sim.record.record import RunRecord
+from concur.sim.scenario.scenario import Scenario
 from concur.sim.world.simulate import simulate
 from tests.helpers import make_scenario, make_snapshot
 
@@ -82,11 +83,13 @@ def recorded(kind: str) -> tuple[Recorder, RunRecord]:
     )
     recorders: list[Recorder] = []
 
-    def record(kind: str, **given: Any) -> Recorder:
-        recorders.append(Recorder(make_controller(kind, **given)))
-        return recorders[-1]
+    def record(recorded: Scenario) -> list[Recorder]:
+        config = recorded.controller
+        law = make_controller(config.kind, wrappers=config.wrappers, **config.parameters)
+        recorders.append(Recorder(law))
+        return recorders[-1:]
 
-    with patch.object(concur.sim.world.simulate, "make_controller", record):
+    with patch.object(concur.sim.world.simulate, "build_controllers", record):
         run = simulate(scenario)
     return recorders[0], run
 

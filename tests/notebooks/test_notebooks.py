@@ -16,7 +16,13 @@ import pytest
 
 from benchmarks.notebooks import NOTEBOOKS, ROOT, code_cells, execute, read, shown
 
-NAMES = ["01_thrashing", "02_explore_policies", "03_calibrate_on_a_gpu_box", "04_confirm_live"]
+NAMES = [
+    "01_thrashing",
+    "02_explore_policies",
+    "03_calibrate_on_a_gpu_box",
+    "04_confirm_live",
+    "05_recompute_or_reload",
+]
 MAY_IMPORT = {"concur", "ipywidgets", "matplotlib", "os", "pandas", "pathlib"}
 MOST_CELLS = 30
 MOST_LINES_OF_A_DEFINITION = 15  # what is longer belongs into a package, and gets a test there
@@ -25,6 +31,7 @@ NUM_FIGURES = {
     "02_explore_policies": 6,
     "03_calibrate_on_a_gpu_box": 3,
     "04_confirm_live": 2,
+    "05_recompute_or_reload": 4,
 }
 
 MOST_BYTES = 600_000

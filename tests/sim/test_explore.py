@@ -1,7 +1,7 @@
 """The explorer: every knob turns something, and what was simulated is not simulated again."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -11,7 +11,7 @@ from concur.sim.record.record import RunRecord
 from concur.sim.show.figures import overview_figure
 from tests.helpers import ROOT
 
-SMALL: dict[str, Any] = {"agents": 8}
+SMALL: Final[dict[str, Any]] = {"agents": 8}
 
 
 @pytest.fixture(scope="module")
