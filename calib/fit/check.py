@@ -32,9 +32,9 @@ def check_profile(profile: StepTimeProfile, samples: Samples) -> dict[Regime, Re
     return errors_by_regime(regressors, step_s, predicted_s(RooflineStepTime(profile), regressors))
 
 
-def errors_table(errors: Mapping[Regime, RegimeErrors]) -> Table:
-    """Return one row per regime: how far predictions are off."""
-    table = Table("regime", "steps", "median APE", "p95 APE", "worst", "bias")
+def errors_table(errors: Mapping[Regime, RegimeErrors], title: str | None = None) -> Table:
+    """Return one row per regime: how far predictions of those steps are off."""
+    table = Table("regime", "steps", "median APE", "p95 APE", "worst", "bias", title=title)
     for regime, e in errors.items():
         worst = "" if e.worst_ape is None else f"{e.worst_ape:.2%}"
         shares = (f"{e.median_ape:.2%}", f"{e.p95_ape:.2%}", worst, f"{e.bias:+.2%}")

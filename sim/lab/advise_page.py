@@ -97,7 +97,8 @@ def write_advice(advice: Advice, folder: Path, *, title: str) -> Path:
     (folder / "cap_curve.png").write_bytes(image)
     with whole_file(folder / "advice.json", RecordError) as temporary:
         temporary.write_text(json.dumps(advice_json(advice), indent=1) + "\n", encoding="utf-8")
-    body = "".join(f"<p>{html.escape(line)}</p>" for line in sentences(advice))
+    lines = [html.escape(line) for line in sentences(advice)]
+    body = f'<p class="verdict">{lines[0]}</p>' + "".join(f"<p>{line}</p>" for line in lines[1:])
     body += embedded_image(image, "cap curve") + html_table(outcomes_table(advice))
     with whole_file(folder / "index.html", RecordError) as temporary:
         temporary.write_text(page_text(title, body), encoding="utf-8")

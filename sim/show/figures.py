@@ -225,6 +225,8 @@ def plot_cap_curve(ax: Axes, records: Sequence[RunRecord]) -> list[Artist]:
             )
         )
     ax.set_xscale("log", base=2)
+    if caps and caps[-1][0] < 4 * caps[0][0]:  # hardly a power of two between them
+        ax.set_xticks([cap for cap, _ in caps])
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="static cap (agents)", ylabel="output tokens/s, net of recompute")
     ax.set_ylim(bottom=0)

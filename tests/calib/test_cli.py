@@ -42,6 +42,7 @@ def test_fit_then_check_then_predict_then_report(app: typer.Typer, tmp_path: Pat
     text = page.read_text()
     assert text.count("<img") == 2
     assert "held out of the fit" in text
+    assert text.index('class="verdict"') < text.index("<table>")
     assert "http" not in text
 
 

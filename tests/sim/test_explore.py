@@ -60,6 +60,7 @@ def test_the_figure_has_timeline_knee_and_split(explorer: Explorer) -> None:
     axes = overview_figure(explorer.runs("hybrid", Knobs(**SMALL))).axes
     assert [ax.get_xlabel() for ax in axes] == ["time (s)", "static cap (agents)", "time (s)"]
     assert len(axes[1].lines[0].get_xdata()) == 5  # type: ignore[arg-type]
+    assert list(axes[1].get_xticks()) == [2, 3, 4, 5, 6], "few caps: each has its tick"
 
 
 @pytest.mark.parametrize(

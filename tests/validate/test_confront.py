@@ -178,7 +178,14 @@ def test_records_are_found_planned_and_drawn(simulated: list[RunRecord], tmp_pat
     (missing,) = plan(tmp_path, scenario, AGENTS, controllers, repeats=2)
     assert (missing.controller.label, missing.folder.name) == ("concur", "run-1")
     page = write_confrontation(confront(ours, theirs), ours, theirs, tmp_path / "report")
-    assert page.read_text().count("<img") == 1 + len(POLICIES)
+    text = page.read_text()
+    assert text.count("<img") == 1
+    assert len(text) < 2_000_000
+    assert len(list((tmp_path / "report").glob("over_time_*.png"))) == len(POLICIES)
+    places = [text.index(each) for each in ('class="facts"', 'class="verdict"', "<table>", 'id="over-time"')]
+    assert places == sorted(places), "header, verdict, numbers, plots: as on every other page"
+    assert "largest error in makespan is" in text
+    assert '"name": "live, first runs"' in text.replace('"name":"', '"name": "')
     assert (tmp_path / "report" / "overlay.png").stat().st_size > 10_000
 
 

@@ -1,6 +1,7 @@
 """The confrontation as a table and as one self-contained page."""
 
-from collections.abc import Iterator, Sequence
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
@@ -10,7 +11,11 @@ from rich.text import Text
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.show.figures import png_bytes, style
-from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.front import facts_html
+from concur.sim.show.pages import embedded_image, html_table, page_text, plots_html, warnings_html
+from concur.sim.show.plot_data import plot_data
+from concur.sim.show.remarks import warnings_of_runs
+from concur.sim.show.report import links
 from concur.sim.show.tables import percent
 from concur.validate.confront.overlay import over_time_figure, overlay_figure
 from concur.validate.confront.verdicts import Confrontation, Figure, PolicyVerdict
@@ -25,7 +30,7 @@ def confrontation_table(result: Confrontation) -> Table:
     caption = Text(_conclusions(result))
     table = Table(title="simulated against live", caption=caption, caption_justify="left")
     table.add_column("policy")
-    for heading in ("makespan s", "live", "range", "error", "hits", "live", "error", ""):
+    for heading in ("makespan s", "live", "range", "error", "hits", "live", "error", "verdict"):
         table.add_column(heading, justify="right")
     for each in result.policies:
         table.add_row(
@@ -63,18 +68,54 @@ def _verdict(policy: PolicyVerdict) -> str:
 def write_confrontation(
     result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord], folder: Path
 ) -> Path:
-    """Write `overlay.png` and `index.html` into `folder`; return the page's path."""
+    """Write the figures as PNG and `index.html` into `folder`; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [html_table(confrontation_table(result))]
+    parts = [
+        facts_html([*simulated, *live]),
+        f'<p class="verdict">{html.escape(in_a_sentence(result))}</p>',
+        html_table(confrontation_table(result)),
+        plots_html(group="world"),
+        "<h2>One over the other</h2>",
+    ]
+    images: dict[str, bytes] = {}
     with style():
         for name, figure in _figures(result, simulated, live):
-            data = png_bytes(figure)
-            (folder / f"{name}.png").write_bytes(data)
-            parts.append(embedded_image(data, name))
+            images[name] = png_bytes(figure)
+            (folder / f"{name}.png").write_bytes(images[name])
+    parts += [
+        embedded_image(images["overlay"], "overlay"),
+        f"<p>Figures beside this page: {links(images)}.</p>",
+    ]
+    parts.append(warnings_html(warnings_of_runs([*simulated, *live])))
+    text = page_text("simulated against live", "\n".join(parts), runs=plot_data(_worlds(simulated, live)))
     page = folder / "index.html"
     with whole_file(page, ConfrontError) as temporary:
-        temporary.write_text(page_text("simulated against live", "\n".join(parts)), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return page
+
+
+def in_a_sentence(result: Confrontation) -> str:
+    """Return whether the worlds agree, and where they are furthest apart in makespan."""
+    off = [each.label for each in result.policies if not each.is_right]
+    errors = {
+        each.label: each.figures["makespan_s"].error_frac
+        for each in result.policies
+        if "makespan_s" in each.figures
+    }
+    told = f"{len(result.policies)} policies, " + (f"off: {', '.join(off)}" if off else "none of them off")
+    if not errors:
+        return f"{told}."
+    worst = max(errors, key=lambda label: abs(errors[label]))
+    return f"{told}; the largest error in makespan is {100 * errors[worst]:+.1f} % ({worst})."
+
+
+def _worlds(simulated: Sequence[RunRecord], live: Sequence[RunRecord]) -> Mapping[str, Sequence[RunRecord]]:
+    """Return both worlds, of the live one the first run of each policy."""
+    first = {record.label: record for record in reversed(live)}
+    return {
+        "simulated": simulated,
+        "live, first runs": [first[each.label] for each in simulated if each.label in first],
+    }
 
 
 def _figures(
