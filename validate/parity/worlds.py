@@ -6,7 +6,7 @@ prefixes that nest, dropped histories, sub-agents that join or run beside their 
 admission rule on and off, static and adaptive windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -207,7 +207,7 @@ def any_controller(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-KINDS: Final = {
+KINDS: Final[Mapping[str, Callable[[], st.SearchStrategy[World]]]] = {
     "plain": worlds,
     "groups": hybrid_worlds,
     "tier": offloading_worlds,
