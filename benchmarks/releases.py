@@ -33,7 +33,7 @@ KINDS: Final = ("plain", "priority", "groups", "tier")
 COMPARED: Final = {"0.32": KINDS, "0.33": KINDS}
 """Where groups of layers and a tier are compared too."""
 _EVERYWHERE: Final = ("plain", "priority")
-_SHOWN: Final = ("num_steps", "num_preemptions", "num_ranked_preemptions", "num_loads")
+_SHOWN: Final = ("num_steps", "num_preemptions")
 
 
 def overlay(release: str, folder: Path) -> Path | None:

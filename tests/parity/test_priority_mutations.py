@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import pytest
 
-from concur.sim.engine.offload.scheduler import ConnectedScheduler
 from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request
 from concur.sim.engine.vllm import policy
@@ -48,24 +47,8 @@ def greatest_first(request: Request) -> tuple[int, int]:
     return -request.priority, request.arrival_number
 
 
-def latest_first(request: Request) -> tuple[int, int]:
-    return request.priority, -request.arrival_number
-
-
-def keeps_its_tokens(original: Mutant) -> Mutant:
-    def mutant(self: Scheduler[Any], output: SchedulerOutput, request: Request) -> int:
-        original(self, output, request)
-        return 0
-
-    return mutant
-
-
 def stays_in_the_step(self: Scheduler[Any], output: SchedulerOutput, request: Request) -> int:
     return 0
-
-
-def spares_who_is_in_this_step(self: ConnectedScheduler, victim: Request, output: SchedulerOutput) -> bool:
-    return not victim.num_in_flight_tokens
 
 
 def those_after_are_passed_over(original: Mutant) -> Mutant:
@@ -88,14 +71,7 @@ MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "who made way goes first": (PriorityPolicy, "put_back", replace(to_the_front)),
     "who comes goes last": (PriorityPolicy, "add", replace(to_the_end)),
     "the greatest priority goes first": (policy, "rank", replace(greatest_first)),
-    "the latest goes first": (policy, "rank", replace(latest_first)),
-    "tokens of who makes way are lost": (Scheduler, "_take_back", keeps_its_tokens),
     "who makes way stays in the step": (Scheduler, "_take_back", replace(stays_in_the_step)),
-    "who is in this step is spared": (
-        ConnectedScheduler,
-        "_may_preempt",
-        replace(spares_who_is_in_this_step),
-    ),
     "those after are passed over": (Scheduler, "_make_room", those_after_are_passed_over),
 }
 

@@ -6,8 +6,9 @@ prefixes that nest, dropped histories, sub-agents that join or run beside their 
 admission rule on and off, static and adaptive windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -97,9 +98,9 @@ def hybrid_worlds(draw: st.DrawFn, *, least_agents: int = 3) -> World:
 
 
 @st.composite
-def priority_worlds(draw: st.DrawFn) -> World:
+def priority_worlds(draw: st.DrawFn, *, is_plain: bool = False) -> World:
     """Draw a world of any kind whose agents have priorities; in most plain ones the pool is small."""
-    kind = draw(st.sampled_from([worlds, offloading_worlds, hybrid_worlds]))
+    kind = worlds if is_plain else draw(st.sampled_from([worlds, offloading_worlds, hybrid_worlds]))
     scenario, workload = draw(kind(least_agents=8))
     engine = scenario.vllm.model_dump() | {"scheduling_policy": "priority"}
     if kind is worlds and draw(st.integers(0, 3)):
@@ -206,11 +207,11 @@ def any_controller(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-KINDS: Final = {
+KINDS: Final[Mapping[str, Callable[[], st.SearchStrategy[World]]]] = {
     "plain": worlds,
     "groups": hybrid_worlds,
     "tier": offloading_worlds,
-    "priority": priority_worlds,
+    "priority": partial(priority_worlds, is_plain=True),
 }
 """Worlds by what is special about them."""
 
