@@ -53,6 +53,7 @@ PLACEHOLDERS = {
     "GRID.toml": "examples/sweep.toml",
     "mine.toml": "examples/react.toml",
     "N": "2",
+    "fleet.routing=settled": "fleet.routing=session",  # what the page on routers builds
     "examples/families/FAMILY.toml": "examples/families/react.toml",
     "examples/hurts/NAME.toml": "examples/hurts/host_cache.toml",
 }
@@ -75,7 +76,9 @@ def commands(page: str) -> Iterator[list[str]]:
         if not text.startswith("concur ") or "..." in text.split():
             continue
         usage = re.sub(r"\[(--[^]]*)\](\.\.\.)?", r"\1", words_of(text))
-        words = [PLACEHOLDERS.get(word, word) for word in shlex.split(usage, comments=True)[1:]]
+        words = [
+            PLACEHOLDERS.get(word, word) for word in shlex.split(usage.removesuffix("&"), comments=True)[1:]
+        ]
         choices = [word.split("|") if "|" in word else [word] for word in words]
         for choice in max(choices, key=len):
             yield [choice if choice in each else each[0] for each in choices]
