@@ -54,8 +54,8 @@ def main() -> int:
 
 def _digests(tree: Path) -> dict[str, str]:
     """Return the SHA-256 of each record, made in a process that imports from that tree."""
-    path = tree / "digests.json"
-    if _run(tree, "-m", "benchmarks.digests", str(path)):
+    path, worlds = tree / "digests.json", tree / "worlds.pickle"
+    if _run(tree, "-m", "benchmarks.digests", str(path), str(worlds)):
         raise RuntimeError("the records could not be made")
     digests: dict[str, str] = json.loads(path.read_text())
     return digests

@@ -1,12 +1,14 @@
 """Digests of many small runs: to tell whether two forms or two states of the code do the same.
 
 The worlds are those of the parity suites, and random ones from a fixed seed, of vLLM with and without a
-second tier and of SGLang, each on the fast core and on the reference.
+second tier and of SGLang, each on the fast core and on the reference. They are drawn once and kept for the
+other form: Hypothesis takes numbers from the sources that it sees loaded, and a compiled module has none.
 """
 
 import hashlib
 import io
 import json
+import pickle
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -32,10 +34,12 @@ _NUM_RANDOM: Final = 150  # of each kind: synchronous and ahead, then with a sec
 _NOT_OF_THE_RUN: Final = ("versions", "git_commit")
 
 
-def main(path: Path) -> None:
-    """Write the digest of every run as JSON."""
+def main(path: Path, kept: Path) -> None:
+    """Write the digest of every run as JSON; the worlds are those kept, or are drawn and kept now."""
+    if not kept.exists():
+        kept.write_bytes(pickle.dumps(list(_worlds())))
     digests = {FORM: Path(fast.__file__).suffix}
-    for name, world in _worlds():
+    for name, world in pickle.loads(kept.read_bytes()):
         scenario, workload = world
         digests[f"{name}, fast"] = digest(simulate(scenario, workload))
         if not name.endswith("ample"):  # block by block they take minutes
@@ -98,4 +102,4 @@ def _random(strategy: SearchStrategy[World], number: int) -> list[World]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
