@@ -1,19 +1,23 @@
 """Is the advice right? `concur advise` on five traces and four machines, against every cap run.
 
-`python -m benchmarks.advise` runs the command as a user would, with its wall time, then every static cap (at
-most 64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`:
-for each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended,
-and of the caps at both ends of the recommended window, is longer.
+`python -m benchmarks.advise` runs the command as a user would, with its time, then every static cap (at most
+64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`: for
+each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended, and
+of the caps at both ends of the recommended window, is longer.
+
+Half an hour on two quiet cores. Each case is written when it is done; `python -m benchmarks.advise weka` runs
+again those whose name begins so and leaves the others as they are.
 """
 
 import json
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from benchmarks.result_files import ROOT, Result, write
+from benchmarks.result_files import ROOT, Result, read, write
 from concur.sim.runs.compare import Runs, by_policy
 from concur.sim.runs.intervals import metric_interval
 from concur.validate.advise import scenario_of_trace, shipped_profile
@@ -39,21 +43,23 @@ MACHINES: Final = (
 )
 
 
-def results() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each case and what was found."""
+def results(begins: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each case whose name begins so, and what was found."""
     for trace in TRACES:
         for machine in MACHINES:
-            yield f"{trace} on {machine.gpu} {machine.model} tp{machine.tp}", case(trace, machine)
+            name = f"{trace} on {machine.gpu} {machine.model} tp{machine.tp}"
+            if name.startswith(begins):
+                yield name, case(trace, machine)
 
 
 def case(trace: str, machine: Machine) -> dict[str, Any]:
     """Run the command and the full sweep of one case."""
     path = ROOT / "examples" / "traces" / f"{trace}.jsonl.gz"
     flags = ["--model", machine.model, "--gpu", machine.gpu, "--tp", str(machine.tp)]
-    began_s = time.perf_counter()
+    began_s, began_cpu_s = time.perf_counter(), _children_s()
     command = [sys.executable, "-W", "ignore", "-m", "concur.cli", "advise", str(path), *flags, "--json"]
     advice = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
-    seconds = time.perf_counter() - began_s
+    seconds, cpu_s = time.perf_counter() - began_s, _children_s() - began_cpu_s
     makespans_s = sweep(trace, machine)
     best = min(makespans_s, key=lambda cap: makespans_s[cap])
     low, high = advice["window"]
@@ -73,7 +79,14 @@ def case(trace: str, machine: Machine) -> dict[str, Any]:
             advice["caps"][str(cap)]["makespan_s"]["mean"] / makespans_s[best] for cap in (low, high)
         ),
         "seconds": seconds,
+        "cpu_s": cpu_s,
     }
+
+
+def _children_s() -> float:
+    """Return the CPU time of the commands that have ended, and of their own children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def sweep(trace: str, machine: Machine) -> dict[int, float]:
@@ -93,17 +106,18 @@ def sweep(trace: str, machine: Machine) -> dict[int, float]:
 
 
 def main() -> None:
-    """Run everything, write the result and print its lines."""
-    result: Result = {}
-    for name, row in results():
+    """Run everything, or the cases named; write each as it comes and print its line."""
+    begins = tuple(sys.argv[1:])
+    result: Result = read("advise") if begins else {}
+    for name, row in results(begins or ("",)):
         result[name] = row
+        write("advise", result)
         print(
             f"{name}: {row['recommended']}, window {row['window']}, best cap {row['best_cap']}, "
             f"{row['recommended_over_best']:.3f} and {row['window_over_best']:.3f} of it, "
-            f"{row['seconds']:.0f} s",
+            f"{row['seconds']:.0f} s, {row['cpu_s']:.0f} s of CPU",
             flush=True,
         )
-    write("advise", result)
 
 
 if __name__ == "__main__":

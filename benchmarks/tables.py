@@ -18,6 +18,7 @@ from concur.sim.step_time.profile import load_profile
 PAGES: Final = (
     "README.md",
     "docs/pages/concepts/step-times.md",
+    "docs/pages/results/advice.md",
     "docs/pages/results/batches.md",
     "docs/pages/results/families.md",
     "docs/pages/results/fleets.md",
@@ -271,6 +272,26 @@ def offload() -> Rows:
         )
 
 
+def advice() -> Rows:
+    """Return what was advised for each trace and machine, and how far it is from the best of all caps."""
+    yield (
+        *("agents on", "demand over pool", "advised", "window", "best of all caps"),
+        *("the advised policy's makespan over its", "the window's worse end", "CPU (s)"),
+    )
+    for case, row in read("advise").items():
+        low, high = row["window"]
+        yield (
+            case.replace(" on ", ", "),
+            f"{row['demand_over_pool']:.2f}",
+            _short(row["recommended"]),
+            f"{low} to {high}",
+            str(row["best_cap"]),
+            f"{row['recommended_over_best']:.3f}",
+            f"{row['window_over_best']:.3f}",
+            f"{row['cpu_s']:.0f}",
+        )
+
+
 def fleets() -> Rows:
     """Return tokens per second and hit rate of each arm over the sessions at a time."""
     result = read("fleets")
@@ -472,6 +493,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "tune": tune,
     "paper": paper,
     "live": live,
+    "advice": advice,
     "offload": offload,
     "published": published,
 }
