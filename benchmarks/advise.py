@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from benchmarks.result_files import ROOT, Result, read, write
@@ -22,7 +22,14 @@ from concur.sim.runs.compare import Runs, by_policy
 from concur.sim.runs.intervals import metric_interval
 from concur.validate.advise import scenario_of_trace, shipped_profile
 
-TRACES: Final = ("tau_airline", "react_hotpotqa", "lmcache_miniswe", "sweagent_demos", "weka")
+TRACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tau_airline": (),
+    "react_hotpotqa": (),
+    "lmcache_miniswe": ("engine.num_gpu_blocks=5001",),
+    "sweagent_demos": ("engine.num_gpu_blocks=3001",),
+    "weka": ("workload.max_context_tokens=131072", "workload.num_agents=96"),
+}
+"""Trace -> what is set. Of two there are some 20 agents, which no machine's whole pool is too small for."""
 SEEDS: Final = (0, 1)
 _MOST_CAPS: Final = 64
 
@@ -45,22 +52,23 @@ MACHINES: Final = (
 
 def results(begins: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each case whose name begins so, and what was found."""
-    for trace in TRACES:
+    for trace, keys in TRACES.items():
         for machine in MACHINES:
             name = f"{trace} on {machine.gpu} {machine.model} tp{machine.tp}"
             if name.startswith(begins):
-                yield name, case(trace, machine)
+                yield name, case(trace, machine, keys)
 
 
-def case(trace: str, machine: Machine) -> dict[str, Any]:
+def case(trace: str, machine: Machine, keys: Sequence[str]) -> dict[str, Any]:
     """Run the command and the full sweep of one case."""
     path = ROOT / "examples" / "traces" / f"{trace}.jsonl.gz"
     flags = ["--model", machine.model, "--gpu", machine.gpu, "--tp", str(machine.tp)]
+    flags += [word for key in keys for word in ("--set", key)]
     began_s, began_cpu_s = time.perf_counter(), _children_s()
     command = [sys.executable, "-W", "ignore", "-m", "concur.cli", "advise", str(path), *flags, "--json"]
     advice = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
     seconds, cpu_s = time.perf_counter() - began_s, _children_s() - began_cpu_s
-    makespans_s = sweep(trace, machine)
+    makespans_s = sweep(trace, machine, keys)
     best = min(makespans_s, key=lambda cap: makespans_s[cap])
     low, high = advice["window"]
     recommended_s = {
@@ -89,10 +97,10 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def sweep(trace: str, machine: Machine) -> dict[int, float]:
+def sweep(trace: str, machine: Machine, keys: Sequence[str]) -> dict[int, float]:
     """Return the mean makespan of every cap, or of 64 of them."""
     path = ROOT / "examples" / "traces" / f"{trace}.jsonl.gz"
-    scenario = scenario_of_trace(path, shipped_profile(*machine), {}, ())
+    scenario = scenario_of_trace(path, shipped_profile(*machine), {}, keys)
     runs = Runs(scenario, SEEDS)
     num_agents = max(len(workload.agents) for workload in runs.workloads.values())
     step = max(1, -(-num_agents // _MOST_CAPS))
