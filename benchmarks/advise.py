@@ -1,24 +1,34 @@
 """Is the advice right? `concur advise` on five traces and four machines, against every cap run.
 
-`python -m benchmarks.advise` runs the command as a user would, with its wall time, then every static cap (at
-most 64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`:
-for each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended,
-and of the caps at both ends of the recommended window, is longer.
+`python -m benchmarks.advise` runs the command as a user would, with its CPU time, then every static cap (at most
+64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`: for
+each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended, and
+of the caps at both ends of the recommended window, is longer.
+
+Half an hour on two quiet cores. Each case is written when it is done; `python -m benchmarks.advise weka` runs
+again those whose name begins so and leaves the others as they are.
 """
 
 import json
+import resource
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from benchmarks.result_files import ROOT, Result, write
+from benchmarks.result_files import ROOT, Result, read, write
 from concur.sim.runs.compare import Runs, by_policy
 from concur.sim.runs.intervals import metric_interval
 from concur.validate.advise import scenario_of_trace, shipped_profile
 
-TRACES: Final = ("tau_airline", "react_hotpotqa", "lmcache_miniswe", "sweagent_demos", "weka")
+TRACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tau_airline": (),
+    "react_hotpotqa": (),
+    "lmcache_miniswe": ("engine.num_gpu_blocks=5001",),
+    "sweagent_demos": ("engine.num_gpu_blocks=3001",),
+    "weka": ("workload.max_context_tokens=131072", "workload.num_agents=96"),
+}
+"""Trace -> what is set. Of two there are some 20 agents, which no machine's whole pool is too small for."""
 SEEDS: Final = (0, 1)
 _MOST_CAPS: Final = 64
 
@@ -39,22 +49,25 @@ MACHINES: Final = (
 )
 
 
-def results() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each case and what was found."""
-    for trace in TRACES:
+def results(begins: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each case whose name begins so, and what was found."""
+    for trace, keys in TRACES.items():
         for machine in MACHINES:
-            yield f"{trace} on {machine.gpu} {machine.model} tp{machine.tp}", case(trace, machine)
+            name = f"{trace} on {machine.gpu} {machine.model} tp{machine.tp}"
+            if name.startswith(begins):
+                yield name, case(trace, machine, keys)
 
 
-def case(trace: str, machine: Machine) -> dict[str, Any]:
+def case(trace: str, machine: Machine, keys: Sequence[str]) -> dict[str, Any]:
     """Run the command and the full sweep of one case."""
     path = ROOT / "examples" / "traces" / f"{trace}.jsonl.gz"
     flags = ["--model", machine.model, "--gpu", machine.gpu, "--tp", str(machine.tp)]
-    began_s = time.perf_counter()
+    flags += [word for key in keys for word in ("--set", key)]
+    began_s = _children_s()
     command = [sys.executable, "-W", "ignore", "-m", "concur.cli", "advise", str(path), *flags, "--json"]
     advice = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
-    seconds = time.perf_counter() - began_s
-    makespans_s = sweep(trace, machine)
+    cpu_s = _children_s() - began_s
+    makespans_s = sweep(trace, machine, keys)
     best = min(makespans_s, key=lambda cap: makespans_s[cap])
     low, high = advice["window"]
     recommended_s = {
@@ -72,14 +85,20 @@ def case(trace: str, machine: Machine) -> dict[str, Any]:
         "window_over_best": max(
             advice["caps"][str(cap)]["makespan_s"]["mean"] / makespans_s[best] for cap in (low, high)
         ),
-        "seconds": seconds,
+        "cpu_s": cpu_s,
     }
 
 
-def sweep(trace: str, machine: Machine) -> dict[int, float]:
+def _children_s() -> float:
+    """Return the CPU time of the commands that have ended, and of their own children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def sweep(trace: str, machine: Machine, keys: Sequence[str]) -> dict[int, float]:
     """Return the mean makespan of every cap, or of 64 of them."""
     path = ROOT / "examples" / "traces" / f"{trace}.jsonl.gz"
-    scenario = scenario_of_trace(path, shipped_profile(*machine), {}, ())
+    scenario = scenario_of_trace(path, shipped_profile(*machine), {}, keys)
     runs = Runs(scenario, SEEDS)
     num_agents = max(len(workload.agents) for workload in runs.workloads.values())
     step = max(1, -(-num_agents // _MOST_CAPS))
@@ -93,17 +112,18 @@ def sweep(trace: str, machine: Machine) -> dict[int, float]:
 
 
 def main() -> None:
-    """Run everything, write the result and print its lines."""
-    result: Result = {}
-    for name, row in results():
+    """Run everything, or the cases named; write each as it comes and print its line."""
+    begins = tuple(sys.argv[1:])
+    result: Result = read("advise") if begins else {}
+    for name, row in results(begins or ("",)):
         result[name] = row
+        write("advise", result)
         print(
             f"{name}: {row['recommended']}, window {row['window']}, best cap {row['best_cap']}, "
             f"{row['recommended_over_best']:.3f} and {row['window_over_best']:.3f} of it, "
-            f"{row['seconds']:.0f} s",
+            f"{row['cpu_s']:.0f} s of CPU",
             flush=True,
         )
-    write("advise", result)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ JUDGEMENTS: Final = {
     "judge_arrivals": "concur judge examples/judge/held_back/*.toml --out runs/judge_arrivals",
 }
 STUDIES: Final = {
+    "advise": "benchmarks.advise",
     "offload": "benchmarks.offload_study",
     "trees": "benchmarks.tree_knee",
     "fleets": "benchmarks.fleets",

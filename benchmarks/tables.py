@@ -24,6 +24,7 @@ PAGES: Final = (
     "README.md",
     "docs/pages/concepts/exact.md",
     "docs/pages/concepts/step-times.md",
+    "docs/pages/results/advice.md",
     "docs/pages/results/batches.md",
     "docs/pages/results/engines.md",
     "docs/pages/results/families.md",
@@ -329,6 +330,26 @@ def tier_matrix() -> Rows:
         yield (name, *(f"{row[count]:,}" for count in (*counts, "num_flushes", "num_preemptions")))
 
 
+def advice() -> Rows:
+    """Return what was advised for each trace and machine, and how far it is from the best of all caps."""
+    yield (
+        *("agents on", "demand over pool", "advised", "window", "best of all caps"),
+        *("the advised policy's makespan over its", "the window's worse end", "CPU (s)"),
+    )
+    for case, row in read("advise").items():
+        low, high = row["window"]
+        yield (
+            case.replace(" on ", ", "),
+            f"{row['demand_over_pool']:.2f}",
+            row["recommended"].replace("none", "no control").replace("agent_cap=", "a cap of "),
+            str(low) if low == high else f"{low} to {high}",
+            str(row["best_cap"]),
+            f"{row['recommended_over_best']:.3f}",
+            f"{row['window_over_best']:.3f}",
+            f"{row['cpu_s']:.0f}",
+        )
+
+
 def fleets() -> Rows:
     """Return tokens per second and hit rate of each arm over the sessions at a time."""
     result = read("fleets")
@@ -607,6 +628,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "paper": paper,
     "paper_engines": paper_engines,
     "live": live,
+    "advice": advice,
     "offload": offload,
     "published": published,
     "releases": releases,
