@@ -1,11 +1,11 @@
 """Is the advice right? `concur advise` on five traces and four machines, against every cap run.
 
-`python -m benchmarks.advise` runs the command as a user would, with its CPU time, then every static cap (at most
-64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`: for
-each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended, and
-of the caps at both ends of the recommended window, is longer.
+`python -m benchmarks.advise` runs the command as a user would, with its CPU time, then every static cap (at
+most 64 of them, evenly spaced) on the same orders of the agents, and writes `examples/results/advise.json`:
+for each case the advice, the best cap of the full sweep, and by how much the makespan of what is recommended,
+and of the caps at both ends of the recommended window, is longer.
 
-Half an hour on two quiet cores. Each case is written when it is done; `python -m benchmarks.advise weka` runs
+An hour on two quiet cores. Each case is written when it is done; `python -m benchmarks.advise weka` runs
 again those whose name begins so and leaves the others as they are.
 """
 
