@@ -22,6 +22,8 @@ from copy import deepcopy
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.kv.host_jobs import HostJobs, Transfers
 from concur.sim.kv.radix import Key, Node, RadixTree, cut, num_common
 
@@ -29,6 +31,7 @@ LOAD_BACK_THRESHOLD_TOKENS: Final = 10
 """Fewer are computed anew (`load_back_threshold`)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class HiRadixTree(RadixTree):
     """The tree, the pool and the host memory behind it, of which `host_available_tokens` are free.
 

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.kv.radix import Node
 
 Job = tuple[int, list[Node]]
@@ -34,6 +36,7 @@ class Transfers(Protocol):
         ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class HostJobs:
     """Those of one direction; a node that is split meanwhile does not change what is on its way."""
 

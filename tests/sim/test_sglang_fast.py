@@ -29,6 +29,7 @@ from concur.validate.parity.sglang_worlds import sglang_worlds
 from concur.validate.parity.worlds import World
 from tests.parity.sglang_scenarios import BEGINNINGS, CORNERS, POOLS, retracting_world, trace_world
 
+LINK = {"bandwidth_bytes_per_s": 2e9, "kv_bytes_per_token": 262_144}
 modes = pytest.mark.parametrize("is_overlapped", [False, True], ids=["normal", "overlap"])
 pages = pytest.mark.parametrize("page_size", [1, 16])
 
@@ -109,13 +110,17 @@ def raw_of(scenario: Scenario) -> dict[str, Any]:
 
 
 @modes
-@pytest.mark.parametrize("release", ["0.5.23", "0.5.8"])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"release": "0.5.8"}, {"hierarchical_cache": {"hicache_ratio": 1.0, **LINK}}],
+    ids=["0.5.23", "0.5.8", "hicache"],
+)
 @pytest.mark.parametrize("build", [build_sglang_core, build_fast_sglang_core])
 def test_a_copy_in_the_middle_of_a_run_is_the_same_engine(
-    build: Callable[..., Any], release: str, is_overlapped: bool
+    build: Callable[..., Any], keys: dict[str, Any], is_overlapped: bool
 ) -> None:
     scenario, workload = retracting_world(is_overlapped=is_overlapped)
-    config = SglangConfig(**raw_of(scenario) | {"release": release})
+    config = SglangConfig(**raw_of(scenario) | keys)
     core = build(config, make_step_time(scenario.step_time))
     simulate(scenario, workload, core=core, end_s=1.5)
     twin = deepcopy(core)

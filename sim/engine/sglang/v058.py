@@ -8,6 +8,8 @@ makes the difference for agents: **when a call ends, its answer is not cached** 
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from concur.sim.engine.sglang.output import BatchOutput
 from concur.sim.engine.sglang.policy import SchedulePolicy
 from concur.sim.engine.sglang.prefill_adder import CLIP_MAX_NEW_TOKENS, PrefillAdder, Verdict
@@ -19,6 +21,7 @@ from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.kv.radix import RadixTree
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixTree058(RadixTree):
     """Eviction frees as many tokens as are needed, not as many as are missing.
 
@@ -35,6 +38,7 @@ class RadixTree058(RadixTree):
             super().make_room(self.available_tokens + num_tokens)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Slots058(Slots):
     """Answers are not cached at the end, and prompts do not become nodes of their own."""
 
@@ -60,6 +64,7 @@ class Slots058(Slots):
         """Leave the tree as it is."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SchedulePolicy058(SchedulePolicy):
     """No refreshing of those who wait; a whole match counts."""
 
@@ -70,6 +75,7 @@ class SchedulePolicy058(SchedulePolicy):
         return num_matched
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PrefillAdder058(PrefillAdder):
     """No page is charged per request, and what is to come is estimated alike for all."""
 
@@ -103,6 +109,7 @@ class PrefillAdder058(PrefillAdder):
         return min(req.num_left_tokens, CLIP_MAX_NEW_TOKENS) * new_token_ratio
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Signals058(Signals):
     """Gauges of a prefill are taken when it is decided, and not rounded."""
 
@@ -122,6 +129,7 @@ class Signals058(Signals):
         return usage
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Scheduler058(Scheduler):
     """Who has finished leaves those who run only when they decode again, or are mixed into a prefill."""
 
@@ -153,6 +161,12 @@ class Scheduler058(Scheduler):
     def _launch_prefill(self, reqs: list[Req]) -> BatchOutput:
         self._gauges.note_prefill(num_running=len(self.running), num_queued=len(self.waiting))
         return super()._launch_prefill(reqs)
+
+    def _mix_in(self, output: BatchOutput) -> None:
+        """Let the decodes join a prefill; the running batch stays as full as it was."""
+        is_full = self.is_full
+        super()._mix_in(output)
+        self.is_full = is_full
 
     def _drop_finished(self) -> None:
         """Keep them: they count among those who run, and with what they might still have written."""
