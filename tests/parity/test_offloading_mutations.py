@@ -8,6 +8,7 @@ import pytest
 
 from concur.sim.engine.offload.connector import OffloadingConnector
 from concur.sim.engine.offload.scheduler import ConnectedScheduler
+from concur.sim.engine.output import SchedulerOutput
 from concur.sim.engine.request import Request
 from concur.sim.kv.eviction import LRUCachePolicy
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
@@ -152,7 +153,7 @@ def deferred_requests_block(original: Mutant) -> Mutant:
     return mutant
 
 
-def preempt_who_is_in_flight(self: ConnectedScheduler, victim: Request) -> bool:
+def preempt_who_is_in_flight(self: ConnectedScheduler, victim: Request, output: SchedulerOutput) -> bool:
     return True
 
 
