@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class Control:
         self._log = log
         self._clock = clock
         self._num_told = 0
-        self._scraper = MetricsScraper(session, config.upstreams, clock=clock)
+        self._scrapers = [MetricsScraper(session, urls, clock=clock) for urls in self._read_together()]
         self.gate: ControlledGate | ControlledFleet = self._make_gate()
 
     def failed(self, upstream: str) -> None:
@@ -83,8 +83,12 @@ class Control:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader has to say."""
-        return self._scraper.warnings
+        """What the readings have to say."""
+        return tuple(line for scraper in self._scrapers for line in scraper.warnings)
+
+    def _read_together(self) -> Sequence[str | Sequence[str]]:
+        """Return the upstreams whose readings are one: all of them."""
+        return [self._config.upstreams]
 
     def _make_gate(self) -> ControlledGate | ControlledFleet:
         law = self._config.controller
@@ -99,7 +103,7 @@ class Control:
         )
 
     async def _start_reading(self) -> Snapshot:
-        return await self._scraper.start()
+        return await self._scrapers[0].start()
 
     async def start(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Read the engines for the first time; they may take `limits.start_s` to be there.
@@ -133,7 +137,7 @@ class Control:
 
     async def _read(self) -> Snapshot:
         try:
-            return await self._scraper.read()
+            return await self._scrapers[0].read()
         finally:
             self._tell()
 

@@ -5,23 +5,17 @@ in a row, or that a call has not reached, is down: those who wait for it go to a
 sessions with their next call. It is up again with the first reading that succeeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import aiohttp
-
 from concur.controllers import make_controllers
 from concur.decision import Tick
 from concur.gate.fleet import EngineGates
-from concur.gateway.config import GatewayConfig
 from concur.gateway.control import Control
-from concur.gateway.logs import EventLog
-from concur.gateway.metrics import Metrics
 from concur.live.controlling import StaleTick
 from concur.live.fleet import ControlledFleet
-from concur.live.scrape import MetricsScraper
 from concur.measures.fleet import sum_of
 from concur.routing import make_router
 from concur.signals import UNLIMITED, Snapshot
@@ -32,17 +26,6 @@ class FleetControl(Control):
     """A law for each upstream. Life: as of `Control`."""
 
     gate: ControlledFleet
-
-    def __init__(
-        self,
-        config: GatewayConfig,
-        session: aiohttp.ClientSession,
-        metrics: Metrics,
-        log: EventLog,
-        clock: Callable[[], float],
-    ) -> None:
-        self._scrapers = [MetricsScraper(session, url, clock=clock) for url in config.upstreams]
-        super().__init__(config, session, metrics, log, clock)
 
     def failed(self, upstream: str) -> None:
         """Take note that a call has not reached an upstream."""
@@ -65,10 +48,9 @@ class FleetControl(Control):
         """Return the address of an engine."""
         return None if engine is None else self._config.upstreams[engine]
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the readings have to say, upstream by upstream."""
-        return tuple(line for scraper in self._scrapers for line in scraper.warnings)
+    def _read_together(self) -> Sequence[str | Sequence[str]]:
+        """Return the upstreams: each is read for itself."""
+        return self._config.upstreams
 
     def _make_gate(self) -> ControlledFleet:
         config, law = self._config, self._config.controller

@@ -25,7 +25,7 @@ from typing import Any, Final
 from mypy_extensions import mypyc_attr
 
 from concur.sim.kv.host_jobs import HostJobs, Transfers
-from concur.sim.kv.radix import Key, Node, RadixTree, cut, num_common
+from concur.sim.kv.radix import Key, Node, RadixTree
 
 LOAD_BACK_THRESHOLD_TOKENS: Final = 10
 """Fewer are computed anew (`load_back_threshold`)."""
@@ -166,50 +166,25 @@ class HiRadixTree(RadixTree):
 
     # -- the tree on two tiers
 
-    def insert(self, key: Key, *, owned_from: int, counted_from: int = 0) -> Node:
-        """Put the tokens of whole pages into the tree; return the node that they end with.
+    def _meet(self, node: Node, num_own_tokens: int) -> None:
+        """Free a request's own tokens, or let them take the place of those on the host only."""
+        if node in self._away:
+            self._come_back(node)
+        else:
+            super()._meet(node, num_own_tokens)
 
-        What is away comes back with the request's own tokens. Nodes that end behind `counted_from` are hit.
-        """
-        node, position, rest = self._root, 0, self._aligned(key)
-        node.last_access = self._next_tick()
-        while rest and (child := node.children.get(self._page(rest))) is not None:
-            child.last_access = self._next_tick()
-            num_tokens = self.floor(num_common(child.key, rest))
-            if num_tokens < child.num_tokens:
-                child = self._split(child, num_tokens)
-            if child in self._away:
-                self._come_back(child)
-            else:
-                self.give_back(max(0, num_tokens - max(0, owned_from - position)))
-            node, position, rest = child, position + num_tokens, cut(rest, num_tokens)[1]
-            if position > counted_from:
-                self._hit(node)
-        if rest:
-            node = self._add_leaf(node, rest)
-            self._hit(node)
-        return node
+    def _note_locked(self, node: Node) -> None:
+        """Keep account of a node that can no longer be evicted, from either tier."""
+        if node not in self._away:
+            self.evictable_tokens -= node.num_tokens
+        self._leaves.discard(node)
+        self._host_leaves.discard(node)
 
-    def lock(self, node: Node) -> None:
-        """Keep a node, and those it stands on, from eviction, from either tier."""
-        while node.parent is not None:
-            if node.lock_ref == 0:
-                if node not in self._away:
-                    self.evictable_tokens -= node.num_tokens
-                self._leaves.discard(node)
-                self._host_leaves.discard(node)
-            node.lock_ref += 1
-            node = node.parent
-
-    def unlock(self, node: Node) -> None:
-        """Undo one `lock`."""
-        while node.parent is not None:
-            node.lock_ref -= 1
-            if node.lock_ref == 0:
-                if node not in self._away:
-                    self.evictable_tokens += node.num_tokens
-                self._note_leaf(node)
-            node = node.parent
+    def _note_unlocked(self, node: Node) -> None:
+        """Keep account of a node that nobody needs any more."""
+        if node not in self._away:
+            self.evictable_tokens += node.num_tokens
+        self._note_leaf(node)
 
     def _away_above(self, node: Node) -> Iterator[Node]:
         """Go up from a node over what is away."""

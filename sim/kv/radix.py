@@ -165,16 +165,20 @@ class RadixTree:
             num_tokens = self.floor(num_common(child.key, rest))
             if num_tokens < child.num_tokens:
                 child = self._split(child, num_tokens)
-            self.give_back(max(0, num_tokens - max(0, owned_from - position)))
+            self._meet(child, max(0, num_tokens - max(0, owned_from - position)))
             node, position, rest = child, position + num_tokens, cut(rest, num_tokens)[1]
-        return self._add_leaf(node, rest) if rest else node
+            if position > counted_from:
+                self._hit(node)
+        if rest:
+            node = self._add_leaf(node, rest)
+            self._hit(node)
+        return node
 
     def lock(self, node: Node) -> None:
         """Keep a node, and those it stands on, from eviction."""
         while node.parent is not None:
             if node.lock_ref == 0:
-                self.evictable_tokens -= node.num_tokens
-                self._leaves.discard(node)
+                self._note_locked(node)
             node.lock_ref += 1
             node = node.parent
 
@@ -183,8 +187,7 @@ class RadixTree:
         while node.parent is not None:
             node.lock_ref -= 1
             if node.lock_ref == 0:
-                self.evictable_tokens += node.num_tokens
-                self._note_leaf(node)
+                self._note_unlocked(node)
             node = node.parent
 
     def make_room(self, num_tokens: int) -> None:
@@ -230,6 +233,23 @@ class RadixTree:
     def tier_metrics(self) -> dict[str, float]:
         """Return what went from one tier to the other."""
         return {}
+
+    def _hit(self, node: Node) -> None:
+        """Take note that a node was inserted, or met by an insert."""
+
+    def _meet(self, node: Node, num_own_tokens: int) -> None:
+        """Free the tokens that a request has beside those of a node that its insert meets."""
+        self.give_back(num_own_tokens)
+
+    def _note_locked(self, node: Node) -> None:
+        """Keep account of a node that can no longer be evicted."""
+        self.evictable_tokens -= node.num_tokens
+        self._leaves.discard(node)
+
+    def _note_unlocked(self, node: Node) -> None:
+        """Keep account of a node that nobody needs any more."""
+        self.evictable_tokens += node.num_tokens
+        self._note_leaf(node)
 
     # -- inside
 
