@@ -1,8 +1,9 @@
-"""What every mutation proof against vLLM's scheduler does: changes of a rule, and worlds that show them."""
+"""What every mutation proof does: changes of an engine's rule, and worlds that show them."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis.strategies import SearchStrategy
 
@@ -16,6 +17,12 @@ _BROKEN = (AssertionError, ValueError, IndexError, KeyError)
 
 def replace(mutant: Any) -> Callable[[Any], Any]:
     return lambda original: mutant
+
+
+def changed(rule: tuple[Any, str, Callable[[Any], Any]]) -> AbstractContextManager[Any]:
+    """Put a mutant in the place of an owner's attribute for a while."""
+    owner, attribute, mutate = rule
+    return patch.object(owner, attribute, mutate(getattr(owner, attribute)))
 
 
 def is_caught_on(

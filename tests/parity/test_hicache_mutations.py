@@ -20,6 +20,7 @@ from concur.sim.kv.radix import Key, Node
 from concur.validate.parity.sglang_parity import Step, first_difference, sglangs_steps
 from concur.validate.parity.worlds import World
 from tests.parity.hicache_scenarios import HICACHE_CORNERS, POLICIES, SLOW
+from tests.parity.mutating import changed
 
 pytestmark = pytest.mark.sglang
 Mutant = Callable[..., Any]
@@ -165,8 +166,7 @@ def test_the_unchanged_rules_are_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_changed_rule_is_caught(name: str) -> None:
-    owner, attribute, mutate = MUTANTS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTANTS[name]):
         assert is_caught()
 
 

@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from concur.validate.parity.explain import explain_difference
-from concur.validate.parity.parity import Coverage, run_parity
+from concur.validate.parity.parity import run_parity
 from concur.validate.parity.vllm_scheduler import vllm_version
-from concur.validate.parity.worlds import World
+from tests.parity.identical import assert_identical
 from tests.parity.scenarios import (
     CORNERS,
     MODELS,
@@ -26,14 +25,6 @@ from tests.parity.scenarios import (
 
 pytestmark = pytest.mark.vllm
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-
-
-def assert_identical(world: World) -> Coverage:
-    result = run_parity(*world)
-    if result.difference is not None:
-        pytest.fail(explain_difference(result.difference, vllm_version()))
-    assert result.coverage.num_requests == sum(len(agent.steps) for agent in world[1].agents)
-    return result.coverage
 
 
 @modes

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -15,7 +14,7 @@ from concur.sim.kv.groups import CacheGroup, FullAttention, SlidingWindow
 from concur.sim.kv.history import BlockHash, History
 from concur.sim.kv.hybrid import HybridKVCacheManager
 from concur.validate.parity.worlds import World, hybrid_worlds
-from tests.parity.mutating import Mutant, is_caught_on, replace
+from tests.parity.mutating import Mutant, changed, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, MODELS, corner, with_groups
 
 pytestmark = pytest.mark.vllm
@@ -195,6 +194,5 @@ def test_the_unchanged_rules_are_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_changed_rule_is_caught(name: str) -> None:
-    owner, attribute, mutate = MUTANTS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTANTS[name]):
         assert is_caught()

@@ -22,7 +22,7 @@ from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.sim.kv.block_pool import BlockHashToBlockMap, BlockPool
 from concur.sim.kv.history import History
 from concur.sim.kv.kv_cache_manager import KVCacheManager
-from tests.parity.mutating import Mutant, is_caught_on, replace
+from tests.parity.mutating import Mutant, changed, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, corner
 
 pytestmark = pytest.mark.vllm
@@ -206,8 +206,7 @@ def test_the_unchanged_scheduler_is_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_changed_rule_is_caught(name: str) -> None:
-    owner, attribute, mutate = MUTANTS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTANTS[name]):
         assert is_caught()
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -13,7 +12,7 @@ from concur.sim.engine.request import Request
 from concur.sim.kv.eviction import LRUCachePolicy
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
 from concur.validate.parity.worlds import World, offloading_worlds
-from tests.parity.mutating import Mutant, is_caught_on, replace
+from tests.parity.mutating import Mutant, changed, is_caught_on, replace
 from tests.parity.scenarios import CORNERS, TRACE_CASES, corner, offloading, shortened, twins_world
 
 pytestmark = pytest.mark.vllm
@@ -207,6 +206,5 @@ def test_the_unchanged_tier_is_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_changed_rule_is_caught(name: str) -> None:
-    owner, attribute, mutate = MUTANTS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTANTS[name]):
         assert is_caught()

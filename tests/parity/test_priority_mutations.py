@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -13,7 +12,7 @@ from concur.sim.engine.vllm import policy
 from concur.sim.engine.vllm.policy import PriorityPolicy
 from concur.sim.engine.vllm.scheduler import Scheduler
 from concur.validate.parity.worlds import World, priority_worlds
-from tests.parity.mutating import Mutant, is_caught_on, replace
+from tests.parity.mutating import Mutant, changed, is_caught_on, replace
 from tests.parity.scenarios import corner, latecomers_world, offloading, with_priorities
 
 pytestmark = pytest.mark.vllm
@@ -82,6 +81,5 @@ def test_unchanged_rules_are_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_mutations_are_caught(name: str) -> None:
-    owner, attribute, mutate = MUTATIONS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTATIONS[name]):
         assert is_caught()

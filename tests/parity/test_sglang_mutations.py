@@ -6,7 +6,6 @@ SGLang's steps are those of the unchanged corners, taken once.
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -19,6 +18,7 @@ from concur.sim.engine.sglang.slots import Slots
 from concur.sim.kv.radix import Key, Node, RadixTree
 from concur.validate.parity.sglang_parity import Step, first_difference, sglangs_steps
 from concur.validate.parity.worlds import World
+from tests.parity.mutating import changed
 from tests.parity.sglang_scenarios import CORNERS, trace_world
 
 pytestmark = pytest.mark.sglang
@@ -186,6 +186,5 @@ def test_the_unchanged_rules_are_not_caught() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_changed_rule_is_caught(name: str) -> None:
-    owner, attribute, mutate = MUTANTS[name]
-    with patch.object(owner, attribute, mutate(getattr(owner, attribute))):
+    with changed(MUTANTS[name]):
         assert is_caught()

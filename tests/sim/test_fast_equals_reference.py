@@ -8,13 +8,8 @@ from hypothesis import HealthCheck, event, given, settings
 
 from concur.sim.engine.vllm.build import build_core
 from concur.sim.engine.vllm.fast import FastCore
-from concur.sim.record.record import RunRecord, write_record
-from concur.sim.record.rows import TABLES
-from concur.sim.scenario.scenario import Scenario
+from concur.sim.record.record import RunRecord
 from concur.sim.step_time.make import make_step_time
-from concur.sim.workload.spec import Workload
-from concur.sim.world.cores import reference_core_of
-from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
 from tests.helpers import make_scenario
 from tests.parity.scenarios import (
@@ -26,23 +21,10 @@ from tests.parity.scenarios import (
     trace_world,
     with_priorities,
 )
+from tests.sim.two_cores import assert_same_bytes, both
 
 FEW_OF_LONG = 12  # agents of up to 131k tokens: they starve the small pool, and overflow the one at the knee
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-
-
-def both(scenario: Scenario, workload: Workload) -> tuple[RunRecord, RunRecord]:
-    reference = simulate(scenario, workload, core=reference_core_of(scenario))
-    return simulate(scenario, workload), reference
-
-
-def assert_same_bytes(fast: RunRecord, reference: RunRecord, folder: Path) -> None:
-    write_record(fast, folder / "fast")
-    write_record(reference, folder / "reference")
-    for name in TABLES:
-        one, other = ((folder / side / f"{name}.parquet").read_bytes() for side in ("fast", "reference"))
-        assert one == other, name
-    assert {**fast.metrics, "wall_clock_s": 0} == {**reference.metrics, "wall_clock_s": 0}
 
 
 @modes

@@ -17,17 +17,15 @@ from concur.sim.engine.sglang.fast import FastScheduler, FastSglangCore, build_f
 from concur.sim.engine.sglang.output import BatchOutput
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.kv.radix import RadixTree
-from concur.sim.record.record import RunRecord, write_record
-from concur.sim.record.rows import TABLES
 from concur.sim.scenario.scenario import Scenario
 from concur.sim.scenario.sections import RecordConfig
 from concur.sim.step_time.make import make_step_time
-from concur.sim.workload.spec import Workload
 from concur.sim.world.cores import core_of, reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.sglang_worlds import sglang_worlds
 from concur.validate.parity.worlds import World
 from tests.parity.sglang_scenarios import BEGINNINGS, CORNERS, POOLS, retracting_world, trace_world
+from tests.sim.two_cores import assert_same_bytes, both
 
 LINK = {"bandwidth_bytes_per_s": 2e9, "kv_bytes_per_token": 262_144}
 modes = pytest.mark.parametrize("is_overlapped", [False, True], ids=["normal", "overlap"])
@@ -44,20 +42,6 @@ class Counting(FastScheduler):
         output = super().schedule()
         self.num_single_steps += not output.batch.is_empty
         return output
-
-
-def both(scenario: Scenario, workload: Workload) -> tuple[RunRecord, RunRecord]:
-    reference = simulate(scenario, workload, core=reference_core_of(scenario))
-    return simulate(scenario, workload), reference
-
-
-def assert_same_bytes(fast: RunRecord, reference: RunRecord, folder: Path) -> None:
-    write_record(fast, folder / "fast")
-    write_record(reference, folder / "reference")
-    for name in TABLES:
-        one, other = ((folder / side / f"{name}.parquet").read_bytes() for side in ("fast", "reference"))
-        assert one == other, name
-    assert {**fast.metrics, "wall_clock_s": 0} == {**reference.metrics, "wall_clock_s": 0}
 
 
 @modes
