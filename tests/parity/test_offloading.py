@@ -80,6 +80,14 @@ def test_the_last_block_of_a_prompt_is_waited_for_while_it_moves(is_async: bool,
     assert assert_stored(world).num_loads > 0
 
 
+@modes
+def test_of_a_chunk_nothing_is_waited_for_if_the_pool_has_half(is_async: bool) -> None:
+    world = offloading(
+        twins_world(is_async=is_async), tier=2.0, blocks_per_chunk=2, bandwidth_bytes_per_s=1e8
+    )
+    assert_stored(world)
+
+
 @pytest.mark.parametrize(("seed", "num_worlds"), [(0, 300), (None, 300)], ids=["fixed seed", "fresh seed"])
 def test_random_worlds_are_identical(seed: int | None, num_worlds: int) -> None:
     from concur.validate.parity.fuzz import explain_fuzz, fuzz

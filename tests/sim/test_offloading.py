@@ -153,6 +153,28 @@ def test_the_time_in_which_an_engine_only_reloads_is_told(runner: str) -> None:
     assert metrics["host_reload_wait_s"] == pytest.approx(metrics["host_load_s"])
 
 
+@pytest.mark.parametrize(("blocks_per_chunk", "is_put_off"), [(1, True), (2, False)])
+def test_only_what_could_be_loaded_is_waited_for(blocks_per_chunk: int, is_put_off: bool) -> None:
+    """Of a prompt of 96 tokens the pool finds 80; a chunk of 32, still being written, holds the rest.
+
+    `_lookup_complete_chunks` gives up before it looks where less than a chunk is missing.
+    """
+    host = {"kind": "offloading", "capacity_tokens": 1600, "bandwidth_bytes_per_s": 1e7}
+    config = make_config(num_gpu_blocks=40, host_cache=host | {"blocks_per_chunk": blocks_per_chunk})
+    core, histories = build_core(config, STEP_TIME), Histories(16)
+    history = histories.call(histories.begin(()), kept_tokens=0, context_tokens=116)
+    first = Request("a/0", 0, 0, 96, 20, history, 0, 0.0)
+    again = histories.call(history, kept_tokens=96, context_tokens=98)
+    second = Request("b/0", 1, 0, 96, 2, again, 96, 0.1)
+    core.submit(first)
+    core.submit(second)
+    while core.run_until(inf):
+        pass
+    store_s = 6 * 16 * 262_144 / 1e7
+    assert second.scheduled_s is not None
+    assert (second.scheduled_s > store_s) is is_put_off
+
+
 def test_what_is_loaded_while_others_compute_is_not_waited_for() -> None:
     config = make_config()
     core, histories, requests = build_core(config, STEP_TIME), Histories(16), []

@@ -86,6 +86,8 @@ class OffloadingConnector:
         if state.transfer_jobs:
             return None
         self._update_keys(state)
+        if len(state.keys) * self._tokens_per_chunk - num_computed_tokens < self._tokens_per_chunk:
+            return 0  # not even a chunk could be loaded: what is being written is not waited for
         start = num_computed_tokens // self._tokens_per_chunk
         num_hit_chunks = is_pending = 0
         for key in state.keys[start:]:
