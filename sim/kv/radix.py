@@ -54,16 +54,61 @@ def cut(key: Key, num_tokens: int) -> tuple[Key, Key]:
     return key, ()
 
 
-def num_common(one: Key, other: Key) -> int:
-    """Return with how many tokens both keys begin."""
-    total = 0
-    for (stretch, first, end), (other_stretch, other_first, other_end) in zip(one, other, strict=False):
-        if stretch != other_stretch or first != other_first:
-            break
-        total += min(end, other_end) - first
-        if end != other_end:
-            break
-    return total
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Walk:
+    """What of a key is still to come on the way down a tree: run number `index`, from token `first` on."""
+
+    __slots__ = ("first", "index", "key")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.index = 0
+        self.first = key[0][1] if key else 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is to come."""
+        return self.index == len(self.key)
+
+    def page(self, page_size: int) -> Key:
+        """Return the next tokens, a page of them, by which a parent knows its child."""
+        stretch, _, end = self.key[self.index]
+        if end - self.first >= page_size:
+            return ((stretch, self.first, self.first + page_size),)
+        return cut(self.rest(), page_size)[0]
+
+    def num_common(self, other: Key) -> int:
+        """Return with how many of the tokens to come another key begins."""
+        key, index, first, total = self.key, self.index, self.first, 0
+        for other_stretch, other_first, other_end in other:
+            if index == len(key):
+                break
+            stretch, own_first, end = key[index]
+            if total == 0:
+                own_first = first
+            if stretch != other_stretch or own_first != other_first:
+                break
+            total += min(end, other_end) - own_first
+            if end != other_end:
+                break
+            index += 1
+        return total
+
+    def skip(self, num_tokens: int) -> None:
+        """Go on behind the next tokens."""
+        while num_tokens:
+            _, _, end = self.key[self.index]
+            if num_tokens < end - self.first:
+                self.first += num_tokens
+                return
+            num_tokens -= end - self.first
+            self.index += 1
+            self.first = self.key[self.index][1] if self.index < len(self.key) else 0
+
+    def rest(self) -> Key:
+        """Return what is to come."""
+        stretch, _, end = self.key[self.index]
+        return ((stretch, self.first, end), *self.key[self.index + 1 :])
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -139,16 +184,17 @@ class RadixTree:
 
     def match(self, key: Key) -> tuple[int, Node]:
         """Return how many tokens of the key, whole pages, are here, and the node that they end with."""
-        node, num_matched, rest = self._root, 0, self._aligned(key)
-        if not rest:
+        node, num_matched, walk = self._root, 0, Walk(self._aligned(key))
+        if walk.is_over:
             return 0, node
-        while rest and (child := node.children.get(self._page(rest))) is not None:
-            num_tokens = self.floor(num_common(child.key, rest))
+        while not walk.is_over and (child := node.children.get(walk.page(self.page_size))) is not None:
+            num_tokens = self.floor(walk.num_common(child.key))
             num_matched += num_tokens
             if num_tokens < child.num_tokens:
                 node = self._split(child, num_tokens)
                 break
-            node, rest = child, cut(rest, num_tokens)[1]
+            node = child
+            walk.skip(num_tokens)
         self._refresh_path(node)
         return num_matched, node
 
@@ -158,19 +204,20 @@ class RadixTree:
         Of those that are here already, the request's own from number `owned_from` on are freed. Whoever
         counts inserts counts them from `counted_from` on; here nobody does.
         """
-        node, position, rest = self._root, 0, self._aligned(key)
+        node, position, walk = self._root, 0, Walk(self._aligned(key))
         node.last_access = self._next_tick()
-        while rest and (child := node.children.get(self._page(rest))) is not None:
+        while not walk.is_over and (child := node.children.get(walk.page(self.page_size))) is not None:
             child.last_access = self._next_tick()
-            num_tokens = self.floor(num_common(child.key, rest))
+            num_tokens = self.floor(walk.num_common(child.key))
             if num_tokens < child.num_tokens:
                 child = self._split(child, num_tokens)
             self._meet(child, max(0, num_tokens - max(0, owned_from - position)))
-            node, position, rest = child, position + num_tokens, cut(rest, num_tokens)[1]
+            node, position = child, position + num_tokens
+            walk.skip(num_tokens)
             if position > counted_from:
                 self._hit(node)
-        if rest:
-            node = self._add_leaf(node, rest)
+        if not walk.is_over:
+            node = self._add_leaf(node, walk.rest())
             self._hit(node)
         return node
 
@@ -188,6 +235,15 @@ class RadixTree:
             node.lock_ref -= 1
             if node.lock_ref == 0:
                 self._note_unlocked(node)
+            node = node.parent
+
+    def move_lock(self, above: Node, node: Node) -> None:
+        """Turn the lock on a node into one on a node at or below it."""
+        while node is not above:
+            if node.lock_ref == 0:
+                self._note_locked(node)
+            node.lock_ref += 1
+            assert node.parent is not None, "a lock moves down the path that it keeps"
             node = node.parent
 
     def make_room(self, num_tokens: int) -> None:
@@ -305,7 +361,7 @@ class RadixTree:
 
     def _page(self, key: Key) -> Key:
         """Return the first page of a key, by which a parent knows its child."""
-        return cut(key, self.page_size)[0]
+        return Walk(key).page(self.page_size)
 
     def _next_tick(self) -> float:
         self._tick += 1.0

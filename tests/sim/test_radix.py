@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concur.sim.kv.radix import Key, Node, RadixTree, cut, num_common, num_tokens_of
+from concur.sim.kv.radix import Key, Node, RadixTree, Walk, cut, num_tokens_of
 
 WRITING, OTHER = 1, 2
 
@@ -29,10 +29,32 @@ def test_keys_are_cut_and_compared_by_tokens() -> None:
     assert cut(key(5, 3), 6) == (((1, 0, 5), (2, 0, 1)), ((2, 1, 3),))
     assert cut(key(5, 3), 5) == (((1, 0, 5),), ((2, 0, 3),))
     assert cut(key(5), 0) == ((), key(5))
-    assert num_common(key(5, 3), key(5, 9)) == 8
-    assert num_common(key(5, 3), key(4)) == 4
-    assert num_common(key(5, 3), ((1, 0, 4), (9, 0, 3))) == 4
-    assert num_common(key(5), ((9, 0, 5),)) == 0
+    assert Walk(key(5, 3)).num_common(key(5, 9)) == 8
+    assert Walk(key(5, 3)).num_common(key(4)) == 4
+    assert Walk(key(5, 3)).num_common(((1, 0, 4), (9, 0, 3))) == 4
+    assert Walk(key(5)).num_common(((9, 0, 5),)) == 0
+
+
+KEYS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, unique_by=lambda run: run[0]
+).map(lambda runs: tuple((number, 0, length) for number, length in runs))
+
+
+@given(KEYS, KEYS, st.integers(0, 20), st.integers(1, 8))
+def test_a_walk_along_a_key_is_as_cutting_it(one: Key, other: Key, num_tokens: int, page_size: int) -> None:
+    walk = Walk(one)
+    walk.skip(min(num_tokens, num_tokens_of(one)))
+    rest = cut(one, num_tokens)[1]
+    assert walk.is_over is (not rest)
+    if rest:
+        assert walk.rest() == rest
+        assert walk.page(page_size) == cut(rest, page_size)[0]
+        other = cut(other, num_tokens)[1]
+        mine, theirs = (
+            [cut(cut(each, n)[1], 1)[0] for n in range(num_tokens_of(each))] for each in (rest, other)
+        )
+        alike = [a == b for a, b in zip(mine, theirs, strict=False)]
+        assert walk.num_common(other) == (alike.index(False) if False in alike else len(alike))
 
 
 @pytest.mark.parametrize(("page_size", "expected"), [(1, 70), (16, 64)])

@@ -52,7 +52,9 @@ class PrefillAdder:
         self._chunk_tokens = (
             None if config.chunked_prefill_size == -1 else config.chunked_prefill_size - num_mixed
         )
-        to_come = sum([self._tokens_to_come(req, new_token_ratio) for req in running], 0.0)
+        to_come = 0.0
+        for req in running:
+            to_come += self._tokens_to_come(req, new_token_ratio)
         self._expected_tokens = num_mixed + to_come
         self._current_tokens = num_mixed
 
@@ -88,15 +90,16 @@ class PrefillAdder:
         refusal = self._select(req, away_tokens)
         if refusal is None and away_tokens:
             refusal = self._load_back(req, away_tokens)
-        if refusal is None:
-            req.locked = tree.resident(req.matched)
-            tree.lock(req.locked)
-            is_chunked = req.extend_end < req.fill_tokens
-            if is_chunked:
-                self.new_chunked = req
-            self._charge(req, 0 if is_chunked else min(req.max_new_tokens, CLIP_MAX_NEW_TOKENS))
-        tree.unlock(here)
-        return self.verdict() if refusal is None else refusal
+        if refusal is not None:
+            tree.unlock(here)
+            return refusal
+        req.locked = tree.resident(req.matched)
+        tree.move_lock(here, req.locked)
+        is_chunked = req.extend_end < req.fill_tokens
+        if is_chunked:
+            self.new_chunked = req
+        self._charge(req, 0 if is_chunked else min(req.max_new_tokens, CLIP_MAX_NEW_TOKENS))
+        return self.verdict()
 
     def _load_back(self, req: Req, away_tokens: int) -> Verdict | None:
         """Load what a candidate finds on the host; if that does not come, decide again without it."""

@@ -61,9 +61,8 @@ class Slots:
         )
         req.inserted_tokens = num_cached
         self._set_prompt_apart(req, num_cached)
-        if req.locked is not None:
-            tree.unlock(req.locked)
-        tree.lock(node)
+        assert req.locked is not None
+        tree.move_lock(req.locked, node)
         req.locked = node
         req.protected_tokens = num_cached
 
