@@ -1,10 +1,10 @@
 """The printed numbers again on the paper's own engine, SGLang, beside vLLM: the same agents, the same pools.
 
-HiCache is not among them: its numbers are left out for all engines alike, as are those of Fig. 1, which ask
-no scheduler. CONCUR counts as the fastest here where it beats no control and the request cap.
+HiCache's numbers have a table of their own, because 0.5.8 is not simulated with it; those of Fig. 1 ask no
+scheduler. CONCUR counts as the fastest here where it beats no control and the request cap.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from concur.sim.paper import a1, fig3
 from concur.sim.paper.numbers import Printed, printed
 from concur.sim.paper.parts import Part, number, plus_minus
 from concur.sim.paper.runs import CONCUR, NONE, Book, Job, agent_cap, request_cap
-from concur.sim.paper.settings import Reading, Setting, deepseek, on_sglang, qwen
+from concur.sim.paper.settings import Reading, Setting, deepseek, on_hicache, on_sglang, qwen, with_hicache
 from concur.sim.paper.verdict import INPUT, VERDICTS, judge
 from concur.sim.runs.intervals import Interval
 
@@ -24,6 +24,14 @@ ENGINES: Final[Mapping[str, Callable[[Setting], Setting]]] = {
     "SGLang 0.5.8": lambda setting: on_sglang(setting, "0.5.8"),
 }
 """Each engine, and how a setting is put on it."""
+
+TIERS: Final[Mapping[str, Callable[[Setting], Setting]]] = {
+    "vLLM 0.32.0, what is evicted": with_hicache,
+    "SGLang 0.5.23, write_through": lambda setting: on_hicache(setting, "write_through"),
+    "SGLang 0.5.23, write_through_selective": lambda setting: on_hicache(setting, "write_through_selective"),
+    "SGLang 0.5.23, write_back": lambda setting: on_hicache(setting, "write_back"),
+}
+"""Each host tier of twice the pool, and how a setting is put on it."""
 
 NAMES: Final[Mapping[Reading, str]] = {"as printed": "engines", "lengthened": "engines_lengthened"}
 """What the part of a reading is called."""
@@ -51,6 +59,8 @@ def jobs(reading: Reading) -> list[Job]:
         wanted += [Job(put(setting), (NONE, request_cap(setting), CONCUR)) for setting in _settings(reading)]
         tighter = tuple(a1.cell(high, a1.LAW_U_LOW) for high in _U_HIGH.values())
         wanted.append(Job(put(qwen(2, reading)), (agent_cap(64), *tighter)))
+    for put in TIERS.values():
+        wanted += [Job(put(deepseek(num_gpus, 40, reading)), (NONE,)) for num_gpus in (16, 8)]
     return wanted
 
 
@@ -61,7 +71,12 @@ def part(book: Book, reading: Reading) -> Part:
         name=NAMES[reading],
         title=f"The same on SGLang, the paper's engine: agents {reading}",
         findings=(),
-        tables=[_shares_table(found), _numbers_table(found, reading), _hits_table(book, reading)],
+        tables=[
+            _shares_table(found),
+            _numbers_table(found, reading, list(ENGINES)),
+            _hits_table(book, reading),
+            _numbers_table(hicache_rows(book, reading), f"{reading}: HiCache", list(TIERS)),
+        ],
         series={"rows": found},
     )
 
@@ -74,6 +89,24 @@ def rows(book: Book, reading: Reading) -> list[Row]:
         Row(printed=printed(key), what=what, ours={name: own[key][1] for name, own in by_engine.items()})
         for key, (what, _) in first.items()
         if all(key in own for own in by_engine.values())
+    ]
+
+
+def hicache_rows(book: Book, reading: Reading) -> list[Row]:
+    """Return the printed numbers of HiCache, and ours on each host tier, on an engine as that of the tier."""
+    faster, hits = {}, {}
+    for name, put in TIERS.items():
+        tier, bare = put(deepseek(16, 40, reading)), deepseek(16, 40, reading)
+        baseline = bare if tier.sglang_release is None else on_sglang(bare, tier.sglang_release)
+        faster[name] = book.speed_up(tier, NONE, baseline=baseline)
+        hits[name] = book.mean(put(deepseek(8, 40, reading)), NONE, "hit_rate")
+    return [
+        Row(
+            printed=printed("table1.deepseek_tp16_40.hicache"),
+            what="DeepSeek-V3 TP16, 40: HiCache over no control",
+            ours=faster,
+        ),
+        Row(printed=printed("table2.hicache.40"), what="DeepSeek-V3 TP8, 40: hits, HiCache", ours=hits),
     ]
 
 
@@ -159,16 +192,16 @@ def _shares_table(own: list[Row]) -> Table:
     return table
 
 
-def _numbers_table(own: list[Row], reading: Reading) -> Table:
-    table = Table(title=reading, caption="ours: mean and 95 % interval over seeds, and the verdict")
+def _numbers_table(own: list[Row], title: str, engines: Sequence[str]) -> Table:
+    table = Table(title=title, caption="ours: mean and 95 % interval over seeds, and the verdict")
     table.add_column("what")
     table.add_column("printed (grade)", justify="right")
-    for engine in ENGINES:
+    for engine in engines:
         table.add_column(engine, justify="right")
         table.add_column("verdict")
     for row in own:
         cells = []
-        for engine in ENGINES:
+        for engine in engines:
             cells += [plus_minus(row.ours[engine], row.printed), row.verdict(engine)]
         table.add_row(row.what, f"{number(row.printed.value, row.printed)} ({row.printed.grade})", *cells)
     return table

@@ -6,6 +6,7 @@ from typing import Any, Final
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from concur.sim.paper.engines import ENGINES, Row
 from concur.sim.paper.parts import Part
@@ -43,4 +44,7 @@ def plot_ratios(ax: Axes, rows: Sequence[Row]) -> list[Artist]:
         heights = [place + _APART * (number - 1) for place in range(len(rows))]
         artists += ax.plot(ratios, heights, ls="none", ms=3, label=engine, **look)
     ax.set(xscale="log", yticks=range(len(rows)), yticklabels=[row.what for row in rows])
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
     return artists

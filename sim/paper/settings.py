@@ -129,7 +129,7 @@ class Setting:
     """One machine and one batch. `kv_bytes_per_token` = `None`: as the engine stores it.
 
     `host_cache_ratio`: size of the host tier over the pool's, 0 is none. `pool_frac` shrinks the pool.
-    `sglang_release` = `None`: on vLLM.
+    `sglang_release` = `None`: on vLLM. `hicache_write_policy` is SGLang's, and says nothing to vLLM.
     """
 
     key: str
@@ -143,6 +143,7 @@ class Setting:
     host_cache_ratio: float = 0.0
     enable_prefix_caching: bool = True
     sglang_release: str | None = None
+    hicache_write_policy: str = "write_through"
 
     @property
     def num_gpu_blocks(self) -> int:
@@ -173,7 +174,7 @@ class Setting:
 
     def _sglang(self) -> dict[str, Any]:
         """Return `[engine]` with as many tokens as vLLM has, and SGLang's defaults but for the sequences."""
-        return {
+        engine: dict[str, Any] = {
             "kind": "sglang",
             "release": self.sglang_release,
             "max_total_num_tokens": self.pool_tokens,
@@ -181,6 +182,18 @@ class Setting:
             "chunked_prefill_size": 8192,
             "context_length": 131_072,
         }
+        if self.host_cache_ratio:
+            engine["hierarchical_cache"] = {
+                "hicache_ratio": self.host_cache_ratio,
+                "hicache_write_policy": self.hicache_write_policy,
+                **self._link(),
+            }
+        return engine
+
+    def _link(self) -> dict[str, Any]:
+        """Return what a host tier of either engine says of the link."""
+        stored = self.kv_bytes_per_token or load_profile(self.profile).kv_bytes_per_token
+        return {"bandwidth_bytes_per_s": LINK_BYTES_PER_S, "kv_bytes_per_token": stored}
 
     def _vllm(self) -> dict[str, Any]:
         profile = load_profile(self.profile)
@@ -196,8 +209,7 @@ class Setting:
             engine["host_cache"] = {
                 "kind": "victim",  # nearer to HiCache than what vLLM does: whatever is evicted is kept
                 "capacity_tokens": int(self.host_cache_ratio * self.pool_tokens),
-                "bandwidth_bytes_per_s": LINK_BYTES_PER_S,
-                "kv_bytes_per_token": self.kv_bytes_per_token or profile.kv_bytes_per_token,
+                **self._link(),
             }
         return engine
 
@@ -238,6 +250,11 @@ def with_hicache(setting: Setting) -> Setting:
 def on_sglang(setting: Setting, release: str) -> Setting:
     """Return the setting on SGLang, the same tokens in its pool."""
     return replace(setting, sglang_release=release)
+
+
+def on_hicache(setting: Setting, write_policy: str) -> Setting:
+    """Return the setting on SGLang 0.5.23 with HiCache itself, of SGLang's default size."""
+    return replace(on_sglang(with_hicache(setting), "0.5.23"), hicache_write_policy=write_policy)
 
 
 def without_cache(setting: Setting) -> Setting:

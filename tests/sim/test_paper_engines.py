@@ -8,11 +8,12 @@ import pytest
 
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.paper import engines
-from concur.sim.paper.engines import ENGINES, jobs, part, rows
+from concur.sim.paper.engines import ENGINES, TIERS, hicache_rows, jobs, part, rows
 from concur.sim.paper.page import write_results
 from concur.sim.paper.runs import NONE, Book
 from concur.sim.paper.settings import READINGS, Reading, Setting, deepseek, on_sglang, qwen
 from concur.sim.show.tables import print_tables
+from concur.sim.world.simulate import simulate
 
 
 def small(setting: Setting) -> Setting:
@@ -58,6 +59,24 @@ def test_release_058_finds_less_than_0523_where_answers_come_back(book: Book) ->
     setting = small(qwen(8, "as printed"))
     hits = {name: book.mean(put(setting), NONE, "hit_rate").mean for name, put in ENGINES.items()}
     assert hits["SGLang 0.5.8"] < hits["SGLang 0.5.23"]
+
+
+def test_hicache_has_its_own_numbers_on_its_own_engine(book: Book) -> None:
+    for reading in READINGS:
+        found = hicache_rows(book, reading)
+        assert [row.printed.key for row in found] == ["table1.deepseek_tp16_40.hicache", "table2.hicache.40"]
+        assert all(list(row.ours) == list(TIERS) for row in found)
+
+
+def test_a_host_tier_finds_more_than_none_on_either_engine() -> None:
+    bare = replace(small(deepseek(8, 40, "lengthened")), num_agents=6, pool_frac=0.05)
+
+    def hits(setting: Setting) -> float:
+        return float(simulate(setting.scenario()).metrics["hit_rate"])
+
+    without = {None: hits(bare), "0.5.23": hits(on_sglang(bare, "0.5.23"))}
+    for put in TIERS.values():
+        assert hits(put(bare)) > without[put(bare).sglang_release]
 
 
 def test_the_part_is_written_with_its_figure_and_tables(
