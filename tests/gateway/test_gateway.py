@@ -323,7 +323,8 @@ def test_the_command_serves_and_ends_in_order_on_sigterm(tmp_path: Path) -> None
         async with Upstream(says(STREAM["chat"])).running() as upstream, aiohttp.ClientSession() as client:
             log = tmp_path / "gateway.log"
             options = ["--upstream", upstream.url + "/v1/", "--controller", "agent_cap", "--port", "0"]
-            sets = ["--set", "controller.cap=2", "--set", f"log={log}", "--record", str(tmp_path / "rec")]
+            keys = ["controller.cap=2", "controller.interval_s=0.05", f"log={log}"]
+            sets = [word for key in keys for word in ("--set", key)] + ["--record", str(tmp_path / "rec")]
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", "from concur.gateway.cli import app; app()", *options, *sets
             )
@@ -334,7 +335,7 @@ def test_the_command_serves_and_ends_in_order_on_sigterm(tmp_path: Path) -> None
                 async with client.post(url + PATHS["chat"], json=asking(), headers=headers) as answer:
                     assert answer.status == 200
                 await until(lambda: '"call"' in log.read_text())
-                await asyncio.sleep(5.2)  # a decision of the law, every 5 s: a record has at least one
+                await asyncio.sleep(1.0)  # many decisions of the law; a record has at least one
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
             finally:
