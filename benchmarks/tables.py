@@ -559,9 +559,28 @@ def paper() -> Rows:
 
 
 def paper_engines() -> Rows:
-    """Return how many of the printed numbers each engine reproduces."""
+    """Return how many of the printed numbers each engine reproduces, in both readings."""
+    (header, *printed), (_, *lengthened) = (tables[0]["rows"] for tables in _paper_engines())
+    yield "engine", *header[1:], *(f"lengthened: {name}" for name in header[1:])
+    for one, other in zip(printed, lengthened, strict=True):
+        yield *one, *other[1:]
+
+
+def paper_hicache() -> Rows:
+    """Return the printed numbers of HiCache, and ours on each host tier."""
+    for reading, tables in zip(("as printed", "lengthened"), _paper_engines(), strict=True):
+        header, *rows = tables[3]["rows"]
+        values = [place for place, name in enumerate(header) if name != "verdict"]
+        if reading == "as printed":
+            yield "agents", *(header[place] for place in values)
+        for row in rows:
+            yield reading, *(row[place] for place in values)
+
+
+def _paper_engines() -> tuple[Any, Any]:
+    """Return the tables of the engines' parts: as printed, lengthened."""
     page = json.loads((ROOT / "examples" / "paper_sglang" / "paper.json").read_text(encoding="utf-8"))
-    yield from page["tables"]["engines"][0]["rows"]
+    return page["tables"]["engines"], page["tables"]["engines_lengthened"]
 
 
 def live() -> Rows:
@@ -627,6 +646,7 @@ TABLES: Final[Mapping[str, Callable[[], Rows]]] = {
     "tune": tune,
     "paper": paper,
     "paper_engines": paper_engines,
+    "paper_hicache": paper_hicache,
     "live": live,
     "advice": advice,
     "offload": offload,

@@ -1,6 +1,7 @@
 """The scenarios of the parity suite: real traces in three pools, and corners made on purpose."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from concur.sim.engine.config import EngineConfig
@@ -33,23 +34,26 @@ TRACE_CASES = [
 
 def trace_world(case: TraceCase, pool: str, *, is_async: bool) -> World:
     """A trace in one of its pools."""
-    raw: dict[str, Any] = {
-        "workload": {
-            "trace": str(TRACES / case.file),
-            "num_agents": 0 if case.num_agents >= 20 and "weka" not in case.file else case.num_agents,
-            "max_context_tokens": case.max_context_tokens,
-        },
-        "engine": {
-            "block_size": case.block_size,
-            "num_gpu_blocks": case.pools[pool],
-            "max_num_batched_tokens": 2048,
-            "max_model_len": case.max_context_tokens,
-            "async_scheduling": is_async,
-        },
+    engine = {"num_gpu_blocks": case.pools[pool], "async_scheduling": is_async, "block_size": case.block_size}
+    num_agents = 0 if case.num_agents >= 20 and "weka" not in case.file else case.num_agents
+    raw = _of_trace(case.file, num_agents, case.max_context_tokens, **engine)
+    agents = _agents(case.file, num_agents, case.max_context_tokens)[: case.num_agents]
+    return parse_scenario(raw), Workload(agents, source=case.file)
+
+
+@cache
+def _agents(file: str, num_agents: int, max_context_tokens: int) -> tuple[AgentSpec, ...]:
+    """The agents of a trace; reading a long one takes seconds."""
+    return build_workload(parse_scenario(_of_trace(file, num_agents, max_context_tokens))).agents
+
+
+def _of_trace(file: str, num_agents: int, max_context_tokens: int, **engine: Any) -> dict[str, Any]:
+    workload = {"num_agents": num_agents, "max_context_tokens": max_context_tokens}
+    limits = {"max_num_batched_tokens": 2048, "max_model_len": max_context_tokens}
+    return {
+        "workload": {"trace": str(TRACES / file)} | workload,
+        "engine": {"num_gpu_blocks": 150_000} | limits | engine,
     }
-    scenario = parse_scenario(raw)
-    workload = build_workload(scenario)
-    return scenario, Workload(workload.agents[: case.num_agents], source=case.file)
 
 
 def preempting_world(*, is_async: bool) -> World:

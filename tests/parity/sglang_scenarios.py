@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from concur.sim.scenario.build import build_workload
@@ -34,16 +35,25 @@ def engine(max_total_num_tokens: int, *, is_overlapped: bool, **settings: Any) -
 
 def trace_world(name: str, pool: str, *, is_overlapped: bool, **settings: Any) -> World:
     """The beginning of a trace in one of its pools."""
-    num_agents, num_calls = BEGINNINGS[name]
-    path = str(TRACES / f"{name}.jsonl.gz")
-    raw = {"workload": {"trace": path}, "engine": engine(10**9, is_overlapped=True)}
-    chosen = build_workload(parse_scenario(raw)).agents[:num_agents]
-    agents = tuple(replace(agent, steps=agent.steps[:num_calls]) for agent in chosen)
+    agents = beginning(name)
     longest = max(agent.peak_context_tokens for agent in agents)
     total = sum(agent.peak_context_tokens for agent in agents)
     tokens = max(int(POOLS[pool] * total), int(1.5 * longest))
-    raw["engine"] = engine(tokens, is_overlapped=is_overlapped, chunked_prefill_size=2048, **settings)
-    return parse_scenario(raw), Workload(agents, source=name)
+    section = engine(tokens, is_overlapped=is_overlapped, chunked_prefill_size=2048, **settings)
+    return parse_scenario(_of_trace(name, section)), Workload(agents, source=name)
+
+
+@cache
+def beginning(name: str) -> tuple[AgentSpec, ...]:
+    """The first calls of a trace's first agents; reading a long trace takes seconds."""
+    num_agents, num_calls = BEGINNINGS[name]
+    scenario = parse_scenario(_of_trace(name, engine(10**9, is_overlapped=True)))
+    chosen = build_workload(scenario).agents[:num_agents]
+    return tuple(replace(agent, steps=agent.steps[:num_calls]) for agent in chosen)
+
+
+def _of_trace(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    return {"workload": {"trace": str(TRACES / f"{name}.jsonl.gz")}, "engine": section}
 
 
 def with_limit(agent: AgentSpec, max_new_tokens: int) -> AgentSpec:

@@ -23,7 +23,8 @@ from tests.parity.scenarios import (
 )
 from tests.sim.two_cores import assert_same_bytes, both
 
-FEW_OF_LONG = 12  # agents of up to 131k tokens: they starve the small pool, and overflow the one at the knee
+FEW_OF_LONG = {"starved": 5, "knee": 12, "ample": 12}
+"""Agents of up to 131k tokens: five starve the small pool, twelve overflow the one at the knee."""
 modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
@@ -33,7 +34,7 @@ modes = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"]
 def test_real_traces(case: TraceCase, pool: str, is_async: bool, tmp_path: Path) -> None:
     scenario, workload = trace_world(case, pool, is_async=is_async)
     if "weka" in case.file:
-        workload = replace(workload, agents=workload.agents[:FEW_OF_LONG])
+        workload = replace(workload, agents=workload.agents[: FEW_OF_LONG[pool]])
     assert_same_bytes(*both(scenario, workload), tmp_path)
 
 
