@@ -14,6 +14,7 @@ from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.show.engines_table import engines_tables
+from concur.sim.show.facts import facts, head_html
 from concur.sim.show.figures import (
     cap_curve_figure,
     overview_figure,
@@ -21,7 +22,7 @@ from concur.sim.show.figures import (
     time_split_figure,
     timeline_figure,
 )
-from concur.sim.show.front import facts_html, verdict
+from concur.sim.show.front import verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.remarks import warnings_of_runs
@@ -101,8 +102,7 @@ def _page(records: Sequence[RunRecord], names: Iterable[str]) -> str:
     phases = html_table(phase_table(records)) + f'<p class="rule">Rule: {rule}.</p>'
     scenario = html.escape(json.dumps(records[0].run["scenario"], indent=1))
     parts = [
-        facts_html(records),
-        f'<p class="verdict">{html.escape(verdict(records))}</p>',
+        head_html(facts(records), verdict(records)),
         html_table(first, is_short=True),
         plots_html(),
         _folded("The same in seconds", html_table(time_split_table(records)), is_open=not several),

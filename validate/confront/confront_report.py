@@ -1,6 +1,5 @@
 """The confrontation as a table and as one self-contained page."""
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from rich.text import Text
 
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
+from concur.sim.show.facts import facts, head_html
 from concur.sim.show.figures import png_bytes, style
-from concur.sim.show.front import facts_html
 from concur.sim.show.pages import embedded_image, html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.remarks import warnings_of_runs
@@ -71,8 +70,7 @@ def write_confrontation(
     """Write the figures as PNG and `index.html` into `folder`; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        facts_html([*simulated, *live]),
-        f'<p class="verdict">{html.escape(in_a_sentence(result))}</p>',
+        head_html(facts([*simulated, *live]), in_a_sentence(result)),
         html_table(confrontation_table(result)),
         plots_html(group="world"),
         "<h2>One over the other</h2>",
