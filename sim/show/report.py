@@ -1,4 +1,4 @@
-"""The report: PNG figures for papers, and one self-contained page with plots to look into."""
+"""The report: figures for papers, and one self-contained page with plots to look into."""
 
 import html
 import json
@@ -21,6 +21,7 @@ from concur.sim.show.figures import (
     style,
     time_split_figure,
     timeline_figure,
+    write_figure,
 )
 from concur.sim.show.front import verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
@@ -35,7 +36,7 @@ _FEW_RUNS: Final = 6
 def write_report(
     records: Sequence[RunRecord], folder: Path, *, on_progress: Callable[[], None] = lambda: None
 ) -> Path:
-    """Write `index.html` and its figures as PNG into `folder`; return the page's path.
+    """Write `index.html` and its figures as PNG and PDF into `folder`; return the page's path.
 
     A run that did not come to its end is shown as far as it went, and marked.
 
@@ -52,7 +53,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         names = []
         for name, figure in _figures(records):
-            figure.savefig(folder / f"{name}.png")
+            write_figure(figure, folder / f"{name}.png")
             names.append(name)
             on_progress()
         page = folder / "index.html"
@@ -128,8 +129,10 @@ def _folded(summary: str, body: str, *, is_open: bool = False) -> str:
 
 
 def links(names: Iterable[str]) -> str:
-    """Return links to the figures beside a page."""
-    return ", ".join(f'<a href="{name}.png">{html.escape(name)}</a>' for name in names)
+    """Return links to the figures beside a page, PNG and PDF."""
+    return ", ".join(
+        f'<a href="{name}.png">{html.escape(name)}</a> (<a href="{name}.pdf">PDF</a>)' for name in names
+    )
 
 
 def _marked(record: RunRecord) -> RunRecord:
