@@ -5,17 +5,15 @@ records, not only results: `concur compare examples/react.toml`, then `overview`
 figures are `concur paper`'s.
 """
 
-import io
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
 
 from benchmarks import fleets, offload_study, tree_knee, twin_fidelity
 from benchmarks.result_files import ROOT, read
-from concur.sim.show.figures import style
+from concur.sim.show.figures import style, write_figure
 
 FIGURES: Final[Mapping[str, Callable[[Any], Figure]]] = {
     "fleets": fleets.figure,
@@ -24,14 +22,6 @@ FIGURES: Final[Mapping[str, Callable[[Any], Figure]]] = {
     "twin_fidelity": twin_fidelity.draw,
 }
 """Names of files in `examples`, and in `examples/results`, and what draws them."""
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as `path` and, for a paper, with the suffix `.pdf`; without a date, to be repeatable."""
-    figure.savefig(path)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
-    path.with_suffix(".pdf").write_bytes(buffer.getvalue())
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from benchmarks.figures import FIGURES, write_figure
+from benchmarks.figures import FIGURES
 from benchmarks.result_files import read
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.show.decisions import decisions_figure
@@ -17,6 +17,7 @@ from concur.sim.show.figures import (
     style,
     time_split_figure,
     timeline_figure,
+    write_figure,
 )
 from concur.sim.world.simulate import simulate
 from concur.validate.confront.overlay import over_time_figure
@@ -80,7 +81,7 @@ def test_a_figure_is_written_for_screen_and_paper_and_the_same_again(tmp_path: P
     assert image.imread(tmp_path / "one.png").shape[1] > 1.2 * 300
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [*FIGURES, "react"])
 def test_the_figures_of_the_pages_are_committed_with_a_form_for_a_paper(name: str) -> None:
     for suffix in ("png", "pdf"):
         assert (ROOT / "examples" / f"{name}.{suffix}").is_file()

@@ -21,9 +21,10 @@ from concur.sim.lab.advise_page import advice_json, outcomes_table, sentences, w
 from concur.sim.runs.parallel import LocalWorkers
 from concur.sim.runs.progress import say, tallying
 from concur.sim.runs.seeds import read_seeds
-from concur.sim.scenario.build import build_workload
+from concur.sim.scenario.build import build_workload, build_workloads
 from concur.sim.scenario.scenario import Scenario, parse_scenario, read_scenario
 from concur.sim.scenario.toml_files import apply_overrides
+from concur.sim.show.facts import facts_of, planned
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
 from concur.sim.step_time.profile import shipped_profiles
@@ -73,10 +74,9 @@ def run(
         scenario = _share(scenario, num_engines)
     if out is not None:
         check_report_folder(out)
+    chosen = read_seeds(seeds or "", "--seeds")
     with tallying("simulating") as advance:
-        advice = advise(
-            scenario, read_seeds(seeds or "", "--seeds"), workers=LocalWorkers(jobs), on_run=advance
-        )
+        advice = advise(scenario, chosen, workers=LocalWorkers(jobs), on_run=advance)
     advice = replace(advice, num_engines=num_engines)
     if as_json:
         print(json.dumps(advice_json(advice), indent=1))
@@ -84,7 +84,8 @@ def run(
         print("\n".join(sentences(advice)) + "\n")
         print_tables(outcomes_table(advice))
     if out is not None:
-        say(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}')}")
+        found = facts_of(planned(scenario, build_workloads(scenario, chosen)))
+        say(f"page: {write_advice(advice, out, title=f'Advice for {batch.name}', facts=found)}")
 
 
 def shipped_profile(model: str | None, gpu: str | None, tp: int) -> str:

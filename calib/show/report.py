@@ -9,6 +9,7 @@ from concur.calib.fit.regressors import predicted_s, regressors_of
 from concur.calib.fit.samples import Samples
 from concur.calib.show.figures import agreement_figure, residual_figure
 from concur.sim.files import whole_file
+from concur.sim.show.facts import head_html, profile_facts
 from concur.sim.show.figures import png_bytes, style
 from concur.sim.show.pages import embedded_image, html_table, page_text, warnings_html
 from concur.sim.step_time.profile import StepTimeProfile
@@ -36,7 +37,7 @@ def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None
             ),
         ]
     source = samples.provenance
-    parts = [f'<p class="verdict">{html.escape(in_a_sentence(profile))}</p>']
+    parts = [head_html(profile_facts(profile), in_a_sentence(profile))]
     parts.append(
         f"<p>{len(samples)} steps: {html.escape(source.model_name)} on {html.escape(source.device)}, "
         f"tensor_parallel_size = {source.tensor_parallel_size}, {html.escape(source.engine)}, "
@@ -53,7 +54,7 @@ def write_report(profile: StepTimeProfile, samples: Samples, path: Path) -> None
     )
     parts += images
     coefficients = profile.coefficients.model_dump_json(indent=1)
-    parts.append(f"<h2>coefficients</h2><pre>{html.escape(coefficients)}</pre>")
+    parts.append(f"<h2>coefficients</h2><pre tabindex=0>{html.escape(coefficients)}</pre>")
     parts.append(warnings_html(profile.warnings))
     page = page_text(profile.name, "\n".join(parts))
     with whole_file(path, FitError) as temporary:

@@ -38,7 +38,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write PNG figures and one self-contained HTML page from run records, or one of them as a trace."""
+    """Write figures and one self-contained HTML page from run records, or one of them as a trace."""
     if len(runs) == 1 and (page := _page_over_all(runs[0], out, perfetto)):
         print(f"report: {page}")
         return

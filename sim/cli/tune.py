@@ -32,7 +32,9 @@ def tune(
     controller: Annotated[
         str, typer.Option("--controllers", metavar="POLICY", help="The law: concur, hybrid, agent_cap, ...")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Trials, best.toml, sensitivity.png.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A page, trials, best.toml, sensitivity.png.")
+    ],
     objectives: Annotated[
         str,
         typer.Option("--objective", "--objectives", metavar="METRIC[,METRIC]", help="As in run.json."),
@@ -56,6 +58,7 @@ def tune(
         from concur.sim.lab import tune as tuning  # needs the extra `tune`
         from concur.sim.lab import tune_report as report
         from concur.sim.lab.tune_figures import write_sensitivity
+        from concur.sim.lab.tune_page import write_tune_page
     except ImportError as error:
         raise ExtraMissingError(error, extra="tune") from None
     config = load_scenario(scenario, overrides or ())
@@ -92,7 +95,12 @@ def tune(
             )
     print_tables(report.check_table(question, checked, is_held_out=bool(held_out)))
     print(report.verdicts(question, checked, is_held_out=bool(held_out)))
+    warnings = [*warnings_of_workloads(workloads), *([doubt] if doubt else [])]
+    page = write_tune_page(
+        question, trials, front, checked, out, is_held_out=bool(held_out), warnings=warnings
+    )
     print(f"section to paste: {out / 'best.toml'}")
+    print(f"page: {page}")
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
 
 OTEL: Final = CountsImporter(
     name=_NAME,
-    title="OpenTelemetry spans of generative AI (OTLP in JSON)",
+    title="OpenTelemetry export of GenAI spans (OTLP in JSON)",
     told_by=_told_by,
     agents=_agents,
 )

@@ -19,6 +19,7 @@ from concur.sim.runs.intervals import Interval, mean_interval, metric_interval
 from concur.sim.runs.parallel import Workers
 from concur.sim.runs.policies import is_static_cap
 from concur.sim.scenario.scenario import Scenario, parse_scenario
+from concur.sim.show.remarks import warnings_of_runs
 from concur.sim.workload.spec import Workload
 
 WORTH_IT_FRAC: Final = 0.02
@@ -99,6 +100,7 @@ class Advice:
     """All that was found; `caps` in order, `window` the band of caps as good as the best.
 
     Of several engines (`num_engines`) it is one, with its share of the agents.
+    `warnings` are of the runs without changes of the engine, each kind once.
     `middle_s`: when, without control, histories outgrow the pool, and until when; `None` if they never do.
     """
 
@@ -111,6 +113,7 @@ class Advice:
     middle_s: tuple[float, float] | None
     changes: tuple[Change, ...]
     num_engines: int = 1
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Outcome:
@@ -169,6 +172,7 @@ def advise(
         laws=tuple(laws),
         middle_s=_middle_s(by_policy(runs.records)["none"][seeds[0]]),
         changes=(),
+        warnings=tuple(warnings_of_runs(runs.records)),
     )
     return replace(advice, changes=tuple(_changes(advice, scenario, seeds, workers, on_run)))
 

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from rich.table import Table
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.lab.advise import AS_GOOD_FRAC, WORTH_IT_FRAC, Advice, Change, Outcome
+from concur.sim.show.facts import head_html
 from concur.sim.show.figures import COLOURS, legend_beside, png_bytes, style
-from concur.sim.show.pages import embedded_image, html_table, page_text
+from concur.sim.show.pages import html_table, page_text, points_html, warnings_html
+from concur.sim.show.plot_data import point_data
 from concur.sim.show.tables import percent
 
 
@@ -83,8 +86,10 @@ def advice_json(advice: Advice) -> dict[str, Any]:
     }
 
 
-def write_advice(advice: Advice, folder: Path, *, title: str) -> Path:
+def write_advice(advice: Advice, folder: Path, *, title: str, facts: Mapping[str, str]) -> Path:
     """Write `advice.json`, the cap curve, and `index.html` into `folder`; return the page's path.
+
+    `facts` say what was simulated, see `concur.sim.show.facts`.
 
     Raises
     ------
@@ -97,12 +102,37 @@ def write_advice(advice: Advice, folder: Path, *, title: str) -> Path:
     (folder / "cap_curve.png").write_bytes(image)
     with whole_file(folder / "advice.json", RecordError) as temporary:
         temporary.write_text(json.dumps(advice_json(advice), indent=1) + "\n", encoding="utf-8")
-    lines = [html.escape(line) for line in sentences(advice)]
-    body = f'<p class="verdict">{lines[0]}</p>' + "".join(f"<p>{line}</p>" for line in lines[1:])
-    body += embedded_image(image, "cap curve") + html_table(outcomes_table(advice))
+    points = point_data({"caps": dict(_curve(advice))})
+    parts = [
+        head_html(facts, verdict(advice)),
+        *(f"<p>{html.escape(line)}</p>" for line in sentences(advice)),
+        html_table(outcomes_table(advice)),
+        points_html("The knee") if points else "",
+        '<p>For a paper, beside this page: <a href="cap_curve.png">cap_curve</a>.</p>',
+        warnings_html(advice.warnings),
+    ]
     with whole_file(folder / "index.html", RecordError) as temporary:
-        temporary.write_text(page_text(title, body), encoding="utf-8")
+        temporary.write_text(page_text(title, "\n".join(parts), points=points), encoding="utf-8")
     return folder / "index.html"
+
+
+def verdict(advice: Advice) -> str:
+    """Return the advice in one sentence."""
+    if not advice.is_worth_it:
+        return "Leave admission control off."
+    return f"Use {advice.recommended.policy}: {advice.speed_up:.2f} times as fast as no control."
+
+
+def _curve(advice: Advice) -> Iterator[tuple[str, float]]:
+    """Yield policies and mean makespans in seconds; caps that would flatten all others are left out."""
+    for each in (*advice.caps.values(), advice.none, *advice.laws):
+        if each.makespan_s.mean <= _highest_s(advice):
+            yield each.policy, each.makespan_s.mean
+
+
+def _highest_s(advice: Advice) -> float:
+    """Return where the curve of caps is cut off."""
+    return 2.5 * max(advice.none.makespan_s.mean, advice.best.makespan_s.mean)
 
 
 def cap_curve(advice: Advice) -> Figure:
@@ -118,7 +148,7 @@ def cap_curve(advice: Advice) -> Figure:
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="static cap (agents)", ylabel="makespan (s)")
-    ax.set_ylim(0, 2.5 * max(advice.none.makespan_s.mean, advice.best.makespan_s.mean))
+    ax.set_ylim(0, _highest_s(advice))
     legend_beside(ax)
     return figure
 

@@ -9,7 +9,7 @@ is more than one. A run that failed is a row with its `error`, and is tried agai
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +54,7 @@ class Store:
             If one of the files cannot be read.
         """
         there = {path.stem for path in self.folder.glob("*.json")}
-        return {point.key: self._read(point.key) for point in points if point.key in there}
+        return {point.key: self.read(point.key) for point in points if point.key in there}
 
     def save(self, key: str, result: Result) -> None:
         """Keep a finished run, whole or not at all."""
@@ -68,7 +68,14 @@ class Store:
         names = ", ".join(sorted(map(short_commit, commits)))
         return f"runs of several commits are in the table ({names}); remove {self.folder} to make all anew"
 
-    def _read(self, key: str) -> Result:
+    def read(self, key: str) -> Result:
+        """Return a finished run.
+
+        Raises
+        ------
+        RecordError
+            If it is not there or cannot be read.
+        """
         path = self.folder / f"{key}.json"
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
@@ -128,6 +135,18 @@ def write_table(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     with whole_file(path, RecordError) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     return path
+
+
+def kept_runs(folder: Path, table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the finished runs of a table's rows, as they are kept, each with its seed.
+
+    Raises
+    ------
+    RecordError
+        If one of them is not there or cannot be read.
+    """
+    store = Store(folder)
+    return [{**store.read(row["key"]), "seed": row["seed"]} for row in table if row.get("error") is None]
 
 
 def _row(point: Point, result: Result) -> dict[str, Any]:

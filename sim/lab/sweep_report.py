@@ -1,9 +1,8 @@
 """The report of a sweep: its table, and each law against the best static cap of every grid point."""
 
-import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +11,14 @@ from matplotlib.figure import Figure
 
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
-from concur.sim.lab.sweep import PLAN, TABLE
+from concur.sim.lab.sweep import PLAN, TABLE, kept_runs
 from concur.sim.lab.sweep_table import Row, mean_makespans_s, sweep_table
 from concur.sim.runs.policies import best_static_cap, is_static_cap
+from concur.sim.show.facts import facts_of, head_html
 from concur.sim.show.figures import COLOURS, OTHER_COLOUR, png_bytes, style
 from concur.sim.show.pages import embedded_image, html_table, page_text, points_html, warnings_html
 from concur.sim.show.plot_data import point_data
+from concur.sim.show.remarks import merged_warnings
 from concur.sim.show.report import check_report_folder
 
 _ROW_HEIGHT: Final = 0.28  # inches of a grid point
@@ -36,7 +37,7 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     RecordError
         If the sweep has not come to its end or cannot be read, or the folder cannot be written.
     """
-    keys, rows = _read(sweep)
+    keys, rows, packages = _read(sweep)
     check_report_folder(folder)
     with style():
         image = png_bytes(_against_best_cap(mean_makespans_s(rows, keys), keys))
@@ -47,13 +48,14 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     points = point_data(
         {", ".join(f"{k} {v}" for k, v in zip(keys, at, strict=True)): own for at, own in means.items()}
     )
+    runs = [run | {"versions": packages} for run in kept_runs(sweep, rows)]
     parts = [
-        f'<p class="verdict">{html.escape(_verdict(means))}</p>',
+        head_html(facts_of(runs) if runs else {}, _verdict(means)),
         html_table(sweep_table(rows, keys, most_rows=len(rows))),
         points_html() if points else "",
         "<h2>Against the best static cap</h2>",
         embedded_image(image, "against the best static cap"),
-        warnings_html(failed),
+        warnings_html([*failed, *merged_warnings(_warnings(keys, rows))]),
     ]
     page = folder / "index.html"
     with whole_file(page, RecordError) as temporary:
@@ -63,14 +65,22 @@ def write_sweep_report(sweep: Path, folder: Path) -> Path:
     return page
 
 
-def _read(sweep: Path) -> tuple[list[str], list[Row]]:
+def _read(sweep: Path) -> tuple[list[str], list[Row], dict[str, str]]:
     if not (sweep / TABLE).exists():
         raise RecordError(f"{sweep}: has no {TABLE}: it has not come to its end; run it again")
     try:
         plan = json.loads((sweep / PLAN).read_text(encoding="utf-8"))
-        return list(plan["grid"]["grid"]), pq.read_table(sweep / TABLE).to_pylist()
+        return list(plan["grid"]["grid"]), pq.read_table(sweep / TABLE).to_pylist(), dict(plan["versions"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{sweep}: not what a sweep leaves ({error!r}); run it again") from None
+
+
+def _warnings(keys: Sequence[str], rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what each run warned of, under its name."""
+    for row in rows:
+        at = ", ".join(f"{key} {row[key]}" for key in keys)
+        said = row["warnings"].split("; ") if row["warnings"] else []
+        yield f"{at}, {row['policy']}, seed {row['seed']}", said
 
 
 def _verdict(means: Mapping[tuple[str, ...], Mapping[str, float | None]]) -> str:
@@ -86,8 +96,14 @@ def _verdict(means: Mapping[tuple[str, ...], Mapping[str, float | None]]) -> str
         return f"{len(means)} grid points; without static caps or other policies there is nothing to compare."
     return (
         f"On {len(means)} grid points, speed over the best static cap's, geometric mean and (worst): "
-        f"{', '.join(told)}. {len(caps)} different caps are best somewhere."
+        f"{', '.join(told)}. {_spread(caps)}"
     )
+
+
+def _spread(caps: Collection[str]) -> str:
+    if len(caps) == 1:
+        return f"One cap is the best everywhere: {next(iter(caps))}."
+    return f"{len(caps)} different caps are best somewhere."
 
 
 def _against_best_cap(

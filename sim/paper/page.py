@@ -3,6 +3,7 @@
 import html
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from concur.sim.paper.parts import Part, findings_table, verdicts_table
 from concur.sim.paper.settings import ASSUMPTIONS, PROFILES, READINGS
 from concur.sim.paper.verdict import RULE
 from concur.sim.record.provenance import git_commit, short_commit, versions
+from concur.sim.show.facts import head_html, merged_facts, profile_facts
 from concur.sim.show.figures import style
 from concur.sim.show.pages import embedded_image, html_table, page_text, table_rows
 from concur.sim.step_time.profile import load_profile
@@ -119,7 +121,8 @@ def _table_json(table: Table) -> dict[str, Any]:
 
 
 def _page(parts: Sequence[Part], images: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
-    body = [f"<p>{html.escape(text)}</p>" for text in _preface(provenance)]
+    body = [head_html(_facts(provenance), in_a_sentence(parts))]
+    body += [f"<p>{html.escape(text)}</p>" for text in _preface(provenance)]
     body.append(html_table(verdicts_table(parts)))
     for part in parts:
         body.append(f"<h2>{html.escape(part.title)}</h2>{embedded_image(images[part.name], part.title)}")
@@ -129,6 +132,23 @@ def _page(parts: Sequence[Part], images: Mapping[str, bytes], provenance: Mappin
         assumed.add_row(*row)
     body.append(f"<h2>Assumptions</h2>{html_table(assumed)}")
     return page_text(_TITLE, "\n".join(body))
+
+
+def in_a_sentence(parts: Sequence[Part]) -> str:
+    """Return how many of the printed numbers come out again, by verdict."""
+    counts = Counter(finding.verdict for part in parts for finding in part.findings)
+    told = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
+    return f"Of {counts.total()} printed numbers: {told}." if counts else "No printed number was compared."
+
+
+def _facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what was simulated, over all settings."""
+    machines = merged_facts([profile_facts(load_profile(name)) for name in provenance["profiles"]])
+    return {
+        **machines,
+        "seeds": ", ".join(map(str, provenance["seeds"])),
+        "commit": short_commit(provenance["git_commit"]),
+    }
 
 
 def _preface(provenance: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import by_policy
 from concur.sim.runs.policies import of_one_workload
-from concur.sim.show.front import facts_html, seeds_verdict, verdict
+from concur.sim.show.facts import facts, head_html
+from concur.sim.show.front import seeds_verdict, verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.report import check_report_folder
@@ -89,8 +90,7 @@ def write_engines_page(records: ByEngine, folder: Path, *, comparison: Path) -> 
 def _page(records: ByEngine, links: str) -> str:
     runs = [record for own in records.values() for record in own]
     parts = [
-        facts_html(runs),
-        *(_verdict_html(name, own) for name, own in records.items()),
+        head_html(facts(runs), *(_verdict(name, own) for name, own in records.items())),
         html_table(engines_table(records), is_short=True),
         plots_html(group="engine"),
         links,
@@ -100,10 +100,10 @@ def _page(records: ByEngine, links: str) -> str:
     return page_text(title, "\n".join(parts), runs=plot_data(_groups(records)))
 
 
-def _verdict_html(name: str, records: Sequence[RunRecord]) -> str:
+def _verdict(name: str, records: Sequence[RunRecord]) -> str:
     is_of_seeds = len({record.run["seed"] for record in records}) > 1
     told = seeds_verdict(by_policy(records)) if is_of_seeds else verdict(records)
-    return f'<p class="verdict">{html.escape(f"{name}: {told}")}</p>'
+    return f"{name}: {told}"
 
 
 def _groups(records: ByEngine) -> dict[str, list[RunRecord]]:

@@ -64,6 +64,17 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG and, for a paper, as a PDF beside it; without a date, to be repeatable.
+
+    Both are drawn before the first is written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    path.write_bytes(png_bytes(figure))
+    path.with_suffix(".pdf").write_bytes(buffer.getvalue())
+
+
 def colour(record: RunRecord) -> str:
     """Return the colour of the record's policy."""
     return COLOURS.get(record.run["scenario"]["controller"]["kind"], OTHER_COLOUR)

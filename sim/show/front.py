@@ -1,89 +1,15 @@
-"""What a report says before its first table: what was run, where, and what came of it in a sentence."""
+"""What a report says before its first table: what came of its runs, in a sentence."""
 
-import html
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from concur.errors import ConcurError
-from concur.sim.record.provenance import short_commit
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.intervals import ByPolicy, best_static_label, metric_interval, speed_up
 from concur.sim.runs.policies import best_static_run, is_static_cap
 from concur.sim.show.tables import percent, plus_minus
-from concur.sim.step_time.profile import load_profile
 
 WORTH_IT_FRAC: Final = 0.02
 """Less than this is what makespans stray by with the order of the agents; ours."""
-
-
-def facts(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Return what was run and where, of all records together; what is not known is left out."""
-    run = records[0].run
-    seeds = sorted({record.run["seed"] for record in records})
-    commits = dict.fromkeys(short_commit(record.run.get("git_commit")) for record in records)
-    worlds = dict.fromkeys(str(record.run["world"]) for record in records)
-    found = {
-        **_machine(run),
-        "engine": ", ".join(dict.fromkeys(_engine(record.run) for record in records)),
-        "pool": ", ".join(dict.fromkeys(_pool(record.run["scenario"]["engine"]) for record in records)),
-        "agents": f"{records[0].metrics['num_agents']:,} of {run['workload']['source']}",
-        "seed" if len(seeds) == 1 else "seeds": ", ".join(map(str, seeds)),
-        "world": ", ".join(worlds),
-        "commit": ", ".join(commits),
-    }
-    return {name: text for name, text in found.items() if text}
-
-
-def facts_html(records: Sequence[RunRecord]) -> str:
-    """Return the facts as a list for a page."""
-    rows = (
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>"
-        for name, text in facts(records).items()
-    )
-    return f'<dl class="facts">{"".join(rows)}</dl>'
-
-
-def _machine(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return model, GPU and profile, as far as the profile of the run is at hand."""
-    name = run["scenario"]["step_time"].get("profile")
-    if not name:
-        return {"profile": "linear step times, not fitted"}
-    try:
-        profile = load_profile(name)
-    except ConcurError:
-        return {"profile": str(name)}
-    if profile.sha256 != run.get("profile_hash"):
-        return {"profile": str(name)}
-    made = profile.provenance
-    device, num_gpus = made.get("device"), made.get("tensor_parallel_size") or 1
-    return {
-        "model": str(made.get("model_name") or ""),
-        "GPU": f"{num_gpus} x {device}" if device else "",
-        "profile": profile.name,
-    }
-
-
-def _engine(run: Mapping[str, Any]) -> str:
-    """Return whose engine it is and of which release, and how many there are if there are several."""
-    engine = run["scenario"]["engine"]
-    kind = str(engine.get("kind", "vllm"))
-    told = {"vllm": "vLLM", "sglang": "SGLang"}.get(kind, kind)
-    release = engine.get("release") or (run["versions"].get("vllm_semantics") if kind == "vllm" else None)
-    if release and run["world"] == "sim":
-        told += f" {release}"
-    fleet = run["scenario"].get("fleet") or {}
-    num_engines = fleet.get("num_engines") or len(fleet.get("engines") or ()) or 1
-    return told if num_engines == 1 else f"{num_engines} x {told}"
-
-
-def _pool(engine: Mapping[str, Any]) -> str:
-    blocks, size, groups = (engine.get(name) for name in ("num_gpu_blocks", "block_size", "kv_cache_groups"))
-    if blocks and groups:  # what a block holds depends on the group that has it
-        return f"{blocks:,} blocks for {len(groups)} groups of layers"
-    if blocks and size:
-        return f"{(blocks - 1) * size:,} tokens ({blocks:,} blocks of {size})"
-    tokens = engine.get("max_total_num_tokens")
-    return f"{tokens:,} tokens" if tokens else ""
 
 
 def verdict(records: Sequence[RunRecord]) -> str:

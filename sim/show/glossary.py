@@ -45,6 +45,15 @@ _WORDS: Final = {
     "seed": "what draws the workload: the same seed and scenario give the same bytes",
     "seeds": "what draws the workload: the same seed and scenario give the same bytes",
     "commit": "the state of the code that ran; after + are changes that were not committed",
+    "arm": "one policy, or one setting, of a published table",
+    "measured": "what others measured, run by run",
+    "predicted": "simulated: mean and 95 % interval over seeds",
+    "error": "predicted against measured: relative, of shares the difference",
+    "rule": "how near the prediction has to be, stated beforehand",
+    "trial": "one choice of parameters; 0 are the defaults, or those of the scenario",
+    "gain over start": "how many times as good as before the search, paired by seed",
+    "over the cap of the tuning seeds": "how many times as good as the static cap that was best there",
+    "over the cap in hindsight": "how many times as good as the static cap that is best here",
     "world": "sim: simulated; live: a running engine",
 }
 

@@ -55,9 +55,9 @@ def plots_html(*, group: str = "seed") -> str:
     return _asset("plots.html").replace("$group", html.escape(group))
 
 
-def points_html() -> str:
-    """Return the place of the plot of a sweep's grid points, and its switch."""
-    return _asset("points.html")
+def points_html(heading: str = "The knee of one grid point") -> str:
+    """Return the place of the plot of a sweep's grid points, and its switch where there are several."""
+    return _asset("points.html").replace("$heading", html.escape(heading))
 
 
 def warnings_html(warnings: Iterable[str]) -> str:

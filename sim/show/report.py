@@ -1,4 +1,4 @@
-"""The report: PNG figures for papers, and one self-contained page with plots to look into."""
+"""The report: figures for papers, and one self-contained page with plots to look into."""
 
 import html
 import json
@@ -14,14 +14,16 @@ from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.show.engines_table import engines_tables
+from concur.sim.show.facts import facts, head_html
 from concur.sim.show.figures import (
     cap_curve_figure,
     overview_figure,
     style,
     time_split_figure,
     timeline_figure,
+    write_figure,
 )
-from concur.sim.show.front import facts_html, verdict
+from concur.sim.show.front import verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.remarks import warnings_of_runs
@@ -34,7 +36,7 @@ _FEW_RUNS: Final = 6
 def write_report(
     records: Sequence[RunRecord], folder: Path, *, on_progress: Callable[[], None] = lambda: None
 ) -> Path:
-    """Write `index.html` and its figures as PNG into `folder`; return the page's path.
+    """Write `index.html` and its figures as PNG and PDF into `folder`; return the page's path.
 
     A run that did not come to its end is shown as far as it went, and marked.
 
@@ -51,7 +53,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         names = []
         for name, figure in _figures(records):
-            figure.savefig(folder / f"{name}.png")
+            write_figure(figure, folder / f"{name}.png")
             names.append(name)
             on_progress()
         page = folder / "index.html"
@@ -101,8 +103,7 @@ def _page(records: Sequence[RunRecord], names: Iterable[str]) -> str:
     phases = html_table(phase_table(records)) + f'<p class="rule">Rule: {rule}.</p>'
     scenario = html.escape(json.dumps(records[0].run["scenario"], indent=1))
     parts = [
-        facts_html(records),
-        f'<p class="verdict">{html.escape(verdict(records))}</p>',
+        head_html(facts(records), verdict(records)),
         html_table(first, is_short=True),
         plots_html(),
         _folded("The same in seconds", html_table(time_split_table(records)), is_open=not several),
@@ -128,8 +129,10 @@ def _folded(summary: str, body: str, *, is_open: bool = False) -> str:
 
 
 def links(names: Iterable[str]) -> str:
-    """Return links to the figures beside a page."""
-    return ", ".join(f'<a href="{name}.png">{html.escape(name)}</a>' for name in names)
+    """Return links to the figures beside a page, PNG and PDF."""
+    return ", ".join(
+        f'<a href="{name}.png">{html.escape(name)}</a> (<a href="{name}.pdf">PDF</a>)' for name in names
+    )
 
 
 def _marked(record: RunRecord) -> RunRecord:

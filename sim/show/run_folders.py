@@ -23,6 +23,7 @@ from concur.sim.workload.spec import Workload
 REPORT: Final = "report"
 _RUNS: Final = "runs.json"
 _OF_A_SEED: Final = "seed-"
+_FIGURES: Final = (".png", ".pdf")
 
 
 class ComparisonFolder:
@@ -82,7 +83,7 @@ class ComparisonFolder:
     def clear_report(self) -> Path:
         """Remove the report of an earlier comparison, and return where the new one goes."""
         report = self.folder / REPORT
-        for path in (*report.glob("*.png"), report / "index.html"):
+        for path in (*report.glob("*.png"), *report.glob("*.pdf"), report / "index.html"):
             path.unlink(missing_ok=True)
         return report
 
@@ -157,11 +158,15 @@ def _check_is_report(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name.startswith(_OF_A_SEED) and path.is_dir():
             _check_is_report(path)
-        elif path.name not in ("index.html", _RUNS) and path.suffix != ".png" and not _is_left_over(path):
+        elif not _is_of_report(path) and not _is_left_over(path):
             raise RecordError(
                 f"{folder}: holds {path.name!r}, which is no part of a report; choose another --out, or "
                 "remove it"
             )
+
+
+def _is_of_report(path: Path) -> bool:
+    return path.name in ("index.html", _RUNS) or path.suffix in _FIGURES
 
 
 def _is_left_over(path: Path) -> bool:

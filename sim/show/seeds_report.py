@@ -1,6 +1,5 @@
 """The report of one comparison on several seeds: a page over all of them, and one for each."""
 
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import by_policy
 from concur.sim.runs.policies import of_one_workload
-from concur.sim.show.front import facts_html, seeds_verdict
+from concur.sim.show.facts import facts, head_html
+from concur.sim.show.front import seeds_verdict
 from concur.sim.show.pages import html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.remarks import warnings_of_runs
@@ -65,8 +65,7 @@ def _write(
 def _page(records: Sequence[RunRecord], by_seed: Mapping[int, Sequence[RunRecord]], beside: str) -> str:
     runs = by_policy(records)
     parts = [
-        facts_html(records),
-        f'<p class="verdict">{html.escape(seeds_verdict(runs))}</p>',
+        head_html(facts(records), seeds_verdict(runs)),
         html_table(interval_table(runs), is_short=True),
         plots_html(),
         f"<p>{beside}</p>",

@@ -83,7 +83,8 @@ def test_compare_and_report(
         assert label in printed
     page = (folder / "all" / "report" / "index.html").read_text()
     assert page.count('"label":') == 5, "all policies can be switched on"
-    assert len(list((folder / "all" / "report").glob("*.png"))) == 5 + 3
+    for suffix in ("png", "pdf"):
+        assert len(list((folder / "all" / "report").glob(f"*.{suffix}"))) == 5 + 3
     assert "http" not in page, "the page is self-contained"
     runs = [str(path) for path in sorted((folder / "all").iterdir()) if path.name != "report"]
     assert concur(monkeypatch, "report", *runs, "--out", "again") == 0

@@ -138,6 +138,8 @@ def test_a_part_of_a_small_setting_from_runs_to_page(tmp_path: Path, monkeypatch
     assert run("paper", "--only", "fig6", "--seeds", "0", "--out", str(tmp_path)) == 0
     page, text = (tmp_path / "index.html").read_text(), (tmp_path / "README.md").read_text()
     assert "best of the fine sweep" in page
+    assert page.index('<dl class="facts">') < page.index('<p class="verdict">Of ') < page.index("<table>")
+    assert "<dt>seeds</dt><dd>0</dd>" in page
     assert "2.99x (C)" in text
     assert (tmp_path / "fig6.png").stat().st_size > 10_000
 

@@ -12,9 +12,11 @@ import pytest
 from concur.sim.record.record import RunRecord
 from concur.sim.runs.compare import by_policy
 from concur.sim.runs.policies import of_one_workload
+from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.policy_texts import parse_controllers
 from concur.sim.show.engines_table import engines_tables
-from concur.sim.show.front import facts, seeds_verdict, verdict
+from concur.sim.show.facts import facts, facts_of, planned
+from concur.sim.show.front import seeds_verdict, verdict
 from concur.sim.show.glossary import glossary
 from concur.sim.show.pages import as_script, page_text, table_rows
 from concur.sim.show.plot_data import plot_data, point_data
@@ -200,6 +202,27 @@ def test_the_facts_know_other_engines(
     found = facts([replace(records[0], run=records[0].run | {"scenario": scenario})])
     for name, expected in zip(("engine", "pool"), told, strict=True):
         assert expected is None or found[name] == expected
+
+
+def test_the_facts_of_many_settings_name_what_differs_and_count_the_rest() -> None:
+    plans = [
+        run
+        for blocks in (601, 701, 801, 901, 1001)
+        for run in planned(
+            make_scenario(engine={"num_gpu_blocks": blocks}),
+            {
+                seed: build_workload(make_scenario(seed=seed, workload={"num_agents": 4 + seed}))
+                for seed in (0, 3)
+            },
+        )
+    ]
+    found = facts_of(plans)
+    assert found["pool"].startswith("9,600 tokens (601 blocks of 16), 11,200 tokens")
+    assert found["pool"].endswith("(901 blocks of 16) and 1 more")
+    assert (found["agents"], found["seeds"], found["world"]) == ("4, 7 of react", "0, 3", "sim")
+    assert found["engine"].startswith("vLLM 0.32")
+    many = [run | {"metrics": {"num_agents": number}} for number, run in enumerate(plans, 1)]
+    assert facts_of(many)["agents"] == "1 to 10 of react"
 
 
 def test_every_heading_is_explained(records: list[RunRecord]) -> None:

@@ -123,8 +123,8 @@ def test_policies_of_an_earlier_comparison_stay_out_of_the_report(
 ) -> None:
     assert compare(monkeypatch, policies=("none", "agent_cap=2")) == 0
     assert compare(monkeypatch, policies=("none", "agent_cap=3")) == 0
-    names = {path.name for path in (folder / "d" / "report").glob("timeline_*.png")}
-    assert names == {"timeline_none.png", "timeline_agent_cap_3.png"}
+    names = {path.name for path in (folder / "d" / "report").glob("timeline_*")}
+    assert names == {f"timeline_{each}.{kind}" for each in ("none", "agent_cap_3") for kind in ("png", "pdf")}
     assert load_record(folder / "d" / "agent_cap=2").label == "agent_cap=2", "it is kept all the same"
     capsys.readouterr()
     assert concur(monkeypatch, "report", "d") == 0

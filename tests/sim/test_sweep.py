@@ -11,6 +11,7 @@ import pytest
 
 from concur.sim.lab import sweep as sweep_module
 from concur.sim.lab.grid import load_grid
+from concur.sim.lab.sweep_report import write_sweep_report
 from concur.sim.lab.sweep_table import sweep_table
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario, load_scenario
@@ -119,11 +120,26 @@ def test_a_sweep_can_be_reported_once_it_has_ended(
     page = (folder / "o" / "report" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 1
     assert "best static cap" in page
+    for fact in ("<dd>2, 3 of react</dd>", "<dd>0, 1</dd>", "<dd>9,600 tokens (601 blocks of 16)</dd>"):
+        assert fact in page
     points = json.loads(re.findall(r'id="points">(.*?)</script>', page)[0])
     assert len(points) > 1
     assert '<select id="point">' in page
     assert f"On {len(points)} grid points, speed over the best static cap&#x27;s" in page
     assert concur(monkeypatch, "report", "o", "--perfetto", "t.json.gz") == 2
+
+
+def test_the_page_of_a_sweep_says_each_kind_of_warning_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(monkeypatch) == 0
+    table = pd.read_parquet(folder / "o" / "runs.parquet")
+    table["warnings"] = [f"{number} steps were beyond; all of it" for number in range(len(table))]
+    table.to_parquet(folder / "o" / "runs.parquet")
+    page = write_sweep_report(folder / "o", folder / "page").read_text()
+    said = page[page.index("What to know of these runs") :]
+    assert "workload.num_agents 2, none, seed 0: 0 steps were beyond (and 15 more alike)" in said
+    assert said.count("were beyond") == 1
 
 
 def test_an_interrupt_keeps_what_is_finished_and_the_rest_follows(

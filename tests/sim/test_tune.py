@@ -1,5 +1,6 @@
 """A search of parameters: it starts from the defaults, repeats to the byte, and tells a gain from luck."""
 
+import html
 import math
 import shutil
 import sys
@@ -115,6 +116,12 @@ def test_the_best_is_never_worse_than_the_defaults_and_can_be_pasted(
     makespans_s = [simulate(pasted.with_seed(seed)).metrics["makespan_s"] for seed in (0, 1)]
     assert sum(makespans_s) / 2 == trials["makespan_s"].min() <= trials["makespan_s"].iloc[0]
     assert (folder / "t" / "sensitivity.png").stat().st_size > 10_000
+    page = html.unescape((folder / "t" / "index.html").read_text())
+    verdict_of_start = next(line for line in printed.splitlines() if line.startswith("Against the start"))
+    assert f'<p class="verdict">{verdict_of_start}</p>' in page
+    assert "<dd>8 of react</dd>" in page
+    assert "<dd>0, 1</dd>" in page
+    assert (folder / "t" / "best.toml").read_text() in page
 
 
 def test_the_same_command_makes_the_same_trials_in_one_go_or_interrupted(

@@ -1,7 +1,9 @@
 """Advice: demand by hand, the band of good caps, when to leave control off, and the command itself."""
 
+import html
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from concur.signals import Prefix
 from concur.sim.lab.advise import Advice, Demand, Outcome, advise, demand_of
 from concur.sim.lab.advise import _band as band
-from concur.sim.lab.advise_page import sentences
+from concur.sim.lab.advise_page import sentences, write_advice
 from concur.sim.runs.intervals import Interval
 from concur.sim.workload.spec import AgentSpec, StepSpec
 from concur.validate.live.fake_server import FakeEngine, FakeServer
@@ -94,7 +96,23 @@ def test_the_command_advises_on_a_trace_and_leaves_a_page(
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"] == "none", "22 agents of 7 thousand tokens fit"
     assert json.loads((tmp_path / "page" / "advice.json").read_text()) == found
-    assert "Leave admission control off" in (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert '<p class="verdict">Leave admission control off.</p>' in page
+    assert "<dd>22 of sweagent_demos.jsonl.gz</dd>" in page
+    assert "<dd>Qwen/Qwen3-32B</dd>" in page
+    assert "<dd>0, 1</dd>" in page
+    assert found["warnings"]
+    assert html.escape(found["warnings"][0]) in page[page.index("What to know of these runs") :]
+    (curve,) = json.loads(re.findall(r'id="points">(.*?)</script>', page)[0])
+    assert {name for name, *_ in curve["others"]} == {"none", "twin", "hybrid"}
+
+
+def test_the_curve_of_caps_leaves_out_those_that_would_flatten_the_rest(tmp_path: Path) -> None:
+    found = advice(100.0, {1: 900.0, 8: 200.0, 16: 80.0}, 79.0, 120.0)
+    page = write_advice(found, tmp_path, title="t", facts={}).read_text()
+    (curve,) = json.loads(re.findall(r'id="points">(.*?)</script>', page)[0])
+    assert curve["caps"] == [[8, 200.0], [16, 80.0]]
+    assert '<p class="verdict">Use twin: 1.27 times as fast as no control.</p>' in page
 
 
 @pytest.mark.parametrize(

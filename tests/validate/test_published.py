@@ -1,6 +1,7 @@
 """Predictions of published tables: rules and signs by hand, and the committed ones come out again."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from concur.sim.runs.intervals import Interval
 from concur.sim.runs.parallel import LocalWorkers
 from concur.validate.errors import PublishedError
-from concur.validate.published.predict import METRICS, Prediction, predict
-from concur.validate.published.report import TITLES
+from concur.validate.published.page import in_a_sentence, write_page
+from concur.validate.published.predict import METRICS, ArmPrediction, Prediction, predict
+from concur.validate.published.report import TITLES, draw
 from concur.validate.published.table import Draw, load_table, table_names
 from tests.helpers import ROOT
 
@@ -18,6 +20,9 @@ COMMITTED = ROOT / "validate" / "results" / "published"
 
 def prediction(metric: str, predicted: float, *measured: float, within: float | None = None) -> Prediction:
     return Prediction(metric, Interval(predicted, None), measured, within)
+
+
+ANY_HITS = prediction("hit_rate", 0.5)
 
 
 def test_errors_are_relative_but_for_shares_and_have_their_sign() -> None:
@@ -58,6 +63,19 @@ def test_sessions_are_those_of_the_table() -> None:
 def test_what_is_not_there_is_refused_with_what_is() -> None:
     with pytest.raises(PublishedError, match=r"'nothing'; there are .*single_node"):
         load_table("nothing")
+
+
+def test_the_page_counts_the_rules_and_names_those_that_are_broken(tmp_path: Path) -> None:
+    table = load_table("single_node")
+    arms = [ArmPrediction("good", (prediction("makespan_s", 99.0, 100.0, within=0.03), ANY_HITS))]
+    assert in_a_sentence({"single_node": arms}) == "1 of 1 rules hold."
+    arms.append(ArmPrediction("bad", (prediction("makespan_s", 50.0, 100.0, within=0.03), ANY_HITS)))
+    draw(table, arms, tmp_path / "single_node.png")
+    page = write_page({"single_node": table}, {"single_node": arms}, tmp_path, seeds=[0, 7]).read_text()
+    assert '<p class="verdict">1 of 2 rules hold; broken: single_node, bad: makespan_s.</p>' in page
+    assert "<dd>80 of published sessions</dd>" in page
+    assert "<dd>0, 7</dd>" in page
+    assert page.count("data:image/png;base64,") == 1
 
 
 def test_the_committed_prediction_comes_out_again_and_keeps_its_rules() -> None:

@@ -1,6 +1,5 @@
 """The confrontation as a table and as one self-contained page."""
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from rich.text import Text
 
 from concur.sim.files import whole_file
 from concur.sim.record.record import RunRecord
-from concur.sim.show.figures import png_bytes, style
-from concur.sim.show.front import facts_html
+from concur.sim.show.facts import facts, head_html
+from concur.sim.show.figures import style, write_figure
 from concur.sim.show.pages import embedded_image, html_table, page_text, plots_html, warnings_html
 from concur.sim.show.plot_data import plot_data
 from concur.sim.show.remarks import warnings_of_runs
@@ -68,11 +67,10 @@ def _verdict(policy: PolicyVerdict) -> str:
 def write_confrontation(
     result: Confrontation, simulated: Sequence[RunRecord], live: Sequence[RunRecord], folder: Path
 ) -> Path:
-    """Write the figures as PNG and `index.html` into `folder`; return the page's path."""
+    """Write the figures as PNG and PDF, and `index.html` into `folder`; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        facts_html([*simulated, *live]),
-        f'<p class="verdict">{html.escape(in_a_sentence(result))}</p>',
+        head_html(facts([*simulated, *live]), in_a_sentence(result)),
         html_table(confrontation_table(result)),
         plots_html(group="world"),
         "<h2>One over the other</h2>",
@@ -80,8 +78,8 @@ def write_confrontation(
     images: dict[str, bytes] = {}
     with style():
         for name, figure in _figures(result, simulated, live):
-            images[name] = png_bytes(figure)
-            (folder / f"{name}.png").write_bytes(images[name])
+            write_figure(figure, folder / f"{name}.png")
+            images[name] = (folder / f"{name}.png").read_bytes()
     parts += [
         embedded_image(images["overlay"], "overlay"),
         f"<p>Figures beside this page: {links(images)}.</p>",

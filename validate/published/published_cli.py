@@ -10,10 +10,11 @@ from concur.sim.cli.options import Jobs, Json, Seeds
 from concur.sim.errors import RecordError
 from concur.sim.files import whole_file
 from concur.sim.runs.parallel import LocalWorkers
-from concur.sim.runs.progress import counting
+from concur.sim.runs.progress import counting, say
 from concur.sim.runs.seeds import read_seeds
 from concur.sim.show.report import check_report_folder
 from concur.sim.show.tables import print_tables
+from concur.validate.published.page import write_page
 from concur.validate.published.predict import predict
 from concur.validate.published.report import draw, prediction_json, prediction_table
 from concur.validate.published.table import load_table, table_names
@@ -24,7 +25,7 @@ def published(
         list[str] | None, typer.Argument(metavar="[TABLE...]", help="Which; default: all of them.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="A figure and a JSON file for each table.")
+        Path | None, typer.Option("--out", metavar="DIR", help="A page; for each table a figure and JSON.")
     ] = None,
     seeds: Seeds = "0,1,2",
     jobs: Jobs = None,
@@ -46,6 +47,7 @@ def published(
             draw(tables[name], arms, out / f"{name}.png")
             with whole_file(out / f"{name}.json", RecordError) as temporary:
                 temporary.write_text(json.dumps(results[name], indent=1) + "\n", encoding="utf-8")
+        say(f"page: {write_page(tables, found, out, seeds=chosen)}")
     if as_json:
         print(json.dumps(results, indent=1))
     else:

@@ -61,7 +61,7 @@ class Sessions(_Part):
         agents = [
             AgentSpec(f"session-{n}", n, None, 0, n * gap_s, self._steps(rng)) for n in range(self.number)
         ]
-        return Workload(tuple(agents), source="published")
+        return Workload(tuple(agents), source="published sessions")
 
     def _steps(self, rng: np.random.Generator) -> tuple[StepSpec, ...]:
         steps: list[StepSpec] = []

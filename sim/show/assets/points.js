@@ -27,16 +27,21 @@
       ],
       plugins: [reading((cap) => `cap ${cap}`, 1)],
     }, [along, caps.map(([, value]) => value), ...others.map(([, value]) => along.map(() => value))], element);
-    document.getElementById("beside").replaceChildren(...others.map(([label, value, colours]) => {
+    const key = (text, stroke) => {
       const [item, swatch] = [document.createElement("span"), document.createElement("span")];
       swatch.className = "swatch";
-      swatch.style.background = colours[isDark() ? 1 : 0];
-      item.append(swatch, `${label}: ${number(value, 1)} s`);
+      swatch.style.background = stroke;
+      item.append(swatch, text);
       return item;
-    }));
+    };
+    document.getElementById("beside").replaceChildren(
+      key("static caps", colour),
+      ...others.map(([label, value, colours]) => key(`${label}: ${number(value, 1)} s`, colours[isDark() ? 1 : 0])),
+    );
   };
 
   select.replaceChildren(...points.map(({ name }) => new Option(name)));
+  if (points.length < 2) select.closest(".controls").style.display = "none";
   select.addEventListener("change", draw);
   document.addEventListener("theme", draw);
   draw();
