@@ -87,8 +87,7 @@ def plot_collapse(ax: Axes, simulated: Sequence[RunRecord], live: Sequence[RunRe
         if record.run["scenario"]["controller"]["kind"] == "none":
             artists += ax.plot(record.timeline["t_s"], _hit_rate(record), **_line(record))
             artists[-1].set_label("simulated" if record.run["world"] == "sim" else "live")
-    ax.set(xlabel="time (s)", ylabel="hit rate (0-1)", ylim=(0, 1.05), title="no control")
-    ax.title.set_y(1.12)
+    ax.set(xlabel="time (s)", ylabel="hit rate without control (0-1)", ylim=(0, 1.05))
     if artists:
         _legend_above(ax)
     return artists
@@ -102,7 +101,7 @@ def _plot_both_against_cap(makespan: Axes, hits: Axes, result: Confrontation) ->
 
 
 def _legend_above(ax: Axes) -> None:
-    """Put the legend above the axes, below their title, where it hides nothing."""
+    """Put the legend above the axes, where it hides nothing."""
     handles, names = ax.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     ax.legend(list(once.values()), list(once), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
