@@ -14,7 +14,6 @@ _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_c
 
 RELEASES: Final = ("0.24", "0.26", "0.28", "0.30", "0.31", "0.32", "0.33")
 """Of vLLM, that parity compares with; what is in between is as the one before it, as far as is known."""
-_LAST_TO_CAP_LONE_REQUESTS: Final = "0.30"
 
 
 class HostCacheConfig(Section):
@@ -114,7 +113,11 @@ class EngineConfig(Section):
     @property
     def caps_lone_requests(self) -> bool:
         """Whether `long_prefill_token_threshold` is for a request too that has nobody to make way for."""
-        return RELEASES.index(self.release) <= RELEASES.index(_LAST_TO_CAP_LONE_REQUESTS)
+        return self.is_before("0.31")
+
+    def is_before(self, release: str) -> bool:
+        """Tell whether the engine is of an earlier release than that one of `RELEASES`."""
+        return RELEASES.index(self.release) < RELEASES.index(release)
 
     @property
     def cache_groups(self) -> tuple[KVCacheGroupConfig, ...]:
