@@ -3,9 +3,9 @@
 Each release's wheel is fetched without its dependencies and laid over the environment of `make test-vllm`:
 its own scheduler in front, everything else as it is there. Of 0.33, which has no CPU build, only the Python
 files are taken, and it is told that it is one. Then random worlds are compared step by step under
-`engine.release`, with priorities too, and for 0.32 and 0.33 with several groups of layers and with an offload
-tier. The matrix is kept in `examples/results/releases.json`; names of releases after the number of worlds
-make only those rows again.
+`engine.release`, with priorities too, and for 0.32 and 0.33, whose groups of layers and offload tier are
+simulated, with these. The matrix is kept in `examples/results/releases.json`; names of releases after the
+number of worlds make only those rows again.
 """
 
 import json

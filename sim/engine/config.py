@@ -14,7 +14,6 @@ _OF_OFFLOADING: Final = ("eviction_policy", "offload_prompt_only", "blocks_per_c
 
 RELEASES: Final = ("0.24", "0.26", "0.28", "0.30", "0.31", "0.32", "0.33")
 """Of vLLM, that parity compares with; what is in between is as the one before it, as far as is known."""
-_LAST_TO_CAP_LONE_REQUESTS: Final = "0.30"
 
 
 class HostCacheConfig(Section):
@@ -59,8 +58,10 @@ class EngineConfig(Section):
     """`[engine]`, `kind` = "vllm" or left out: vLLM's own names and meanings.
 
     `release` is vLLM's, as far as releases decide differently: up to 0.30, `long_prefill_token_threshold`
-    caps a request that is alone too. A host cache of kind `offloading` and `kv_cache_groups` are those of
-    0.32.
+    caps a request that is alone too. Under `scheduling_policy` = "priority", up to 0.26 a running request can
+    be passed over for a step after another has made way, and since 0.33 one that makes way for itself does
+    not end the round of those who run. A host cache of kind `offloading` has another LRU since 0.33, and a
+    preempted request offers its chunks anew; before 0.32 it is that of 0.32, as are `kv_cache_groups`.
 
     `num_gpu_blocks` counts the null block. Under `scheduling_policy` = "priority" the agents' priorities say
     who is served first and who makes way (`concur.sim.engine.vllm.policy`); `fcfs` looks at none.
@@ -114,7 +115,11 @@ class EngineConfig(Section):
     @property
     def caps_lone_requests(self) -> bool:
         """Whether `long_prefill_token_threshold` is for a request too that has nobody to make way for."""
-        return RELEASES.index(self.release) <= RELEASES.index(_LAST_TO_CAP_LONE_REQUESTS)
+        return self.is_before("0.31")
+
+    def is_before(self, release: str) -> bool:
+        """Tell whether the engine is of an earlier release than that one of `RELEASES`."""
+        return RELEASES.index(self.release) < RELEASES.index(release)
 
     @property
     def cache_groups(self) -> tuple[KVCacheGroupConfig, ...]:

@@ -178,12 +178,15 @@ class StepCore:
         """Go through steps that are certain beforehand and end before `until_s`: none, step by step."""
 
     def _schedule(self) -> bool:
-        """Decide the next step; `False` if it computes nothing and deciding again now would not either."""
+        """Decide the next step; `False` if it computes nothing and no other is decided now.
+
+        A step that only preempts takes its place in vLLM's queue too, so that one in flight is waited for.
+        """
         output = self._scheduler.schedule()
         for request, num_tokens in output.loads:
             self._link.start(request, num_tokens * self._kv_bytes_per_token, time_s=self.time_s)
         if output.batch.is_empty:
-            return bool(output.preempted)
+            return bool(output.preempted) and not self._steps
         cost = step_cost(self.step_time, output.batch)
         self.totals.add(output.batch, cost)
         for request in output.admitted:

@@ -2,7 +2,8 @@
 
 Semantics of vLLM 0.32.0, `v1/kv_offload/cpu/policies/{base,lru,arc}.py`. Recency does not depend on pins: a
 chunk keeps its rank while a transfer uses it, and is passed over. Keys come head first; the tail of a request
-is made older than its head, so that a chain is given up from its end.
+is made older than its head, so that a chain is given up from its end. The LRU of 0.33 is
+`concur.sim.kv.request_lru`.
 """
 
 from collections import OrderedDict
@@ -34,12 +35,18 @@ Resident = tuple[BlockHash, int]
 
 @dataclass(slots=True)
 class RequestAccess:
-    """What one request did with the tier, to be counted once, at its end (`_RequestCacheAccess`)."""
+    """What one request did with the tier, to be counted once, at its end (`_RequestCacheAccess`).
+
+    `positions` number its keys, head first. `rank` is what they share until then where the policy has such
+    ranks (`_RequestRank`), 0 before the first.
+    """
 
     seen: set[BlockHash] = field(default_factory=set)
     inserted: set[BlockHash] = field(default_factory=set)
     reused: set[BlockHash] = field(default_factory=set)
     missed: set[BlockHash] = field(default_factory=set)
+    positions: dict[BlockHash, int] = field(default_factory=dict)
+    rank: int = 0
 
 
 class CachePolicy(Protocol):
@@ -49,8 +56,12 @@ class CachePolicy(Protocol):
         """Return the chunk of a key, `None` if it is not there."""
         ...
 
-    def insert(self, key: BlockHash, chunk: Chunk) -> None:
-        """Add a chunk as the most recently used one."""
+    def insert(self, key: BlockHash, chunk: Chunk, access: RequestAccess) -> None:
+        """Add a chunk for a request, as the most recently used one."""
+        ...
+
+    def on_request_access(self, keys: Collection[BlockHash], access: RequestAccess) -> None:
+        """Take note of keys, there or not, that a request uses for the first time."""
         ...
 
     def on_store_miss(self, keys: Sequence[BlockHash]) -> None:
@@ -87,9 +98,12 @@ class LRUCachePolicy:
         """Return the chunk of a key, `None` if it is not there."""
         return self._chunks.get(key)
 
-    def insert(self, key: BlockHash, chunk: Chunk) -> None:
+    def insert(self, key: BlockHash, chunk: Chunk, access: RequestAccess) -> None:
         """Add a chunk as the most recently used one."""
         self._chunks[key] = chunk
+
+    def on_request_access(self, keys: Collection[BlockHash], access: RequestAccess) -> None:
+        """Learn nothing: ranks change at a request's end."""
 
     def on_store_miss(self, keys: Sequence[BlockHash]) -> None:
         """Learn nothing: a missing key has no rank."""
@@ -136,11 +150,14 @@ class ARCCachePolicy:
         """Return the chunk of a key, `None` if it is not there."""
         return self.t1.get(key) or self.t2.get(key)
 
-    def insert(self, key: BlockHash, chunk: Chunk) -> None:
+    def insert(self, key: BlockHash, chunk: Chunk, access: RequestAccess) -> None:
         """Add a chunk to `t1`, and forget that it had been given up."""
         self.t1[key] = chunk
         self.b1.pop(key, None)
         self.b2.pop(key, None)
+
+    def on_request_access(self, keys: Collection[BlockHash], access: RequestAccess) -> None:
+        """Learn nothing: frequency is counted at a request's end."""
 
     def on_store_miss(self, keys: Sequence[BlockHash]) -> None:
         """Move the target towards the list that would have kept each key."""

@@ -47,7 +47,7 @@ class OffloadingManager:
             chunk = self._chunk(key)
             assert chunk.is_ready, f"chunk {key} is still being written"
             chunk.ref_cnt += 1
-        access.seen.update(keys)
+        self._note_access(keys, access)
         access.reused.update(key for key in keys if key not in access.inserted)
 
     def complete_load(self, keys: Collection[BlockHash]) -> None:
@@ -70,13 +70,13 @@ class OffloadingManager:
         new_misses = [key for key in missing if key not in access.missed]
         self.policy.on_store_miss(new_misses)
         access.missed.update(new_misses)
-        access.seen.update(missing, ready)
+        self._note_access([*missing, *ready], access)
         access.reused.update(key for key in ready if key not in access.inserted)
         num_to_evict = len(missing) - (self.num_chunks - len(self.policy))
         if num_to_evict > 0 and not self.policy.evict(num_to_evict, set(keys)):
             return None
         for key in missing:
-            self.policy.insert(key, Chunk())
+            self.policy.insert(key, Chunk(), access)
         access.inserted.update(missing)
         return missing
 
@@ -88,6 +88,12 @@ class OffloadingManager:
     def on_request_finished(self, keys: Sequence[BlockHash], access: RequestAccess) -> None:
         """Count what a request did as one access; `keys` are all of its own, head first."""
         self.policy.on_request_finished([key for key in keys if key in access.seen], access)
+
+    def _note_access(self, keys: Collection[BlockHash], access: RequestAccess) -> None:
+        new_keys = [key for key in keys if key not in access.seen]
+        access.seen.update(new_keys)
+        if new_keys:
+            self.policy.on_request_access(new_keys, access)
 
     def _chunk(self, key: BlockHash) -> Chunk:
         chunk = self.policy.get(key)

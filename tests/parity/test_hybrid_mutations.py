@@ -77,22 +77,21 @@ def nothing_leaves_the_window(self: HybridKVCacheManager, request_id: str, num_t
 
 
 def freed_for_steps_in_flight_too(original: Mutant) -> Mutant:
-    def mutant(self: HybridScheduler, request: Request, num_new_tokens: int, output: Any) -> bool:
+    def mutant(self: HybridScheduler, request: Request, num_new_tokens: int, output: Any) -> Any:
         self.kv_cache_manager.remove_skipped_blocks(request.request_id, request.num_computed_tokens)
-        fits: bool = original(self, request, num_new_tokens, output)
-        return fits
+        return original(self, request, num_new_tokens, output)
 
     return mutant
 
 
 def freed_after_the_room_is_made(
     self: HybridScheduler, request: Request, num_tokens: int, output: Any
-) -> int | None:
-    num_given_back = Scheduler._make_room(self, request, num_tokens, output)
-    if num_given_back is not None:
+) -> tuple[bool, int, int]:
+    made = Scheduler._make_room(self, request, num_tokens, output)
+    if made[0]:
         done = request.num_computed_tokens - request.num_in_flight_tokens
         self.kv_cache_manager.remove_skipped_blocks(request.request_id, done)
-    return num_given_back
+    return made
 
 
 def what_leaves_is_freed_head_first(self: HybridKVCacheManager, request_id: str, num_tokens: int) -> None:

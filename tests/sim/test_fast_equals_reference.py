@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 
+from concur.sim.engine.config import RELEASES
 from concur.sim.engine.vllm.build import build_core
 from concur.sim.engine.vllm.fast import FastCore
 from concur.sim.record.record import RunRecord
 from concur.sim.step_time.make import make_step_time
-from concur.validate.parity.worlds import World, worlds
+from concur.validate.parity.worlds import World, of_release, priority_worlds, worlds
 from tests.helpers import make_scenario
 from tests.parity.scenarios import (
     CORNERS,
@@ -66,6 +68,30 @@ def test_corners_under_priority(name: str, is_async: bool, tmp_path: Path) -> No
 def test_random_worlds_under_priority(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     fast, reference = both(*world)
     event(f"falls back: {falls_back(fast)}, preempts: {fast.metrics['num_preemptions'] > 0}")
+    assert_same_bytes(fast, reference, tmp_path_factory.mktemp("worlds"))
+
+
+@modes
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_corners_of_every_release(release: str, policy: str, is_async: bool, tmp_path: Path) -> None:
+    for name in CORNERS:
+        scenario, workload = corner(name, is_async=is_async)
+        if policy == "priority":
+            scenario, workload = with_priorities((scenario, workload))
+        engine = scenario.vllm.model_copy(update={"release": release})
+        fast, reference = both(scenario.model_copy(update={"engine": engine}), workload)
+        assert_same_bytes(fast, reference, tmp_path / name)
+
+
+_any_of_them = st.one_of(worlds(least_agents=6), priority_worlds(is_plain=True))
+
+
+@given(st.sampled_from(RELEASES).flatmap(lambda release: of_release(_any_of_them, release)))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_worlds_of_every_release(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
+    fast, reference = both(*world)
+    event(f"{world[0].vllm.release}, preempts: {fast.metrics['num_preemptions'] > 0}")
     assert_same_bytes(fast, reference, tmp_path_factory.mktemp("worlds"))
 
 

@@ -82,10 +82,11 @@ class VllmProbe:
         self._vllm = scheduler.vllm
 
     def queues(self) -> Queues:
-        """Return the queues."""
+        """Return the queues; up to 0.30 those who are passed over have one of their own, which goes first."""
+        waiting = (*getattr(self._vllm, "skipped_waiting", ()), *self._vllm.waiting)
         return Queues(
             tuple(request.request_id for request in self._vllm.running),
-            tuple(request.request_id for request in self._vllm.waiting),
+            tuple(request.request_id for request in waiting),
             tuple(request.request_id for request in getattr(self._vllm, "kv_holding_waiting", ())),
         )
 

@@ -9,7 +9,8 @@ under `offload_prompt_only`. A chunk is `blocks_per_chunk` blocks, named by the 
   request's own transfers run.
 - Blocks are never held back for a store. If one that is being stored is handed out again, or a request that
   stores is preempted, the step waits for those stores: they are flushed.
-- After a load, offers begin behind what was loaded; a preemption does not begin them anew.
+- After a load, offers begin behind what was loaded; a preemption does not begin them anew. Since 0.33 every
+  look-up does.
 
 Left out: sliding windows, recurrent layers, tiers beyond host memory, per-request limits, KV events.
 """
@@ -20,10 +21,11 @@ from dataclasses import dataclass, field
 from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.offload.transfers import ConnectorOutput, TransferJob
 from concur.sim.engine.request import Request, RequestStatus
-from concur.sim.kv.eviction import ARCCachePolicy, LRUCachePolicy, RequestAccess
+from concur.sim.kv.eviction import ARCCachePolicy, CachePolicy, LRUCachePolicy, RequestAccess
 from concur.sim.kv.history import BlockHash
 from concur.sim.kv.kv_cache_manager import KVCacheManager
 from concur.sim.kv.offload_manager import LookupResult, OffloadingManager
+from concur.sim.kv.request_lru import RequestLRUCachePolicy
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +61,9 @@ class OffloadingConnector:
         self._tokens_per_chunk = config.block_size * host.blocks_per_chunk
         self._offload_prompt_only = host.offload_prompt_only
         num_chunks = host.capacity_tokens // self._tokens_per_chunk
-        policy = LRUCachePolicy() if host.eviction_policy == "lru" else ARCCachePolicy(num_chunks)
+        policy = _make_policy(config, num_chunks)
         self.manager = OffloadingManager(num_chunks, policy, store_threshold=host.store_threshold)
+        self._offers_anew = not config.is_before("0.33")
         self._states: dict[str, _RequestState] = {}
         self._jobs: dict[int, _Job] = {}
         self._num_jobs = 0
@@ -83,6 +86,8 @@ class OffloadingConnector:
         """Return how many tokens can be loaded beyond those that the pool has; `None`: ask again later."""
         state = self._states[request.request_id]
         state.block_ids.clear()
+        if self._offers_anew:
+            state.next_stored_chunk_idx = 0
         if state.transfer_jobs:
             return None
         self._update_keys(state)
@@ -210,8 +215,9 @@ class OffloadingConnector:
         request, keys, size = state.request, state.keys, self._blocks_per_chunk
         num_chunks = request.num_tokens // self._tokens_per_chunk
         if num_chunks > len(keys):
-            names = list(request.history.block_hashes(len(keys) * size, num_chunks * size))
-            keys += names[size - 1 :: size]
+            names = list(request.history.block_hashes(len(keys) * size, num_chunks * size))[size - 1 :: size]
+            state.access.positions.update(zip(names, range(len(keys), num_chunks), strict=True))
+            keys += names
 
     def _start(self, job: _Job, num_blocks: int) -> TransferJob:
         job_id, self._num_jobs = self._num_jobs, self._num_jobs + 1
@@ -229,3 +235,10 @@ class OffloadingConnector:
             jobs.remove(job_id)
             if not jobs:
                 del self._fences[block_id]
+
+
+def _make_policy(config: EngineConfig, num_chunks: int) -> CachePolicy:
+    """Return the eviction policy that a host cache names, as its release of vLLM has it."""
+    if config.host_cache.eviction_policy == "arc":
+        return ARCCachePolicy(num_chunks)
+    return LRUCachePolicy() if config.is_before("0.33") else RequestLRUCachePolicy()

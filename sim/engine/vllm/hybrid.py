@@ -18,7 +18,9 @@ from concur.sim.kv.hybrid import HybridKVCacheManager
 class HybridScheduler(Scheduler[HybridKVCacheManager]):
     """The reference scheduler on a pool with several groups of layers."""
 
-    def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> int | None:
+    def _make_room(
+        self, request: Request, num_new_tokens: int, output: SchedulerOutput
+    ) -> tuple[bool, int, int]:
         """Let go of what has left the windows, but for steps in flight, before making room as ever."""
         num_done_tokens = request.num_computed_tokens - request.num_in_flight_tokens
         self.kv_cache_manager.remove_skipped_blocks(request.request_id, num_done_tokens)

@@ -6,6 +6,8 @@ Semantics of vLLM 0.32.0, `v1/core/sched/request_queue.py`, and of the preemptio
   makes way.
 - `priority`: the least (priority, arrival) first, those who had to make way among the others. The running
   request with the greatest makes way, wherever it stands, even if it has a part in the step already.
+
+Releases differ under `priority` in how a round of running requests goes on after somebody has made way.
 """
 
 from bisect import insort
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 
 from mypy_extensions import mypyc_attr
 
+from concur.sim.engine.config import EngineConfig
 from concur.sim.engine.request import Request
 
 
@@ -21,10 +24,15 @@ from concur.sim.engine.request import Request
 class SchedulingPolicy:
     """`fcfs`, and what every policy decides.
 
-    `takes_back`: whether somebody may have to make way who is in the step already.
+    `takes_back`: whether somebody may have to make way who is in the step already. `loses_turns`: whether a
+    running request is passed over, in this step, for each that stood before it, was not in the step (its last
+    token is in flight) and made way. `goes_on`: whether those behind a request that made way for itself have
+    their turn all the same.
     """
 
     takes_back: bool = False
+    loses_turns: bool = False
+    goes_on: bool = False
 
     def add(self, queue: deque[Request], request: Request) -> None:
         """Queue a request that has just come."""
@@ -59,6 +67,24 @@ class PriorityPolicy(SchedulingPolicy):
         return max(running, key=rank)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class PriorityPolicyUntil026(PriorityPolicy):
+    """`priority` of vLLM 0.24 and 0.26.
+
+    Who makes way moves the loop's `req_index` back only if it is in `scheduled_running_reqs`; 0.28 asks where
+    it stood (`victim_index < req_index`).
+    """
+
+    loses_turns: bool = True
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class PriorityPolicySince033(PriorityPolicy):
+    """`priority` of vLLM 0.33: after "Cannot schedule this request." the loop goes on if it is preempted."""
+
+    goes_on: bool = True
+
+
 def rank(request: Request) -> tuple[int, int]:
     """Return what requests are ordered by; the least goes first.
 
@@ -67,6 +93,10 @@ def rank(request: Request) -> tuple[int, int]:
     return request.priority, request.arrival_number
 
 
-def make_policy(name: str) -> SchedulingPolicy:
-    """Return the policy of that name of vLLM's."""
-    return PriorityPolicy() if name == "priority" else SchedulingPolicy()
+def make_policy(config: EngineConfig) -> SchedulingPolicy:
+    """Return the policy that a configuration names, as its release of vLLM has it."""
+    if config.scheduling_policy == "fcfs":
+        return SchedulingPolicy()
+    if config.is_before("0.28"):
+        return PriorityPolicyUntil026()
+    return PriorityPolicy() if config.is_before("0.33") else PriorityPolicySince033()

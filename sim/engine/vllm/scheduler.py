@@ -1,6 +1,7 @@
 """vLLM's V1 scheduler: which requests compute how many tokens in the next step.
 
-Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`:
+Semantics of vLLM 0.32.0, `v1/core/sched/scheduler.py` and `async_scheduler.py`; what other releases do
+differently stands in `caps_lone_requests` of the configuration and in the policies:
 
 1. *Running* requests first, in order of admission; each gets as many of its uncomputed tokens as the token
    budget and `long_prefill_token_threshold` allow. If its blocks do not fit, the *last* running request is
@@ -17,7 +18,8 @@ has to make way may then be in the step already: it is taken out, and its tokens
 A step may be scheduled before the output of the one before it is in (`async_scheduling`): then a request
 counts a *placeholder* for each token to come, is not scheduled past its last token, and cannot be admitted
 again after a preemption until its output in flight has arrived. If every output is in before the next call
-of `schedule`, these rules never act, and this is the synchronous scheduler.
+of `schedule`, these rules never act, and this is the synchronous scheduler. vLLM's loop never decides again
+before that output has arrived, so the third of them is for loops that would; in it 0.24 to 0.30 differ.
 
 With a host cache, a waiting request whose next blocks are in host memory allocates them and waits for the
 load, as vLLM does for an asynchronous KV connector; when it arrives, the request is admitted before others.
@@ -54,7 +56,7 @@ class Scheduler(Generic[Cache]):
         self.kv_holding_waiting: deque[Request] = deque()  # loaded from host memory, not yet running
         self.loading: set[Request] = set()
         self.running: list[Request] = []
-        self._policy = make_policy(config.scheduling_policy)
+        self._policy = make_policy(config)
         self._num_added = 0
         self._stats = SchedulerStats()
 
@@ -166,38 +168,46 @@ class Scheduler(Generic[Cache]):
         index = first
         while index < len(running) and budget > 0:
             request = running[index]
-            index += 1
             if _is_last_token_in_flight(request):
+                index += 1
                 continue
             num_missing = request.num_tokens + request.num_output_placeholders - request.num_computed_tokens
             num_new_tokens = _chunk(num_missing, threshold, budget)
-            num_given_back = self._make_room(request, num_new_tokens, output)
-            if num_given_back is None:
+            has_room, num_given_back, num_places = self._make_room(request, num_new_tokens, output)
+            budget += num_given_back
+            index -= num_places
+            if has_room:
+                self._put(output, request, num_new_tokens)
+                budget -= num_new_tokens
+                index += 1
+            elif request.status is RequestStatus.RUNNING or not self._policy.goes_on:
                 break
-            if output.preempted:  # some may have stood before it
-                index = running.index(request) + 1
-                budget += num_given_back
-            self._put(output, request, num_new_tokens)
-            budget -= num_new_tokens
         return budget
 
-    def _make_room(self, request: Request, num_new_tokens: int, output: SchedulerOutput) -> int | None:
-        """Preempt until a running request has room; `None` if it gets none in this step.
+    def _make_room(
+        self, request: Request, num_new_tokens: int, output: SchedulerOutput
+    ) -> tuple[bool, int, int]:
+        """Preempt until a running request has room, or it is known to get none in this step.
 
-        Returns how many tokens those had in the step who were preempted.
+        Returns whether it has, how many tokens those had in the step who were preempted, and by how many
+        places the round goes back: as many as stood before it and were preempted, where no turns are lost.
         """
-        num_tokens, num_given_back = request.num_computed_tokens + num_new_tokens, 0
+        running = self.running
+        num_tokens, num_given_back, num_places = request.num_computed_tokens + num_new_tokens, 0, 0
         while not self.kv_cache_manager.can_append(request.request_id, num_tokens):
-            victim = self._policy.victim(self.running)
+            victim = self._policy.victim(running)
             if not self._may_preempt(victim, output):
-                return None
-            self.running.remove(victim)
-            num_given_back += self._take_back(output, victim)
+                return False, num_given_back, num_places
+            is_before = running.index(victim) < running.index(request)
+            running.remove(victim)
+            num_victim_tokens = self._take_back(output, victim)
+            num_given_back += num_victim_tokens
+            num_places += is_before and (num_victim_tokens > 0 or not self._policy.loses_turns)
             self._preempt(victim)
             output.preempted.append(victim)
             if victim is request:
-                return None
-        return num_given_back
+                return False, num_given_back, num_places
+        return True, num_given_back, num_places
 
     def _may_preempt(self, victim: Request, output: SchedulerOutput) -> bool:
         """Tell whether a running request can give up its blocks now."""
