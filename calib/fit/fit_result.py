@@ -15,6 +15,8 @@ from concur.sim.step_time.profile import HostWork, Regime, RegimeErrors, StepTim
 _HIGH_CORRELATION: Final = 0.95
 _HIGH_CONDITION: Final = 1e4
 _LARGE_ERROR_FRAC: Final = 0.5
+_UNKNOWN_ERROR_FRAC: Final = 10.0
+"""An error so many times its coefficient is not told more closely."""
 _POOR_FRAC: Final = 0.1
 
 
@@ -121,8 +123,17 @@ def _line(coefficient: Coefficient) -> str:
     value, error = coefficient.value, coefficient.standard_error
     spread = f"{'at bound' if coefficient.is_at_bound else 'unknown':>12s} {'':8s}"
     if math.isfinite(error):
-        spread = f"{error:12.3g} {f'({error / value:.0%})' if value else '':>8s}"
+        spread = f"{error:12.3g} {_share_text(error, value):>8s}"
     return f"{coefficient.name:22s} {value:12.4g} {spread} {coefficient.initial_value:12.3g}"
+
+
+def _share_text(error: float, value: float) -> str:
+    """Say what share of a coefficient its error is; of one that the samples say nothing of, only that."""
+    if not value:
+        return ""
+    return (
+        f"({error / value:.0%})" if error < _UNKNOWN_ERROR_FRAC * value else f"(>{_UNKNOWN_ERROR_FRAC:.0%})"
+    )
 
 
 def _errors_line(e: RegimeErrors) -> str:

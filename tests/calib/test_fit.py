@@ -1,6 +1,7 @@
 """A fit can be wrong and look right: it is held against known laws, certified data, and its own formula."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,10 @@ def test_the_summary_says_what_to_beware_of(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(fit.profile.to_json())
     assert load_profile(str(path)) == fit.profile
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.2, "(20%)"), (9.9, "(990%)"), (4e5, "(>1000%)")])
+def test_an_error_far_beyond_its_coefficient_is_not_told_to_the_last_digit(error: float, told: str) -> None:
+    fit = fit_step_time(make_samples(), name="tiny")
+    first = replace(fit.coefficients[0], value=1.0, standard_error=error, is_at_bound=False)
+    assert f" {told} " in replace(fit, coefficients=(first,)).summary()
