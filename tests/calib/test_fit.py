@@ -200,8 +200,8 @@ def test_the_summary_says_what_to_beware_of(tmp_path: Path) -> None:
     assert load_profile(str(path)) == fit.profile
 
 
-@pytest.mark.parametrize(("error", "told"), [(0.2, "(20%)"), (9.9, "(990%)"), (4e5, "(>1000%)")])
-def test_an_error_far_beyond_its_coefficient_is_not_told_to_the_last_digit(error: float, told: str) -> None:
+def test_an_error_far_beyond_its_coefficient_is_not_told_to_the_last_digit() -> None:
     fit = fit_step_time(make_samples(), name="tiny")
-    first = replace(fit.coefficients[0], value=1.0, standard_error=error, is_at_bound=False)
-    assert f" {told} " in replace(fit, coefficients=(first,)).summary()
+    for error, told in ((0.2, "(20%)"), (9.9, "(990%)"), (4e5, "(>1000%)")):
+        first = replace(fit.coefficients[0], value=1.0, standard_error=error, is_at_bound=False)
+        assert f" {told} " in replace(fit, coefficients=(first,)).summary()
