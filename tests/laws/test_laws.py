@@ -24,7 +24,7 @@ from concur.sim.workload.spec import AgentSpec, StepSpec, Workload
 from concur.sim.world.cores import reference_core_of
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.worlds import World, worlds
-from tests.helpers import make_scenario
+from tests.helpers import make_agent, make_scenario, make_workload
 from tests.laws.register import Watch, watching
 
 
@@ -48,6 +48,18 @@ def test_every_law_holds_in_a_random_world(world: World) -> None:
         check_window(record)
 
 
+def test_a_prompt_that_a_tier_brings_back_whole_keeps_the_laws() -> None:
+    agents = make_workload(
+        make_agent(0, [(0, 2)], group="g", shared=16),
+        make_agent(1, [(40, 2)], arrival_s=1.0),
+        make_agent(2, [(0, 2)], group="g", shared=16, arrival_s=2.0),
+    )
+    engine = {"block_size": 4, "num_gpu_blocks": 13, "host_cache": {"capacity_tokens": 400}}
+    record = simulate(make_scenario(engine=engine), agents)
+    assert record.requests["cached_tokens"].iloc[-1] == record.requests["prompt_tokens"].iloc[-1] == 16
+    check_call_times(record, agents)
+
+
 def check_call_times(record: RunRecord, workload: Workload) -> None:
     calls = record.requests.sort_values(["agent_index", "call_index"])
     stages = ["ready_s", "submitted_s", "scheduled_s", "first_token_s", "finished_s"]
@@ -68,7 +80,12 @@ def check_call_times(record: RunRecord, workload: Workload) -> None:
             waits_s += [left_s[child.agent_id] for child in children if child.joins]
             assert ready_s == pytest.approx(max(waits_s)), "L6: after the tool wait and the children"
         assert own["output_tokens"].tolist() == [step.output_tokens for step in agent.steps]
-        assert (own["cached_tokens"] < own["prompt_tokens"]).all(), "the last token is always computed"
+        least = (own["host_tokens"].fillna(0) == 0).astype(
+            int
+        )  # a prompt that a tier brings back counts whole
+        assert (own["prompt_tokens"] - own["cached_tokens"] >= least).all(), (
+            "the last token is always computed"
+        )
         assert (own["recomputed_tokens"] >= 0).all()
 
 
