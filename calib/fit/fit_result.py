@@ -131,9 +131,9 @@ def _share_text(error: float, value: float) -> str:
     """Say what share of a coefficient its error is; of one that the samples say nothing of, only that."""
     if not value:
         return ""
-    return (
-        f"({error / value:.0%})" if error < _UNKNOWN_ERROR_FRAC * value else f"(>{_UNKNOWN_ERROR_FRAC:.0%})"
-    )
+    if error >= _UNKNOWN_ERROR_FRAC * value:
+        return f"(>{_UNKNOWN_ERROR_FRAC:.0%})"
+    return f"({error / value:.0%})"
 
 
 def _errors_line(e: RegimeErrors) -> str:

@@ -8,14 +8,14 @@ from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from concur.sim.kv.eviction import Chunk, RequestAccess, Resident
+from concur.sim.kv.eviction import Chunk, LRUCachePolicy, RequestAccess, Resident
 from concur.sim.kv.history import BlockHash
 
 _SPARE_ENTRIES: Final = 64
 _Rank = tuple[int, int]
 
 
-class RequestLRUCachePolicy:
+class RequestLRUCachePolicy(LRUCachePolicy):
     """Least recently used first; of what one request uses, the furthest from its head.
 
     The rank of a request is that of its first access, and a chunk keeps a higher one. At the request's end
@@ -23,17 +23,10 @@ class RequestLRUCachePolicy:
     """
 
     def __init__(self) -> None:
-        self._chunks: dict[BlockHash, Chunk] = {}
+        super().__init__()
         self._ranks: dict[BlockHash, _Rank] = {}
         self._heap: list[tuple[_Rank, BlockHash]] = []  # of all that is there, and of ranks left behind
         self._num_ranks = 0
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def get(self, key: BlockHash) -> Chunk | None:
-        """Return the chunk of a key, `None` if it is not there."""
-        return self._chunks.get(key)
 
     def insert(self, key: BlockHash, chunk: Chunk, access: RequestAccess) -> None:
         """Add a chunk under the request's rank."""
@@ -47,9 +40,6 @@ class RequestLRUCachePolicy:
             rank = (request_rank, -access.positions[key])
             if key in self._chunks and self._ranks[key] < rank:
                 self._put(key, rank)
-
-    def on_store_miss(self, keys: Sequence[BlockHash]) -> None:
-        """Learn nothing: a missing key has no rank."""
 
     def on_request_finished(self, keys: Sequence[BlockHash], access: RequestAccess) -> None:
         """Rank a request's keys anew, the head as the most recent."""

@@ -4,7 +4,7 @@ HiCache's numbers have a table of their own, because 0.5.8 is not simulated with
 scheduler. CONCUR counts as the fastest here where it beats no control and the request cap.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,9 +73,9 @@ def part(book: Book, reading: Reading) -> Part:
         findings=(),
         tables=[
             _shares_table(found),
-            _numbers_table(found, reading, list(ENGINES)),
+            _numbers_table(found, reading, ENGINES),
             _hits_table(book, reading),
-            _numbers_table(hicache_rows(book, reading), f"{reading}: HiCache", list(TIERS)),
+            _numbers_table(hicache_rows(book, reading), f"{reading}: HiCache", TIERS),
         ],
         series={"rows": found},
     )
@@ -192,7 +192,7 @@ def _shares_table(own: list[Row]) -> Table:
     return table
 
 
-def _numbers_table(own: list[Row], title: str, engines: Sequence[str]) -> Table:
+def _numbers_table(own: list[Row], title: str, engines: Collection[str]) -> Table:
     table = Table(title=title, caption="ours: mean and 95 % interval over seeds, and the verdict")
     table.add_column("what")
     table.add_column("printed (grade)", justify="right")

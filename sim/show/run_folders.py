@@ -83,7 +83,8 @@ class ComparisonFolder:
     def clear_report(self) -> Path:
         """Remove the report of an earlier comparison, and return where the new one goes."""
         report = self.folder / REPORT
-        for path in (*report.glob("*.png"), *report.glob("*.pdf"), report / "index.html"):
+        figures = [path for path in report.glob("*") if path.suffix in _FIGURES]
+        for path in (*figures, report / "index.html"):
             path.unlink(missing_ok=True)
         return report
 

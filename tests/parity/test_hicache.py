@@ -10,25 +10,14 @@ from itertools import product
 import pytest
 
 from concur.validate.parity.sglang_engine import sglang_version
-from concur.validate.parity.sglang_parity import Coverage, run_parity
-from concur.validate.parity.worlds import World
 from tests.parity.hicache_scenarios import FAST, HICACHE_CORNERS, POLICIES, SLOW, hicache_trace_world
+from tests.parity.identical_sglang import identical
 from tests.parity.sglang_scenarios import BEGINNINGS
 
 pytestmark = pytest.mark.sglang
 modes = pytest.mark.parametrize("is_overlapped", [False, True], ids=["normal", "overlap"])
 pages = pytest.mark.parametrize("page_size", [1, 16])
 policies = pytest.mark.parametrize("policy", POLICIES)
-
-
-def assert_identical(world: World) -> Coverage:
-    from concur.validate.parity.sglang_fuzz import explain_difference
-
-    result = run_parity(*world)
-    if result.difference is not None:
-        pytest.fail(explain_difference(result.difference, sglang_version()))
-    assert result.coverage.num_steps > 0
-    return result.coverage
 
 
 @modes
@@ -46,7 +35,7 @@ def test_real_traces_are_identical(name: str, policy: str, page_size: int, is_ov
             hicache_write_policy=policy,
             bandwidth_bytes_per_s=bandwidth,
         )
-        num_loaded += assert_identical(world).num_loaded_tokens
+        num_loaded += identical(world).coverage.num_loaded_tokens
     assert num_loaded > 0 or policy == "write_through_selective"
 
 
@@ -62,7 +51,7 @@ def test_corners(name: str, policy: str, page_size: int, is_overlapped: bool) ->
             hicache_write_policy=policy,
             bandwidth_bytes_per_s=bandwidth,
         )
-        coverage = assert_identical(world)
+        coverage = identical(world).coverage
         assert coverage.num_evicted_tokens > 0
         if name == "outgrown":
             assert coverage.num_retractions > 0

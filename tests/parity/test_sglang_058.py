@@ -11,9 +11,9 @@ import pytest
 
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.validate.parity.sglang_engine import sglang_version
-from concur.validate.parity.sglang_fuzz import explain_difference, explain_fuzz, fuzz
-from concur.validate.parity.sglang_parity import Coverage, run_parity
+from concur.validate.parity.sglang_fuzz import explain_fuzz, fuzz
 from concur.validate.parity.worlds import World
+from tests.parity.identical_sglang import identical
 from tests.parity.sglang_scenarios import BEGINNINGS, CORNERS, POOLS, early_world, trace_world, with_limit
 
 pytestmark = pytest.mark.sglang
@@ -26,14 +26,6 @@ def release() -> str:
     if sglang_version() != "0.5.8":
         pytest.skip(f"SGLang {sglang_version()} is in front, not 0.5.8")
     return sglang_version()
-
-
-def assert_identical(world: World) -> Coverage:
-    result = run_parity(*world)
-    if result.difference is not None:
-        pytest.fail(explain_difference(result.difference, "0.5.8"))
-    assert result.coverage.num_requests == sum(len(agent.steps) for agent in world[1].agents)
-    return result.coverage
 
 
 def of_058(world: World) -> World:
@@ -51,7 +43,7 @@ def test_real_traces_are_identical(name: str, pool: str, page_size: int, is_over
     for policy, is_mixed in product(["fcfs", "lpm"], [False, True]):
         settings = {"page_size": page_size, "schedule_policy": policy, "enable_mixed_chunk": is_mixed}
         world = trace_world(name, pool, is_overlapped=is_overlapped, **settings)
-        coverage = assert_identical(of_058(world))
+        coverage = identical(of_058(world)).coverage
         assert coverage.num_cached_tokens > 0
         assert coverage.num_mixed > 0 or not is_mixed
 
@@ -60,7 +52,7 @@ def test_real_traces_are_identical(name: str, pool: str, page_size: int, is_over
 @pages
 @pytest.mark.parametrize("name", CORNERS)
 def test_corners(name: str, page_size: int, is_overlapped: bool) -> None:
-    coverage = assert_identical(of_058(CORNERS[name](is_overlapped=is_overlapped, page_size=page_size)))
+    coverage = identical(of_058(CORNERS[name](is_overlapped=is_overlapped, page_size=page_size))).coverage
     if name == "retracting":
         assert coverage.num_retractions > 10
     if name == "mixed":
@@ -70,7 +62,7 @@ def test_corners(name: str, page_size: int, is_overlapped: bool) -> None:
 
 @modes
 def test_generated_tokens_are_never_found_again(is_overlapped: bool) -> None:
-    coverage = assert_identical(of_058(early_world(is_overlapped=is_overlapped)))
+    coverage = identical(of_058(early_world(is_overlapped=is_overlapped))).coverage
     assert coverage.num_cached_tokens > 1000
     assert coverage.num_generated_tokens_reused == 0
 
@@ -79,7 +71,7 @@ def test_generated_tokens_are_never_found_again(is_overlapped: bool) -> None:
 def test_a_large_limit_is_not_cut_to_the_pool(is_overlapped: bool) -> None:
     scenario, workload = early_world(is_overlapped=is_overlapped)
     agents = tuple(with_limit(agent, 4000) for agent in workload.agents)
-    assert_identical(of_058((scenario, replace(workload, agents=agents))))
+    identical(of_058((scenario, replace(workload, agents=agents))))
 
 
 @pytest.mark.parametrize("seed", [0, None], ids=["fixed seed", "fresh seed"])

@@ -16,9 +16,10 @@ from concur.sim.scenario.build import build_workload
 from concur.sim.scenario.scenario import parse_scenario
 from concur.sim.world.simulate import simulate
 from concur.validate.parity.sglang_engine import sglang_version
-from concur.validate.parity.sglang_parity import Coverage, run_parity
+from concur.validate.parity.sglang_parity import Coverage
 from concur.validate.parity.worlds import World
 from tests.helpers import TRACES
+from tests.parity.identical_sglang import identical
 from tests.parity.sglang_scenarios import BEGINNINGS, CORNERS, POOLS, trace_world
 
 pytestmark = pytest.mark.sglang
@@ -27,13 +28,7 @@ pages = pytest.mark.parametrize("page_size", [1, 16])
 
 
 def assert_identical(world: World) -> Coverage:
-    from concur.validate.parity.sglang_fuzz import explain_difference
-
-    result = run_parity(*world)
-    if result.difference is not None:
-        pytest.fail(explain_difference(result.difference, sglang_version()))
-    assert result.coverage.num_steps > 0
-    assert result.coverage.num_requests == sum(len(agent.steps) for agent in world[1].agents)
+    result = identical(world)
     pd.testing.assert_frame_equal(calls_of(simulate(*world)), calls_of(result.record), check_exact=True)
     return result.coverage
 
