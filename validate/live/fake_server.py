@@ -113,7 +113,10 @@ class FakeServer:
         try:
             yield self
         finally:
+            server = self._runner.server
             await self._runner.cleanup()
+            assert server is not None
+            await _cut_all(server)
 
     @contextmanager
     def in_thread(self) -> Iterator["FakeServer"]:
@@ -148,9 +151,7 @@ class FakeServer:
         assert self._runner.server is not None
         for site in list(self._runner.sites):
             await site.stop()
-        for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+        await _cut_all(self._runner.server)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         number = self.num_calls
@@ -301,6 +302,15 @@ def _block_names(tokens: Sequence[int], block_size: int) -> list[int]:
         name = hash((name, *tokens[end - block_size : end]))
         names.append(name)
     return names
+
+
+async def _cut_all(server: web.Server) -> None:
+    """Cut all connections at once; one that is just being accepted is there after a turn of the loop."""
+    for _ in range(3):
+        for connection in server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 async def _ok(request: web.Request) -> web.Response:
