@@ -3,6 +3,7 @@
 ConcurError
 ├── TraceError       a trace line that breaks the format
 ├── ScenarioError    a scenario that cannot be run as written
+│   └── RequestAbortedError its engine gives a request up
 ├── ProfileError     a step-time profile that cannot be used
 ├── RecordError      a run record that cannot be read or written
 ├── WorkersLostError the processes that runs are given to are killed again and again
@@ -18,6 +19,10 @@ class TraceError(ConcurError, ValueError):
 
 class ScenarioError(ConcurError, ValueError):
     """Report a scenario that cannot be run as written: the value, the bound, the remedy."""
+
+
+class RequestAbortedError(ScenarioError):
+    """Report that an engine gives up a request of this scenario: which, why, the remedy."""
 
 
 class RecordError(ConcurError, ValueError):

@@ -78,6 +78,14 @@ def outgrown_world(*, is_overlapped: bool, page_size: int, **settings: Any) -> W
     return with_tier(world(agents, 960, is_overlapped=is_overlapped, **greedy), hicache_ratio=2.0, **settings)
 
 
+def cornered_world(*, is_overlapped: bool, page_size: int) -> World:
+    """What the one leaves is still on its way to the host when the other, alone, has filled the rest."""
+    agents = [with_limit(make_agent(0, [(100, 200)]), 201), make_agent(1, [(120, 10)], arrival_s=0.1)]
+    greedy = {"page_size": page_size, "schedule_conservativeness": 0.0, "chunked_prefill_size": -1}
+    there = world(agents, 336, is_overlapped=is_overlapped, **greedy)
+    return with_tier(there, hicache_write_policy="write_through", bandwidth_bytes_per_s=2e7)
+
+
 HICACHE_CORNERS: dict[str, Callable[..., World]] = {
     "returning": returning_world,
     "crammed": crammed_world,

@@ -10,7 +10,15 @@ from itertools import product
 import pytest
 
 from concur.validate.parity.sglang_engine import sglang_version
-from tests.parity.hicache_scenarios import FAST, HICACHE_CORNERS, POLICIES, SLOW, hicache_trace_world
+from concur.validate.parity.sglang_parity import run_parity
+from tests.parity.hicache_scenarios import (
+    FAST,
+    HICACHE_CORNERS,
+    POLICIES,
+    SLOW,
+    cornered_world,
+    hicache_trace_world,
+)
 from tests.parity.identical_sglang import identical
 from tests.parity.sglang_scenarios import BEGINNINGS
 
@@ -63,6 +71,15 @@ def test_corners(name: str, policy: str, page_size: int, is_overlapped: bool) ->
             assert coverage.num_host_evicted_tokens > 500
         if name == "tiny":
             assert coverage.num_dropped_tokens > 100
+
+
+@modes
+@pages
+def test_both_end_where_the_last_request_is_aborted(page_size: int, is_overlapped: bool) -> None:
+    result = run_parity(*cornered_world(is_overlapped=is_overlapped, page_size=page_size))
+    assert result.difference is None
+    assert (result.coverage.num_aborted, result.record) == (1, None)
+    assert result.coverage.num_steps > 50
 
 
 @pytest.mark.parametrize(("seed", "num_worlds"), [(0, 300), (None, 300)], ids=["fixed seed", "fresh seed"])

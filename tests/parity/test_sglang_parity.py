@@ -29,6 +29,7 @@ pages = pytest.mark.parametrize("page_size", [1, 16])
 
 def assert_identical(world: World) -> Coverage:
     result = identical(world)
+    assert result.record is not None
     pd.testing.assert_frame_equal(calls_of(simulate(*world)), calls_of(result.record), check_exact=True)
     return result.coverage
 

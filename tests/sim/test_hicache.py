@@ -20,6 +20,7 @@ from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.step_time.step_time import LinearStepTime
 from concur.sim.world.simulate import simulate
 from tests.helpers import TRACES
+from tests.parity.hicache_scenarios import cornered_world
 from tests.sim.test_sglang import requests
 
 STEP_TIME = LinearStepTime(0.006, 2.1e-5, 5e-5, 1.2e-8, 1e-9)
@@ -109,6 +110,14 @@ def test_a_slow_link_makes_steps_wait_and_is_worse_than_a_fast_one() -> None:
         assert metrics["host_load_s"] == pytest.approx(metrics["load_back_tokens"] * 262_144 / bandwidth)
         assert 0 < metrics["host_reload_wait_s"] <= metrics["host_load_s"]
         assert metrics["host_backup_stall_s"] == 0
+
+
+def test_a_run_in_which_sglang_aborts_a_request_is_refused() -> None:
+    scenario, workload = cornered_world(is_overlapped=True, page_size=1)
+    with pytest.raises(
+        ScenarioError, match=r"max_total_num_tokens = 336 is too few .* aborts request \S+ .*more"
+    ):
+        simulate(scenario, workload)
 
 
 def test_a_write_back_holds_the_loop_up() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from concur.sim.engine.sglang.scheduler import aborted
 from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.validate.errors import SglangMissingError
@@ -260,7 +261,7 @@ class SglangEngine:
             kv_shard_widening=1,
             beam_coordinator=self._beams,
             metrics_reporter=self._reporter,
-            **_bystanders(),
+            **_bystanders(config),
         )
         scheduler.policy = SchedulePolicy(config.schedule_policy, self.tree, False, False, False)
         scheduler.new_token_ratio_tracker = NewTokenRatioTracker.from_config()
@@ -294,14 +295,14 @@ class SglangEngine:
         )
 
 
-def _bystanders() -> dict[str, Any]:
+def _bystanders(config: SglangConfig) -> dict[str, Any]:
     """Return what the scheduler talks to while it schedules, and nothing comes of it here."""
 
     def unchanged(batch: Any, **options: Any) -> Any:
         return batch
 
     def abort(request: Any, req: Any) -> None:
-        raise AssertionError(f"SGLang aborts {req.rid}, and no call that it takes is too long for its pool")
+        raise aborted(req.rid, config)
 
     worker = SimpleNamespace(model_runner=SimpleNamespace(attn_backend=object(), prefill_aware_swa=False))
     return {

@@ -10,6 +10,8 @@ compares
 - the published gauges and counters,
 - with HiCache: what is free on the host, what is on its way to either side, and what SGLang counts of that,
 - the requests finished, and the time at which the step ended.
+
+Where SGLang aborts a request, both runs must end there.
 """
 
 from dataclasses import dataclass, fields
@@ -24,6 +26,7 @@ from concur.sim.engine.sglang.scheduler import Scheduler
 from concur.sim.engine.sglang.transfers import HostTransfers
 from concur.sim.engine.sglang_config import SglangConfig
 from concur.sim.engine.stepping import StepCore
+from concur.sim.errors import RequestAbortedError
 from concur.sim.kv.hiradix import HiRadixTree
 from concur.sim.record.record import RunRecord
 from concur.sim.scenario.scenario import Scenario
@@ -63,9 +66,10 @@ class Step:
     end_s: float = -1.0
     stats: tuple[float, ...] = ()
     tier: tuple[tuple[str, float], ...] = ()
+    aborted: str = ""
 
 
-_OUTCOMES: Final = ("finished", "end_s", "stats", "tier")
+_OUTCOMES: Final = ("finished", "end_s", "stats", "tier", "aborted")
 _DECISIONS: Final = tuple(field.name for field in fields(Step) if field.name not in _OUTCOMES)
 
 
@@ -84,33 +88,34 @@ class Coverage:
     """What a comparison exercised, so that a vacuous one can be refused.
 
     `num_chunks` prefills went on in another pass, in `num_mixed` batches some prefilled and some decoded, and
-    `num_early_ends` answers ended before their limit.
+    `num_early_ends` answers ended before their limit. A run that ends with an abort counts its steps only.
     """
 
     num_steps: int
-    num_requests: int
-    num_retractions: int
-    num_cached_tokens: int
-    num_generated_tokens_reused: int
-    num_chunks: int
-    num_mixed: int
-    num_early_ends: int
+    num_requests: int = 0
+    num_retractions: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens_reused: int = 0
+    num_chunks: int = 0
+    num_mixed: int = 0
+    num_early_ends: int = 0
     num_loaded_tokens: int = 0
     num_evicted_tokens: int = 0
     num_dropped_tokens: int = 0
     num_host_evicted_tokens: int = 0
+    num_aborted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of one comparison; `difference` is `None` where every step was identical.
 
-    `record` is of the run on SGLang's side.
+    `record` is of the run on SGLang's side; `None` if that ended with an abort.
     """
 
     coverage: Coverage
     difference: Difference | None
-    record: RunRecord
+    record: RunRecord | None
 
 
 class SteppedScheduler(HiCacheScheduler, Protocol):
@@ -248,8 +253,8 @@ def differing_fields(
     return (*(name for name in differing if name != "memory"), *(inside if "memory" in differing else ()))
 
 
-def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], RunRecord]:
-    """Run SGLang's side to its end; return its steps, and the record of the run.
+def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], RunRecord | None]:
+    """Run SGLang's side until it ends or aborts a request; return its steps, and the record of the run.
 
     Raises
     ------
@@ -261,7 +266,10 @@ def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], R
     config = _config_of(scenario)
     transfers = transfers_of(config)
     theirs = Recorder(_theirs(config, workload, transfers))
-    record = simulate(scenario, workload, core=_core(scenario, theirs, transfers))
+    try:
+        record = simulate(scenario, workload, core=_core(scenario, theirs, transfers))
+    except RequestAbortedError as error:
+        return [*theirs.steps, _last_step(error)], None
     return theirs.steps, record
 
 
@@ -270,16 +278,22 @@ def first_difference(scenario: Scenario, workload: Workload, expected: list[Step
     config = _config_of(scenario)
     transfers = transfers_of(config)
     ours = Recorder(build_sglang_scheduler(config, transfers), expected=expected)
+    steps = ours.steps
     try:
         simulate(scenario, workload, core=_core(scenario, ours, transfers))
     except _DivergedError as diverged:
         (number,) = diverged.args
+    except RequestAbortedError as error:
+        number = len(steps)
+        steps = [*steps, _last_step(error)]
+        if steps[number:] == expected[number:]:
+            return None
     else:
-        number = len(ours.steps)
+        number = len(steps)
         if number == len(expected):
             return None
-    differing = differing_fields(ours.steps, expected, number, _DECISIONS + _OUTCOMES)
-    return Difference(number, differing, _at(ours.steps, number), _at(expected, number))
+    differing = differing_fields(steps, expected, number, _DECISIONS + _OUTCOMES)
+    return Difference(number, differing, _at(steps, number), _at(expected, number))
 
 
 def run_parity(scenario: Scenario, workload: Workload) -> Result:
@@ -317,11 +331,18 @@ def _core(scenario: Scenario, recorder: Recorder, transfers: HostTransfers | Non
     return core_around(recorder, _config_of(scenario), make_step_time(scenario.step_time), transfers)
 
 
+def _last_step(error: RequestAbortedError) -> Step:
+    """Return what a run ends with in which SGLang aborts a request; neither side's memory matters then."""
+    return Step((), (), Memory((), (), False, 0, 0, 0.0), aborted=str(error))
+
+
 def _at(steps: list[Step], number: int) -> Step | None:
     return steps[number] if number < len(steps) else None
 
 
-def _coverage(steps: list[Step], workload: Workload, record: RunRecord) -> Coverage:
+def _coverage(steps: list[Step], workload: Workload, record: RunRecord | None) -> Coverage:
+    if record is None:
+        return Coverage(len(steps), num_aborted=1)
     batches = [step.batch for step in steps]
     ordered = record.requests.sort_values(["agent_index", "call_index"])
     prompts_before = ordered.groupby("agent_index")["prompt_tokens"].shift()

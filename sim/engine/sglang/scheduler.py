@@ -7,7 +7,9 @@ Semantics of SGLang 0.5.23, `managers/scheduler.py`, `managers/schedule_batch.py
    on. With `enable_mixed_chunk` the decodes join the prefill if there is room.
 2. A prefill longer than `chunked_prefill_size` goes on in the next pass, before anybody else.
 3. When decodes outgrow the pool, those with the shortest answers (of these, with the longest prompts) are
-   retracted: their slots are freed at once, not cached, and they go to the *end* of the queue.
+   retracted: their slots are freed at once, not cached, and they go to the *end* of the queue. If the last
+   finds no room even so, SGLang aborts it, and the run ends: with HiCache, what is being copied to the host
+   stays in the pool.
 4. What a request has computed is put into the tree after each chunk, after its prefill, and at its end.
 5. How much of `max_new_tokens` is expected of those who run is `new_token_ratio`; it falls with every decode
    step and is set anew by a retraction.
@@ -32,6 +34,7 @@ from concur.sim.engine.sglang.req import Req
 from concur.sim.engine.sglang.signals import Signals
 from concur.sim.engine.sglang.slots import Slots
 from concur.sim.engine.sglang_config import SglangConfig
+from concur.sim.errors import RequestAbortedError
 from concur.sim.kv.radix import RadixTree
 
 _RETRACT_DECODE_STEPS: Final = 20
@@ -303,8 +306,8 @@ class Scheduler:
             self.tree.make_room(len(stay) * _RETRACT_DECODE_STEPS)
             self._requeue(req)
             output.preempted.append(req.request)
-        fits = self._slots.has_room(stay)
-        assert fits, "the last request has the pool to itself, and its limit was cut to that"
+        if not self._slots.has_room(stay):
+            raise aborted(stay[0].request.request_id, self.config)
         self.running = stay
         self.is_full = False
         self.ratio.estimate_after_retraction(self.running, _RETRACT_DECODE_STEPS)
@@ -350,3 +353,12 @@ class Scheduler:
         request.status = RequestStatus.FINISHED
         request.finished_s = time_s
         self._signals.note_end(request)
+
+
+def aborted(request_id: str, config: SglangConfig) -> RequestAbortedError:
+    """Return the error of a request that SGLang aborts, with all others retracted (`retract_decode`)."""
+    return RequestAbortedError(
+        f"engine.max_total_num_tokens = {config.max_total_num_tokens} is too few for this run: SGLang aborts "
+        f"request {request_id}, which finds no room for its next token though all others were retracted, "
+        "for what is on its way to the host, or in the middle of its prefill, stays; give the engine more"
+    )
