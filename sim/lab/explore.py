@@ -2,8 +2,8 @@
 
 Pool and tier are shares of what all agents hold at their longest, so that a knob means the same at every
 number of agents: below 1 the pool overflows without control. The batch is small, blocks are of 64 tokens and
-caps are few, so that a turn takes under a second (SGLang, and a tier, which is simulated block by block, up
-to three); what was simulated before is kept. A number to rely on is one of `concur compare`.
+caps are few, around what the pool holds, so that a turn takes under a second (with a tier, which is simulated
+block by block, four); what was simulated before is kept. A number to rely on is one of `concur compare`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ from concur.sim.world.simulate import simulate
 
 Engine = Literal["vLLM", "SGLang"]
 BLOCK_TOKENS: Final = 64
-_CAP_FRACS: Final = (1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
+_CAPS_OVER_POOL: Final = (1.25, 1.5, 1.75, 2.25)
+"""Caps over the agents whose longest histories fill the pool: the knee is among them, as most are shorter."""
 _KEPT: Final = 128  # runs of a batch this small are a few MB each at most
 
 
@@ -65,7 +66,7 @@ class Explorer:
         ConcurError
             If the policy is none, or the knobs make no scenario.
         """
-        texts = ["none", *(f"agent_cap={cap}" for cap in _caps(knobs.agents))]
+        texts = ["none", *(f"agent_cap={cap}" for cap in _caps(knobs))]
         others = [text for text in texts if text != policy]
         return [self._run(text, knobs) for text in [*others, policy]]
 
@@ -84,8 +85,9 @@ class Explorer:
         return parse_scenario(raw), workload
 
 
-def _caps(agents: int) -> Sequence[int]:
-    return sorted({max(1, round(share * agents)) for share in _CAP_FRACS})
+def _caps(knobs: Knobs) -> Sequence[int]:
+    fitting = knobs.pool_frac * knobs.agents
+    return sorted({min(max(1, round(times * fitting)), knobs.agents) for times in _CAPS_OVER_POOL})
 
 
 def _engine(knobs: Knobs, needed_tokens: int, longest_tokens: int) -> dict[str, Any]:

@@ -24,12 +24,24 @@ def last(explorer: Explorer, policy: str = "none", **knobs: Any) -> RunRecord:
 
 
 def test_no_control_and_caps_stand_before_the_policy_each_once(explorer: Explorer) -> None:
-    chosen = ("hybrid", "agent_cap=4")
+    chosen = ("hybrid", "agent_cap=5")
     labels = [[run.label for run in explorer.runs(text, Knobs(**SMALL))] for text in chosen]
     assert labels == [
-        ["none", *(f"agent_cap={cap}" for cap in (2, 3, 4, 5, 6)), "hybrid"],
-        ["none", *(f"agent_cap={cap}" for cap in (2, 3, 5, 6, 4))],
+        ["none", *(f"agent_cap={cap}" for cap in (4, 5, 6, 7)), "hybrid"],
+        ["none", *(f"agent_cap={cap}" for cap in (4, 6, 7, 5))],
     ]
+
+
+def test_the_caps_are_around_what_the_pool_holds_and_never_beyond_all(explorer: Explorer) -> None:
+    caps = {
+        frac: [run.label for run in explorer.runs("none", Knobs(agents=8, pool_frac=frac))][:-1]
+        for frac in (0.1, 0.6, 2.0)
+    }
+    assert caps == {
+        0.1: ["agent_cap=1", "agent_cap=2"],
+        0.6: ["agent_cap=6", "agent_cap=7", "agent_cap=8"],
+        2.0: ["agent_cap=8"],
+    }
 
 
 def test_a_small_pool_is_recomputed_and_an_ample_one_is_not(explorer: Explorer) -> None:
@@ -59,8 +71,8 @@ def test_what_was_simulated_is_kept(explorer: Explorer) -> None:
 def test_the_figure_has_timeline_knee_and_split(explorer: Explorer) -> None:
     axes = overview_figure(explorer.runs("hybrid", Knobs(**SMALL))).axes
     assert [ax.get_xlabel() for ax in axes] == ["time (s)", "static cap (agents)", "time (s)"]
-    assert len(axes[1].lines[0].get_xdata()) == 5  # type: ignore[arg-type]
-    assert list(axes[1].get_xticks()) == [2, 3, 4, 5, 6], "few caps: each has its tick"
+    assert len(axes[1].lines[0].get_xdata()) == 4  # type: ignore[arg-type]
+    assert list(axes[1].get_xticks()) == [4, 5, 6, 7], "few caps: each has its tick"
 
 
 @pytest.mark.parametrize(
