@@ -5,13 +5,11 @@ policy, the budgets, the batches, the radix tree, the allocators and the process
 Written against SGLang 0.5.23.
 """
 
-import json
 import logging
 import os
-import tempfile
 from collections import deque
 from functools import cache
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -21,10 +19,9 @@ from concur.sim.engine.sglang_config import SglangConfig
 from concur.validate.errors import SglangMissingError
 from concur.validate.parity.sglang_absent import stand_in_for_absent_packages
 from concur.validate.parity.sglang_hicache import HiCacheCounters, attach, server_options, smallest_kv_pool
-from concur.validate.parity.small_model import SMALL_MODEL
+from concur.validate.parity.small_model import small_model_folder
 
 VOCABULARY: Final = 1 << 40  # token ids are made up, and none is out of it
-_MODEL: Final = SMALL_MODEL | {"bos_token_id": 0, "eos_token_id": 1}
 _ABSENT: Final = (  # parts of a scheduler that this one does without
     *("chunked_req", "_pending_chunked_abort_req", "dllm_config", "min_free_slots_delayer"),
     *("prefill_delayer", "dynamic_chunk_sizer", "truncation_align_size", "decode_offload_manager"),
@@ -81,10 +78,9 @@ def sglang_version() -> str:
 
 
 @cache
-def _model_folder() -> str:
-    folder = Path(tempfile.mkdtemp(prefix="concur-model-"))
-    (folder / "config.json").write_text(json.dumps(_MODEL))
-    return str(folder)
+def _model_folder() -> TemporaryDirectory[str]:
+    """Return the folder of the model that every engine of this process has; it goes when Python ends."""
+    return small_model_folder(bos_token_id=0, eos_token_id=1)
 
 
 def _publish_arguments(config: SglangConfig) -> Any:
@@ -94,7 +90,7 @@ def _publish_arguments(config: SglangConfig) -> Any:
 
     tier = config.hierarchical_cache
     arguments = ServerArgs(
-        model_path=_model_folder(),
+        model_path=_model_folder().name,
         device="cpu",
         load_format="dummy",
         skip_tokenizer_init=True,

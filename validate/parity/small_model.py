@@ -1,8 +1,11 @@
 """A model for engines that are there to schedule: a Hugging Face configuration of one dense layer."""
 
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-SMALL_MODEL: Final[dict[str, Any]] = {
+_SMALL_MODEL: Final[dict[str, Any]] = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "hidden_size": 64,
@@ -20,3 +23,10 @@ SMALL_MODEL: Final[dict[str, Any]] = {
     "max_position_embeddings": 1 << 24,
 }
 """Scheduling does not depend on it."""
+
+
+def small_model_folder(**more: Any) -> TemporaryDirectory[str]:
+    """Write the model, with `more` in its configuration, into a folder that goes when the object does."""
+    folder = TemporaryDirectory(prefix="concur-model-")
+    Path(folder.name, "config.json").write_text(json.dumps(_SMALL_MODEL | more))
+    return folder

@@ -9,11 +9,8 @@ vLLM 0.32.0; 0.24 to 0.33 are told the same (`concur.validate.parity.releases`).
 """
 
 import copy
-import json
 import os
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from concur.sim.engine.cache_groups import KVCacheGroupConfig
@@ -23,7 +20,7 @@ from concur.sim.engine.request import Request, RequestStatus
 from concur.sim.step_time.step_time import StepBatch
 from concur.sim.workload.spec import Workload
 from concur.validate.errors import OutOfScopeError, VllmMissingError
-from concur.validate.parity.small_model import SMALL_MODEL
+from concur.validate.parity.small_model import small_model_folder
 from concur.validate.parity.tokens import TokenBook
 
 Output = TypeVar("Output", bound=SchedulerOutput)
@@ -89,17 +86,16 @@ def _base_config() -> Any:
     vllm_version()
     from vllm.engine.arg_utils import EngineArgs
 
-    folder = Path(tempfile.mkdtemp(prefix="concur-model-"))
-    (folder / "config.json").write_text(json.dumps(SMALL_MODEL))
-    arguments = EngineArgs(
-        model=str(folder),
-        load_format="dummy",
-        skip_tokenizer_init=True,
-        max_model_len=1 << 20,
-        enforce_eager=True,
-        async_scheduling=False,
-    )
-    return arguments.create_engine_config()
+    with small_model_folder() as folder:
+        arguments = EngineArgs(
+            model=folder,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            max_model_len=1 << 20,
+            enforce_eager=True,
+            async_scheduling=False,
+        )
+        return arguments.create_engine_config()
 
 
 def _vllm_config(config: EngineConfig) -> Any:
