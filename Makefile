@@ -20,7 +20,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 CLIENTS_VENV := .venv-clients
 CLIENTS_NPM := @anthropic-ai/claude-code@2.1.332 @openai/codex@0.169.0
 
-.PHONY: help demo notebook test test-fast test-vllm test-releases test-sglang test-clients validate results figures notebooks docs fast slow bench bench-peers bench-gate lint clean
+.PHONY: help demo notebook test test-fast test-vllm test-releases test-sglang test-clients test-notebooks validate results figures notebooks docs fast slow bench bench-peers bench-gate lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-vllm  compare with vLLM's own scheduler, step by step (installs vLLM in .venv-vllm)"
 	@echo "make test-releases  the same for vLLM 0.24 to 0.33, on random worlds; prints a matrix (downloads 1 GB)"
 	@echo "make test-sglang  the same with SGLang's own scheduler (installs SGLang in .venv-sglang)"
+	@echo "make test-notebooks  run every notebook, and hold what it shows to what is stored"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
 	@echo "make results    the pages' tables of simulations again, and which numbers changed; hours, ONLY=\"react sweep\" less"
@@ -64,6 +65,9 @@ notebook: $(BIN)/.installed-notebook
 
 test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -n auto
+
+test-notebooks: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -q -n auto -m notebooks
 
 # The hot modules compiled in place, in a copy of this tree: the tests of the engine, and the same records byte for byte.
 test-fast: $(BIN)/.installed-dev

@@ -65,6 +65,16 @@ def with_frames(record: RunRecord, **frames: pd.DataFrame) -> RunRecord:
     return with_tables(record, **tables)
 
 
+def leave_figures_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a report write PNG and PDF files without a picture: drawing takes seconds."""
+
+    def touch(_: object, path: Path) -> None:
+        path.touch()
+        path.with_suffix(".pdf").touch()
+
+    monkeypatch.setattr("concur.sim.show.report.write_figure", touch)
+
+
 def make_agent(
     index: int,
     steps: Sequence[tuple[int, int]],

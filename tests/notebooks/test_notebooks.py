@@ -101,6 +101,7 @@ def test_a_notebook_chooses_and_arranges_and_does_not_compute(path: Path) -> Non
             assert len(ast.unparse(node).splitlines()) <= MOST_LINES_OF_A_DEFINITION
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the root or from its own folder, by turns; on this interpreter; with nothing of the user's."""

@@ -13,7 +13,7 @@ from typer.main import get_command
 from concur.cli import verbs
 from concur.sim.record.provenance import git_commit, short_commit
 from concur.sim.record.record import load_record
-from tests.helpers import concur
+from tests.helpers import concur, leave_figures_empty
 
 SCENARIO = """
 seed = 1
@@ -95,6 +95,7 @@ def test_compare_and_report(
 def test_any_set_of_policies_can_be_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    leave_figures_empty(monkeypatch)
     assert concur(monkeypatch, "compare", "s.toml", "--controllers", "request_cap=2,4", "--out", "caps") == 0
     for name, alpha in (("one", 2), ("two", 4)):
         arguments = ["--set", "controller.kind=concur", "--set", f"controller.alpha={alpha}", "--out", name]

@@ -13,7 +13,7 @@ from concur.sim.errors import ScenarioError
 from concur.sim.scenario.engine_texts import engine_variants
 from concur.sim.scenario.scenario import Scenario, parse_scenario
 from concur.sim.world.simulate import simulate
-from tests.helpers import concur, make_scenario
+from tests.helpers import concur, leave_figures_empty, make_scenario
 
 FILE = """
 [workload]
@@ -30,7 +30,8 @@ ENGINES = "vllm,sglang,sglang+schedule_policy=lpm"
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    leave_figures_empty(monkeypatch)
     path = tmp_path / "s.toml"
     path.write_text(FILE)
     return path

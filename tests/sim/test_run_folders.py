@@ -18,7 +18,7 @@ from concur.sim.scenario.build import build_workloads
 from concur.sim.scenario.scenario import load_scenario
 from concur.sim.show.run_folders import ComparisonFolder, left_out_below, runs_below
 from concur.sim.world.simulate import simulate
-from tests.helpers import concur
+from tests.helpers import concur, leave_figures_empty
 
 SCENARIO = """
 [workload]
@@ -34,12 +34,14 @@ max_model_len = 8192
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    leave_figures_empty(monkeypatch)
     (tmp_path / "s.toml").write_text(SCENARIO)
     return tmp_path
 
 
 def compare(monkeypatch: pytest.MonkeyPatch, *arguments: str, policies: tuple[str, ...] = ("none",)) -> int:
-    return concur(monkeypatch, "compare", "s.toml", "--out", "d", *arguments, "--controllers", *policies)
+    into = ["--out", "d", "--jobs", "1"]
+    return concur(monkeypatch, "compare", "s.toml", *into, *arguments, "--controllers", *policies)
 
 
 def keep_a_run(folder: Path) -> None:

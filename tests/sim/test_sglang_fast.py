@@ -68,7 +68,7 @@ def test_corners(name: str, page_size: int, is_overlapped: bool, tmp_path: Path)
 
 
 @given(sglang_worlds())
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_worlds(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     assert_same_bytes(*both(*world), tmp_path_factory.mktemp("worlds"))
 
