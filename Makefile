@@ -33,7 +33,7 @@ help:
 	@echo "make test-notebooks  run every notebook, and hold what it shows to what is stored"
 	@echo "make test-clients  real agent clients through the gateway, offline once installed (needs npm)"
 	@echo "make validate   live vLLM (CPU build) against the simulator calibrated on it; 15 minutes on a quiet machine"
-	@echo "make results    the pages' tables of simulations again, and which numbers changed; hours, ONLY=\"react sweep\" less"
+	@echo "make results    the pages' tables of simulations again, and which numbers changed; 80 minutes after make fast, ONLY=\"react sweep\" less"
 	@echo "make figures    the pages' figures again from the committed results, PNG and PDF; seconds"
 	@echo "make notebooks  run the notebooks and store what they show"
 	@echo "make docs       the documentation as a site in build/docs, its links checked; needs no network to be read"
