@@ -64,7 +64,7 @@ notebook: $(BIN)/.installed-notebook
 	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_thrashing.ipynb
 
 test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-notebooks: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -n auto -m notebooks

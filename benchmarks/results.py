@@ -4,8 +4,9 @@ Each result is a JSON file in `examples/results`: what its command prints, cut t
 but the best one, only the makespan. The tables are then written from these files (`benchmarks.tables`).
 `tests/test_readme.py` holds the pages to the files, and what is cheap of the files to new runs.
 
-`make results ONLY="react hurts/host_cache"` runs these only. Everything takes 80 minutes on two cores
-after `make fast`, half of them for the studies. What needs vLLM or `concur validate` has a command of its own, on its page.
+`make results ONLY="react hurts/host_cache"` runs these only. Everything takes 80 minutes on two cores after
+`make fast`, half of them for the studies. What needs vLLM or `concur validate` has a command of its own, on
+its page.
 """
 
 import json

@@ -23,6 +23,7 @@ from concur.decision import Tick
 from concur.gate import Gate
 from concur.signals import Snapshot, Usage
 from concur.sim.engine.config import EngineConfig
+from concur.sim.errors import RecordError
 from concur.sim.record.metrics import compute_metrics, no_metrics
 from concur.sim.record.publish import StepWork, agent_row, run_json, since, tick_row, timeline_row
 from concur.sim.record.record import RunRecord, write_record
@@ -164,10 +165,21 @@ class Stretch:
     def finish(
         self, controller: ControllerConfig, gate: GateConfig, facts: dict[str, Any]
     ) -> "Finished | None":
-        """Return the record and its trace; `None` if there was no call or no decision."""
+        """Return the record and its trace; `None` if there was no call.
+
+        Raises
+        ------
+        RecordError
+            If there were calls and no decision: a record has at least one.
+        """
         lives = [life for life in self._lives.values() if life.steps]
-        if not lives or not len(self.tables.timeline):
+        if not lives:
             return None
+        if not len(self.tables.timeline):
+            raise RecordError(
+                f"{self.num_calls} calls, and the law has decided nothing in that time: the engines could not be "
+                "read, or controller.interval_s is longer than the stretch"
+            )
         for life in lives:
             self.tables.agents.append(
                 agent_row(

@@ -318,6 +318,13 @@ def test_draining_sends_away_who_waits_and_lets_run_what_runs() -> None:
     asyncio.run(main())
 
 
+async def has_decided(client: aiohttp.ClientSession, url: str) -> bool:
+    async with client.get(url + "/metrics") as page:
+        text = await page.text()
+    (line,) = [line for line in text.splitlines() if line.startswith("concur_gateway_decisions_total ")]
+    return float(line.split()[1]) > 0
+
+
 def test_the_command_serves_and_ends_in_order_on_sigterm(tmp_path: Path) -> None:
     async def main() -> None:
         async with Upstream(says(STREAM["chat"])).running() as upstream, aiohttp.ClientSession() as client:
@@ -335,7 +342,8 @@ def test_the_command_serves_and_ends_in_order_on_sigterm(tmp_path: Path) -> None
                 async with client.post(url + PATHS["chat"], json=asking(), headers=headers) as answer:
                     assert answer.status == 200
                 await until(lambda: '"call"' in log.read_text())
-                await asyncio.sleep(1.0)  # many decisions of the law; a record has at least one
+                while not await has_decided(client, url):  # a record has at least one decision
+                    await asyncio.sleep(0.02)
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
             finally:
@@ -347,6 +355,24 @@ def test_the_command_serves_and_ends_in_order_on_sigterm(tmp_path: Path) -> None
             assert "hello" not in log.read_text()
 
     asyncio.run(main())
+
+
+def test_calls_without_a_decision_are_no_record_and_that_is_said(tmp_path: Path) -> None:
+    async def main() -> str:
+        log = io.StringIO()
+        async with Upstream(says(TOOL_CALL)).running() as upstream, aiohttp.ClientSession() as client:
+            law = {"kind": "agent_cap", "cap": 2, "interval_s": 3600.0}
+            asked = config(upstream.url, controller=law, record={"folder": str(tmp_path / "rec")})
+            made = Gateway(asked, EventLog(log))
+            async with made.running():
+                await call(made, client, "a")
+                await until(lambda: made.control.stretch and made.control.stretch.num_calls)
+        return log.getvalue()
+
+    events = [json.loads(line) for line in asyncio.run(main()).splitlines()]
+    (lost,) = [event for event in events if event["event"] == "record_lost"]
+    assert lost["cause"].startswith("1 calls, and the law has decided nothing in that time")
+    assert not (tmp_path / "rec").exists()
 
 
 def test_what_is_served_is_a_record_that_can_be_reported_and_simulated(

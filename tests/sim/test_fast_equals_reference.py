@@ -47,7 +47,7 @@ def test_corners(name: str, is_async: bool, tmp_path: Path) -> None:
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_worlds(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     fast, reference = both(*world)
     event(f"falls back: {falls_back(fast)}")
@@ -64,7 +64,7 @@ def test_corners_under_priority(name: str, is_async: bool, tmp_path: Path) -> No
 
 
 @given(worlds(least_agents=6).map(with_priorities))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_worlds_under_priority(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     fast, reference = both(*world)
     event(f"falls back: {falls_back(fast)}, preempts: {fast.metrics['num_preemptions'] > 0}")
@@ -88,7 +88,7 @@ _any_of_them = st.one_of(worlds(least_agents=6), priority_worlds(is_plain=True))
 
 
 @given(st.sampled_from(RELEASES).flatmap(lambda release: of_release(_any_of_them, release)))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_worlds_of_every_release(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
     fast, reference = both(*world)
     event(f"{world[0].vllm.release}, preempts: {fast.metrics['num_preemptions'] > 0}")
