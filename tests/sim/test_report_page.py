@@ -25,7 +25,7 @@ from concur.sim.show.seeds_report import write_seeds_page
 from concur.sim.show.tables import comparison_table, interval_table, phase_table
 from concur.sim.world.simulate import simulate
 from docs.check import loads_from_elsewhere
-from tests.helpers import make_scenario
+from tests.helpers import leave_figures_empty, make_scenario
 
 MOST_BYTES = 2_000_000
 TIGHT = {"engine": {"num_gpu_blocks": 801}, "workload": {"num_agents": 24}}
@@ -45,7 +45,9 @@ def records() -> list[RunRecord]:
 @pytest.fixture(scope="module")
 def page(records: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> str:
     warned = [replace(record, run=record.run | {"warnings": ["a warning: 1"]}) for record in records]
-    return write_report(warned, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_figures_empty(monkeypatch)
+        return write_report(warned, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
 
 
 def with_makespan(record: RunRecord, label: str, makespan_s: float) -> RunRecord:
