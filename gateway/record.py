@@ -177,8 +177,8 @@ class Stretch:
             return None
         if not len(self.tables.timeline):
             raise RecordError(
-                f"{self.num_calls} calls, and the law has decided nothing in that time: the engines could not "
-                "be read, or controller.interval_s is longer than the stretch"
+                f"{self.num_calls} calls, and the law has decided nothing in that time: the engines could "
+                "not be read, or controller.interval_s is longer than the stretch"
             )
         for life in lives:
             self.tables.agents.append(
