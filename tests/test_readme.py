@@ -196,6 +196,12 @@ def test_what_is_cheap_of_the_results_comes_out_again() -> None:
     assert not list(differences({policy: committed[policy] for policy in found}, found))
 
 
+def test_what_a_clock_says_is_no_change_of_a_result() -> None:
+    old, new = {"case": {"cpu_s": 1.0, "best": 4}}, {"case": {"cpu_s": 2.0, "best": 4}}
+    assert not list(differences(old, new))
+    assert list(differences(old, {"case": {"cpu_s": 1.0, "best": 5}})) == ["case best: 4 -> 5"]
+
+
 def test_the_python_of_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

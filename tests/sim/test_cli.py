@@ -76,15 +76,15 @@ def test_simulate_with_overrides_and_json(
 def test_compare_and_report(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policies = ["--controllers", "none", "agent_cap=2", "concur+app_limited"]
+    policies = ["--controllers", "none", "request_cap=2", "agent_cap=2,4", "concur+app_limited"]
     assert concur(monkeypatch, "compare", "s.toml", *policies, "--out", "all") == 0
     printed = capsys.readouterr().out
-    for label in ("none", "agent_cap=2", "concur+app_limited", "cool-down"):
+    for label in ("none", "request_cap=2", "agent_cap=2", "agent_cap=4", "concur+app_limited", "cool-down"):
         assert label in printed
     page = (folder / "all" / "report" / "index.html").read_text()
-    assert page.count('"label":') == 3, "all policies can be switched on"
+    assert page.count('"label":') == 5, "all policies can be switched on"
     for suffix in ("png", "pdf"):
-        assert len(list((folder / "all" / "report").glob(f"*.{suffix}"))) == 3 + 3
+        assert len(list((folder / "all" / "report").glob(f"*.{suffix}"))) == 5 + 3
     assert "http" not in page, "the page is self-contained"
     runs = [str(path) for path in sorted((folder / "all").iterdir()) if path.name != "report"]
     leave_figures_empty(monkeypatch)

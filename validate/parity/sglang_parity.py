@@ -14,6 +14,7 @@ compares
 Where SGLang aborts a request, both runs must end there.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Final, Protocol
@@ -62,14 +63,14 @@ class Step:
     batch: tuple[tuple[str, int, int, bool], ...]
     retracted: tuple[str, ...]
     memory: Memory
+    aborted: str = ""
     finished: tuple[str, ...] = ()
     end_s: float = -1.0
     stats: tuple[float, ...] = ()
     tier: tuple[tuple[str, float], ...] = ()
-    aborted: str = ""
 
 
-_OUTCOMES: Final = ("finished", "end_s", "stats", "tier", "aborted")
+_OUTCOMES: Final = ("finished", "end_s", "stats", "tier")
 _DECISIONS: Final = tuple(field.name for field in fields(Step) if field.name not in _OUTCOMES)
 
 
@@ -145,8 +146,13 @@ class Recorder:
 
     def schedule(self) -> SchedulerOutput:
         """Pass on, and take note of the decisions."""
-        output = self._scheduler.schedule()
         number = len(self.steps)
+        try:
+            output = self._scheduler.schedule()
+        except RequestAbortedError as error:  # a step too, the last; neither side's memory matters then
+            self.steps.append(Step((), (), Memory((), (), False, 0, 0, 0.0), aborted=str(error)))
+            self._check(number, _DECISIONS)
+            raise
         self.steps.append(
             Step(
                 batch=_batch_of(output),
@@ -268,8 +274,8 @@ def sglangs_steps(scenario: Scenario, workload: Workload) -> tuple[list[Step], R
     theirs = Recorder(_theirs(config, workload, transfers))
     try:
         record = simulate(scenario, workload, core=_core(scenario, theirs, transfers))
-    except RequestAbortedError as error:
-        return [*theirs.steps, _last_step(error)], None
+    except RequestAbortedError:
+        return theirs.steps, None
     return theirs.steps, record
 
 
@@ -278,22 +284,17 @@ def first_difference(scenario: Scenario, workload: Workload, expected: list[Step
     config = _config_of(scenario)
     transfers = transfers_of(config)
     ours = Recorder(build_sglang_scheduler(config, transfers), expected=expected)
-    steps = ours.steps
     try:
-        simulate(scenario, workload, core=_core(scenario, ours, transfers))
+        with suppress(RequestAbortedError):  # its last step says so
+            simulate(scenario, workload, core=_core(scenario, ours, transfers))
     except _DivergedError as diverged:
         (number,) = diverged.args
-    except RequestAbortedError as error:
-        number = len(steps)
-        steps = [*steps, _last_step(error)]
-        if steps[number:] == expected[number:]:
-            return None
     else:
-        number = len(steps)
+        number = len(ours.steps)
         if number == len(expected):
             return None
-    differing = differing_fields(steps, expected, number, _DECISIONS + _OUTCOMES)
-    return Difference(number, differing, _at(steps, number), _at(expected, number))
+    differing = differing_fields(ours.steps, expected, number, _DECISIONS + _OUTCOMES)
+    return Difference(number, differing, _at(ours.steps, number), _at(expected, number))
 
 
 def run_parity(scenario: Scenario, workload: Workload) -> Result:
@@ -329,11 +330,6 @@ def _config_of(scenario: Scenario) -> SglangConfig:
 
 def _core(scenario: Scenario, recorder: Recorder, transfers: HostTransfers | None) -> StepCore:
     return core_around(recorder, _config_of(scenario), make_step_time(scenario.step_time), transfers)
-
-
-def _last_step(error: RequestAbortedError) -> Step:
-    """Return what a run ends with in which SGLang aborts a request; neither side's memory matters then."""
-    return Step((), (), Memory((), (), False, 0, 0, 0.0), aborted=str(error))
 
 
 def _at(steps: list[Step], number: int) -> Step | None:
