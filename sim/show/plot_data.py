@@ -62,7 +62,7 @@ def _group(name: str, records: Sequence[RunRecord], num_points: int) -> dict[str
         "runs": [
             _run(record, times_s, colours=_colours(records, record))
             | {"on": record.label in chosen}
-            | {"split": {part: round(float(seconds[number]), 1) for part, seconds in split.items()}}
+            | {"split": {part: round(float(seconds[number]), 3) for part, seconds in split.items()}}
             for number, record in enumerate(records)
         ],
     }

@@ -111,7 +111,7 @@ def test_a_line_ends_with_its_run_and_lies_on_the_samples(records: list[RunRecor
             max(run["series"]["active"], key=lambda value: value or 0)
             == record.timeline["agents_active"].max()
         )
-        assert sum(run["split"].values()) == pytest.approx(end_s, abs=0.3)
+        assert sum(run["split"].values()) == pytest.approx(end_s, abs=0.01)
 
 
 def test_what_a_page_holds_stays_below_its_bound_whatever_is_compared(records: list[RunRecord]) -> None:
